@@ -1,0 +1,46 @@
+"""Policy evaluation, the same for every learning rule: returns, advantages and the value loss."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from agents.config import AgentConfig
+from agents.returns import lambda_returns, masked_mean, standardise
+from agents.types import Unroll
+from networks.actor_critic import Output
+from networks.heads import PopArtHead
+
+
+class Evaluation(NamedTuple):
+    """`returns` G and `advantages` A [T, B] without gradient, the scalar `loss`, and scalars to log."""
+
+    returns: Tensor
+    advantages: Tensor
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+def evaluate_policy(output: Output, unroll: Unroll, popart: PopArtHead, config: AgentConfig) -> Evaluation:
+    """From a forward pass over all T+1 rows of `unroll`.
+
+    Every value, the bootstrap included, is the online network's (V-MPO section 4.1), so several passes over a batch
+    see advantages that are up to date.
+    """
+    valid = unroll.valid
+    value = popart.denormalise(output.value.detach())
+    ended = (unroll.terminated | unroll.truncated)[1:]
+    discount = config.discount * (~unroll.terminated[1:]).to(value.dtype)
+    returns = lambda_returns(unroll.reward[1:], discount, value, ended, config.gae_lambda)
+    advantages = returns - value[:-1]
+    error = output.value[:-1] - popart.normalise(returns)
+    loss = 0.5 * masked_mean(error.square(), valid)
+    spread = masked_mean((returns - masked_mean(returns, valid)).square(), valid)
+    metrics = {
+        "value/loss": loss.detach(),
+        "value/mean": masked_mean(value[:-1], valid),
+        "value/explained_variance": 1 - masked_mean(advantages.square(), valid) / spread.clamp(min=1e-8),
+        "value/advantage_std": masked_mean(advantages.square(), valid).sqrt(),
+    }
+    if config.standardise_advantages:
+        advantages = standardise(advantages, valid)
+    return Evaluation(returns, advantages, loss, metrics)

@@ -1,0 +1,12 @@
+"""From a name to an agent."""
+
+from agents.config import AgentConfig
+from agents.gempi.agent import Gempi
+from agents.ppo import PPO
+
+Agent = Gempi | PPO
+
+
+def make_agent(config: AgentConfig, continuous: bool) -> Agent:
+    """The learning rule that `config` names, its dual variables at their initial values."""
+    return (PPO if config.agent == "ppo" else Gempi)(config, continuous)

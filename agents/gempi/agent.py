@@ -1,0 +1,48 @@
+"""Any row of the table as an agent: evaluate the policy, E-step, M-step, one loss."""
+
+import torch
+from torch import nn
+
+from agents.config import AgentConfig
+from agents.evaluation import evaluate_policy
+from agents.gempi.e_step import e_step
+from agents.gempi.m_step import weighted_likelihood_loss
+from agents.gempi.methods import METHODS
+from agents.returns import masked_mean
+from agents.types import Loss, Unroll
+from networks.actor_critic import Output
+from networks.heads import PopArtHead
+
+
+class Gempi(nn.Module):
+    """L = c_v L_V + L_pi + L_eta + L_alpha - c_e H (V-MPO eq. 2; c_v = 1 and c_e = 0 there).
+
+    Top-k, psi and the KL average are taken over the samples of one gradient step.
+    """
+
+    def __init__(self, config: AgentConfig, continuous: bool) -> None:
+        super().__init__()
+        self.config = config
+        method = METHODS[config.agent](config, continuous)
+        self.divergence, self.filter = method.divergence, method.filter
+        self.temperature, self.trust_region = method.temperature, method.trust_region
+
+    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead) -> Loss:
+        """From a forward pass over all T+1 rows of `unroll`."""
+        valid = unroll.valid
+        evaluation = evaluate_policy(output, unroll, popart, self.config)
+        kind = type(output.policy)
+        new = kind(*(p[:-1] for p in output.policy))
+        old = kind.from_parameters(unroll.policy)
+
+        advantages, mask = evaluation.advantages.flatten(), valid.flatten()
+        step = e_step(advantages, torch.zeros_like(advantages), mask, self.divergence, self.temperature, self.filter)
+        policy_loss = weighted_likelihood_loss(new.log_prob(unroll.action).flatten(), step.weights)
+        region = self.trust_region(old, new, valid)
+        entropy = masked_mean(new.entropy(), valid)
+
+        total = self.config.value_coefficient * evaluation.loss + policy_loss + step.dual_loss + region.loss
+        if self.config.entropy_coefficient:
+            total = total - self.config.entropy_coefficient * entropy
+        own = {"m_step/policy_loss": policy_loss.detach(), "m_step/entropy": entropy.detach()}
+        return Loss(total, evaluation.returns, evaluation.metrics | step.diagnostics | region.metrics | own)

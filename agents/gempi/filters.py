@@ -1,0 +1,29 @@
+"""Filters of the E-step: which samples may carry weight."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class All(NamedTuple):
+    """Every valid sample."""
+
+    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
+        """`advantages` [N], `mask` [N] bool -> [N] bool."""
+        return mask
+
+
+class TopK(NamedTuple):
+    """The k = max(1, floor(rho N)) valid samples of highest advantage; ties with the k-th are kept."""
+
+    rho: float
+
+    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
+        """`advantages` [N], `mask` [N] bool -> [N] bool. N counts the valid samples alone."""
+        ranked = torch.where(mask, advantages, -torch.inf).sort(descending=True).values
+        k = (self.rho * mask.sum()).floor().long().clamp(min=1)
+        return mask & (advantages >= ranked[k - 1])
+
+
+Filter = All | TopK

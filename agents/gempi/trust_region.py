@@ -1,0 +1,78 @@
+"""Trust regions of the M-step: how far the policy may move from pi_old, measured by KL(pi_old || pi)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from agents.gempi.temperature import Positive
+from agents.returns import masked_mean
+from networks.distributions import Distribution, Gaussian
+
+
+class Region(NamedTuple):
+    """A scalar `loss` and scalars to log."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+def kl_parts(old: Distribution, new: Distribution) -> dict[str, Tensor]:
+    """KL(old || new) [...] as the parts that have a multiplier each.
+
+    A Gaussian's splits into one for the mean, under the old covariance, and one for the covariance (V-MPO eqs. 25-27).
+    """
+    if isinstance(old, Gaussian):
+        return {"mu": old.kl_mean(new), "sigma": old.kl_std(new)}
+    return {"": old.kl(new)}
+
+
+class Unconstrained(nn.Module):
+    """No trust region: AWR, DAR. The KL is logged all the same."""
+
+    def forward(self, old: Distribution, new: Distribution, mask: Tensor) -> Region:
+        kl = masked_mean(old.kl(new), mask)
+        return Region(torch.zeros_like(kl), {"m_step/kl": kl.detach()})
+
+
+class Penalty(nn.Module):
+    """gamma KL(pi_old || pi) with a fixed gamma."""
+
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, old: Distribution, new: Distribution, mask: Tensor) -> Region:
+        kl = masked_mean(old.kl(new), mask)
+        return Region(self.gamma * kl, {"m_step/kl": kl.detach()})
+
+
+class DualKL(nn.Module):
+    """alpha as the dual variable of a budget (seed eq. 1; V-MPO eq. 5), one for each part of `kl_parts`:
+
+        L_alpha = alpha (epsilon - sg[KL]) + sg[alpha] KL,   KL averaged over every valid step, kept or not.
+
+    `budgets` maps a part's name to its (initial alpha, epsilon).
+    """
+
+    def __init__(self, budgets: dict[str, tuple[float, float]]) -> None:
+        super().__init__()
+        self.epsilon = {part: epsilon for part, (_, epsilon) in budgets.items()}
+        self.alpha = nn.ModuleDict({_key(part): Positive(initial) for part, (initial, _) in budgets.items()})
+
+    def forward(self, old: Distribution, new: Distribution, mask: Tensor) -> Region:
+        """`old` and `new` with leading shape [...], `mask` [...] bool."""
+        losses, metrics = [], {}
+        for part, each in kl_parts(old, new).items():
+            kl, alpha = masked_mean(each, mask), self.alpha[_key(part)]()
+            losses.append(alpha * (self.epsilon[part] - kl.detach()) + alpha.detach() * kl)
+            suffix = f"_{part}" if part else ""
+            metrics |= {f"m_step/kl{suffix}": kl.detach(), f"m_step/alpha{suffix}": alpha.detach()}
+        return Region(torch.stack(losses).sum(), metrics)
+
+
+def _key(part: str) -> str:
+    return part or "policy"
+
+
+TrustRegion = Unconstrained | Penalty | DualKL

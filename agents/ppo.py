@@ -1,0 +1,44 @@
+"""PPO (arXiv 1707.06347), the baseline: clipped surrogate, value loss, entropy, over whole sequences."""
+
+import torch
+from torch import nn
+
+from agents.config import AgentConfig
+from agents.evaluation import evaluate_policy
+from agents.returns import masked_mean
+from agents.types import Loss, Unroll
+from networks.actor_critic import Output
+from networks.heads import PopArtHead
+
+
+class PPO(nn.Module):
+    """L = -L_clip + c_v L_V - c_e H (seed section 4). Its minibatches are sequences, so the memory stays whole."""
+
+    def __init__(self, config: AgentConfig, continuous: bool) -> None:
+        super().__init__()
+        self.config = config
+
+    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead) -> Loss:
+        """From a forward pass over all T+1 rows of `unroll`."""
+        valid, epsilon = unroll.valid, self.config.clip_epsilon
+        evaluation = evaluate_policy(output, unroll, popart, self.config)
+        kind = type(output.policy)
+        new = kind(*(p[:-1] for p in output.policy))
+        old = kind.from_parameters(unroll.policy)
+
+        ratio = (new.log_prob(unroll.action) - old.log_prob(unroll.action)).exp()
+        surrogate = torch.minimum(
+            ratio * evaluation.advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * evaluation.advantages
+        )
+        policy_loss = -masked_mean(surrogate, valid)
+        entropy = masked_mean(new.entropy(), valid)
+        total = policy_loss + self.config.value_coefficient * evaluation.loss
+        total = total - self.config.entropy_coefficient * entropy
+        with torch.no_grad():
+            own = {
+                "m_step/policy_loss": policy_loss.detach(),
+                "m_step/entropy": entropy.detach(),
+                "m_step/kl": masked_mean(old.kl(new), valid),
+                "m_step/clipped": masked_mean(((ratio - 1).abs() > epsilon).float(), valid),
+            }
+        return Loss(total, evaluation.returns, evaluation.metrics | own)

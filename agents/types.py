@@ -1,0 +1,47 @@
+"""What passes between the runners and the learning rules."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Unroll(NamedTuple):
+    """B environments over T steps and the observation after the last: T+1 rows of what the network sees.
+
+    Row t holds observation t, the `reward` that came with it, whether it begins an episode (`first`) or is an
+    episode's true last one (`terminated`, or `truncated` by a time limit), and the action that led to it: the action
+    taken at t stands in `previous_action[t + 1]`. `policy` [T, B, P] are the parameters of the distribution that each
+    action was drawn from, `state` the core's state before row 0, batch first.
+    """
+
+    observation: Tensor
+    reward: Tensor
+    first: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    previous_action: Tensor
+    policy: Tensor
+    state: tuple[Tensor, ...]
+
+    @property
+    def action(self) -> Tensor:
+        """[T, B(, A)]: the action taken at each step."""
+        return self.previous_action[1:]
+
+    @property
+    def valid(self) -> Tensor:
+        """[T, B] bool: False at an episode's last observation, whose action leads to a reset and had no effect."""
+        return ~(self.terminated | self.truncated)[:-1]
+
+    def columns(self, index: Tensor | slice) -> "Unroll":
+        """The unrolls of some environments alone."""
+        fields = [x[:, index] for x in self[:-1]]
+        return Unroll(*fields, tuple(s[index] for s in self.state))
+
+
+class Loss(NamedTuple):
+    """A scalar to minimise, the value targets [T, B] behind it (for PopArt), and scalars to log."""
+
+    total: Tensor
+    value_targets: Tensor
+    metrics: dict[str, Tensor]

@@ -1,0 +1,75 @@
+"""The agent's network: torso -> + previous action and reward -> core -> policy and value."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from networks.config import NetworkConfig
+from networks.cores import State, make_core
+from networks.distributions import Distribution
+from networks.heads import PolicyHead, PopArtHead
+from networks.torsos import MLPTorso, NatureTorso, ResNetTorso
+
+
+class Output(NamedTuple):
+    """What a forward pass over an unroll gives; `value` [T, B] in normalised units."""
+
+    policy: Distribution
+    value: Tensor
+    state: State
+
+
+class ActorCritic(nn.Module):
+    """`actions` choices of a categorical policy, or dimensions of a Gaussian one (`continuous`).
+
+    `bf16_torso` runs the torso alone in bfloat16: convolutions gain most from it, and log-probabilities, duals and
+    returns stay in float32.
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        observation_shape: tuple[int, ...],
+        actions: int,
+        continuous: bool,
+        popart_step_size: float = 1e-4,
+        bf16_torso: bool = False,
+    ) -> None:
+        super().__init__()
+        self.actions, self.continuous, self.bf16_torso = actions, continuous, bf16_torso
+        if config.torso == "mlp":
+            self.torso = MLPTorso(int(torch.tensor(observation_shape).prod()), config.torso_hidden)
+        elif config.torso == "nature":
+            self.torso = NatureTorso(observation_shape, config.torso_hidden)
+        else:
+            self.torso = ResNetTorso(observation_shape, config.resnet_channels, config.torso_hidden)
+        self.embed = nn.Linear(self.torso.output_size + actions + 1, config.embedding)
+        self.core = make_core(config)
+        self.policy_head = PolicyHead(self.core.output_size, config.head_hidden, actions, continuous)
+        self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size)
+
+    def initial_state(self, batch: int) -> State:
+        return self.core.initial_state(batch)
+
+    def encode(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, first: Tensor) -> Tensor:
+        """The core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (a Gaussian's actions [N, A]).
+
+        The previous reward enters clipped to [-1, 1]; where an episode begins nothing came before.
+        """
+        with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.bf16_torso):
+            features = self.torso(observation)
+        action = previous_action if self.continuous else one_hot(previous_action.long(), self.actions)
+        before = torch.cat([action.to(self.embed.weight.dtype), previous_reward.clamp(-1, 1).unsqueeze(-1)], -1)
+        before = before * ~first.unsqueeze(-1)
+        return self.embed(torch.cat([features.to(before.dtype), before], -1)).relu()
+
+    def forward(
+        self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, first: Tensor, state: State
+    ) -> Output:
+        """A whole unroll: every argument [T, B, ...], `state` as the core made it before step 0."""
+        steps, batch = first.shape
+        flat = (x.flatten(0, 1) for x in (observation, previous_action, previous_reward, first))
+        y, state = self.core(self.encode(*flat).unflatten(0, (steps, batch)), first, state)
+        return Output(self.policy_head(y), self.value_head(y), state)

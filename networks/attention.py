@@ -1,0 +1,92 @@
+"""Multi-head attention with relative positions, as in Transformer-XL (arXiv 1901.02860, section 3.3).
+
+With M memory steps before T current ones, key j stands M + i - j steps before query i, and
+    logit(i, j) = [(q_i + u) . k_j + (q_i + v) . W_R phi(M + i - j)] / sqrt(key_size).
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoid_table(offsets: Tensor, size: int) -> Tensor:
+    """phi(offset) for `offsets` [K]: [K, size], sines then cosines at frequencies 10000^(-2i/size)."""
+    frequency = 10000 ** (-torch.arange(0, size, 2, dtype=torch.float64, device=offsets.device) / size)
+    angle = offsets.double().unsqueeze(-1) * frequency
+    return torch.cat([angle.sin(), angle.cos()], -1).float()
+
+
+@lru_cache(maxsize=16)
+def _descending_table(longest: int, size: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # one made while acting also serves learning, which would refuse it
+        return sinusoid_table(torch.arange(longest, -1, -1, device=device), size)
+
+
+def relative_shift(scores: Tensor) -> Tensor:
+    """From scores by offset to scores by key.
+
+    `scores` [..., T, M+T]: column c holds offset M + T - 1 - c. Output [..., T, M+T]: entry (i, j) holds offset
+    M + i - j. Where j > M + i, a key after its query, the entry is meaningless and must be masked.
+    """
+    *lead, t, k = scores.shape
+    padded = torch.cat([scores.new_zeros(*lead, t, 1), scores], -1)
+    return padded.view(*lead, k + 1, t)[..., 1:, :].reshape(*lead, t, k)
+
+
+class RelativeAttention(nn.Module):
+    """Queries come from the current input alone; keys and values from memory and input together."""
+
+    def __init__(self, d_model: int, heads: int, key_size: int) -> None:
+        super().__init__()
+        self.heads, self.key_size = heads, key_size
+        inner = heads * key_size
+        self.query = nn.Linear(d_model, inner, bias=False)
+        self.key = nn.Linear(d_model, inner, bias=False)
+        self.value = nn.Linear(d_model, inner, bias=False)
+        self.relative = nn.Linear(d_model, inner, bias=False)
+        self.output = nn.Linear(inner, d_model, bias=False)
+        self.content_bias = nn.Parameter(torch.zeros(heads, key_size))
+        self.position_bias = nn.Parameter(torch.zeros(heads, key_size))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[B, S, H * key_size] -> [B, H, S, key_size]."""
+        return x.unflatten(-1, (self.heads, self.key_size)).transpose(1, 2)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `x` [B, S, D]: keys and values, each [B, H, S, key_size]."""
+        return self._split(self.key(x)), self._split(self.value(x))
+
+    def positions(self, longest: int) -> Tensor:
+        """W_R phi(offset) for offsets longest, ..., 1, 0: [H, longest + 1, key_size]."""
+        weight = self.relative.weight
+        table = _descending_table(longest, weight.shape[1], weight.device).to(weight.dtype)
+        return self.relative(table).unflatten(-1, (self.heads, self.key_size)).transpose(0, 1)
+
+    def forward(self, query_input: Tensor, memory_and_input: Tensor, mask: Tensor) -> Tensor:
+        """[B, T, D] from `query_input` [B, T, D], `memory_and_input` [B, M+T, D] and `mask` [B, T, M+T].
+
+        `mask` is True where a query may attend to a key; every query must have one at least (itself).
+        """
+        keys, values = self.keys_values(memory_and_input)
+        query = self._split(self.query(query_input))
+        by_offset = (query + self.position_bias[:, None]) @ self.positions(keys.shape[2] - 1).transpose(-1, -2)
+        return self.attend(query, keys, values, relative_shift(by_offset), mask[:, None])
+
+    def step(self, query_input: Tensor, keys: Tensor, values: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """One query an environment, the newest key being its own: [B, D] from `query_input` [B, D].
+
+        `keys`, `values` [B, H, S, key_size]; `positions` [H, S, key_size] for offsets S-1 .. 0; `mask` [B, S].
+        """
+        query = self._split(self.query(query_input).unsqueeze(1))
+        by_offset = (query + self.position_bias[:, None]) @ positions.transpose(-1, -2)
+        return self.attend(query, keys, values, by_offset, mask[:, None, None]).squeeze(1)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, position_scores: Tensor, mask: Tensor) -> Tensor:
+        """softmax(((q + u) k + position_scores) / sqrt(key_size)) v, heads joined and projected: [B, T, D]."""
+        logits = (query + self.content_bias[:, None]) @ keys.transpose(-1, -2) + position_scores
+        logits = (logits / math.sqrt(self.key_size)).masked_fill(~mask, -math.inf)
+        weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        mixed = weights.to(values.dtype) @ values
+        return self.output(mixed.transpose(1, 2).flatten(2))

@@ -1,0 +1,50 @@
+"""What network to build: one dataclass, each default in one place."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+TransformerName = Literal["trxl", "trxl-i", "gtrxl"]
+CoreName = Literal["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
+GateName = Literal["gru", "input", "output", "highway", "sigtanh"]
+TorsoName = Literal["nature", "resnet", "mlp"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """torso -> + previous action and reward -> core -> policy and value heads."""
+
+    torso: TorsoName = "nature"
+    """Observation encoder: the Nature CNN, the IMPALA ResNet, or an MLP for vectors."""
+    resnet_channels: tuple[int, int, int] = (16, 32, 32)
+    """Channels of the ResNet's three sections (V-MPO on Atari: 64 128 128)."""
+    torso_hidden: int = 256
+    """Size of the torso's last layer (the Nature CNN's 512, the ResNet's 256), and of each of the MLP's two layers."""
+    core: CoreName = "gtrxl"
+    """Memory: none, an LSTM, or a transformer (post-norm, identity map reordering, gated)."""
+    gate: GateName = "gru"
+    """Gate in the place of GTrXL's residual connections."""
+    gate_bias: float = 2.0
+    """b_g at initialisation, for the gates that have one; 2 starts a GRU gate near the identity."""
+    embedding: int = 128
+    """Width of the core: the transformer's model size, the LSTM's hidden size."""
+    layers: int = 2
+    """Transformer layers."""
+    heads: int = 4
+    """Attention heads a layer."""
+    key_size: int = 32
+    """Size of keys, queries and values, a head."""
+    mlp_size: int = 256
+    """Inner size of the transformer's position-wise MLP."""
+    memory: int = 64
+    """Previous steps a transformer layer attends to, besides the present one."""
+    head_hidden: int = 256
+    """Hidden units of the policy's MLP and of the value's."""
+
+    def __post_init__(self) -> None:
+        for name in ("torso_hidden", "embedding", "layers", "heads", "key_size", "mlp_size", "memory", "head_hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if len(self.resnet_channels) != 3 or min(self.resnet_channels) < 1:
+            raise ValueError(f"--resnet-channels takes three positive sizes, not {self.resnet_channels}")
+        if self.embedding % 2:
+            raise ValueError(f"--embedding must be even (sines and cosines share it), not {self.embedding}")

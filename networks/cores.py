@@ -1,0 +1,99 @@
+"""Memory cores behind one interface, state in and state out.
+
+    initial_state(batch) -> state                     a tuple of tensors, the batch their first dimension
+    forward(x [T, B, D], first [T, B], state)         -> y [T, B, output_size], state
+    acting(state, horizon) -> stepper                 .step(x [B, D], first [B]) -> y [B, output_size]; .state()
+
+`first[t, b]` is True where step t begins a new episode of environment b: nothing from before reaches it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from networks.config import NetworkConfig
+from networks.transformer import State, TransformerCore
+
+
+class ForwardActing:
+    """Single steps by unrolls of length one: all that a core without keys and values to cache needs."""
+
+    def __init__(self, core: nn.Module, state: State) -> None:
+        self.core, self._state = core, state
+
+    @torch.no_grad()
+    def step(self, x: Tensor, first: Tensor) -> Tensor:
+        y, self._state = self.core(x.unsqueeze(0), first.unsqueeze(0), self._state)
+        return y.squeeze(0)
+
+    def state(self) -> State:
+        return self._state
+
+
+class FeedforwardCore(nn.Module):
+    """No memory: the input is the output."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.output_size = size
+
+    def initial_state(self, batch: int) -> State:
+        return ()
+
+    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
+        return x, state
+
+    def acting(self, state: State, horizon: int) -> ForwardActing:
+        return ForwardActing(self, state)
+
+
+class LSTMCore(nn.Module):
+    """One LSTM layer. State: `h`, `c` [B, H].
+
+    An unroll is cut at each step where any environment begins an episode, and the fused kernel runs each piece.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.output_size = hidden_size
+        self.lstm = nn.LSTM(input_size, hidden_size)
+
+    def initial_state(self, batch: int) -> State:
+        weight = self.lstm.weight_hh_l0
+        return weight.new_zeros(batch, self.output_size), weight.new_zeros(batch, self.output_size)
+
+    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
+        h, c = (s.unsqueeze(0) for s in state)
+        cuts = first.any(1)
+        cuts[0] = True
+        starts = cuts.nonzero().squeeze(1).tolist()
+        pieces = []
+        for begin, end in zip(starts, [*starts[1:], len(x)], strict=True):
+            keep = (~first[begin]).to(h.dtype)[None, :, None]
+            y, (h, c) = self.lstm(x[begin:end], (h * keep, c * keep))
+            pieces.append(y)
+        return torch.cat(pieces), (h.squeeze(0), c.squeeze(0))
+
+    def acting(self, state: State, horizon: int) -> ForwardActing:
+        return ForwardActing(self, state)
+
+
+Core = FeedforwardCore | LSTMCore | TransformerCore
+
+
+def make_core(config: NetworkConfig) -> Core:
+    """The core that `config` names; its input is `config.embedding` wide."""
+    if config.core == "feedforward":
+        return FeedforwardCore(config.embedding)
+    if config.core == "lstm":
+        return LSTMCore(config.embedding, config.embedding)
+    return TransformerCore(
+        config.embedding,
+        config.layers,
+        config.heads,
+        config.key_size,
+        config.mlp_size,
+        config.memory,
+        config.core,
+        config.gate,
+        config.gate_bias,
+    )

@@ -1,0 +1,85 @@
+"""The gating layers of GTrXL (arXiv 1910.06764, eqs. 15-26): g(x, y) with x the skip stream and y a sub-block's output.
+
+All map [..., D] and [..., D] to [..., D]; each gate has parameters of its own in each place.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class GRUGate(nn.Module):
+    """r = s(W_r y + U_r x); z = s(W_z y + U_z x - b); h = tanh(W_g y + U_g (r * x)); g = (1 - z) * x + z * h.
+
+    The products with y are one matrix (rows r, z, h), those with x another (rows r, z).
+    """
+
+    def __init__(self, size: int, bias: float) -> None:
+        super().__init__()
+        self.from_y = nn.Linear(size, 3 * size, bias=False)
+        self.from_x = nn.Linear(size, 2 * size, bias=False)
+        self.candidate = nn.Linear(size, size, bias=False)
+        self.bias = nn.Parameter(torch.full((size,), float(bias)))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        y_r, y_z, y_h = self.from_y(y).chunk(3, -1)
+        x_r, x_z = self.from_x(x).chunk(2, -1)
+        r = torch.sigmoid(y_r + x_r)
+        z = torch.sigmoid(y_z + x_z - self.bias)
+        h = torch.tanh(y_h + self.candidate(r * x))
+        return torch.lerp(x, h, z)
+
+
+class InputGate(nn.Module):
+    """g = s(W x) * x + y."""
+
+    def __init__(self, size: int, bias: float) -> None:
+        super().__init__()
+        self.weight = nn.Linear(size, size, bias=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.sigmoid(self.weight(x)) * x + y
+
+
+class OutputGate(nn.Module):
+    """g = x + s(W x - b) * y."""
+
+    def __init__(self, size: int, bias: float) -> None:
+        super().__init__()
+        self.weight = nn.Linear(size, size, bias=False)
+        self.bias = nn.Parameter(torch.full((size,), float(bias)))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + torch.sigmoid(self.weight(x) - self.bias) * y
+
+
+class HighwayGate(nn.Module):
+    """g = s(W x + b) * x + (1 - s(W x + b)) * y."""
+
+    def __init__(self, size: int, bias: float) -> None:
+        super().__init__()
+        self.weight = nn.Linear(size, size, bias=False)
+        self.bias = nn.Parameter(torch.full((size,), float(bias)))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.lerp(y, x, torch.sigmoid(self.weight(x) + self.bias))
+
+
+class SigTanhGate(nn.Module):
+    """g = x + s(W y - b) * tanh(U y)."""
+
+    def __init__(self, size: int, bias: float) -> None:
+        super().__init__()
+        self.gate = nn.Linear(size, size, bias=False)
+        self.candidate = nn.Linear(size, size, bias=False)
+        self.bias = nn.Parameter(torch.full((size,), float(bias)))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + torch.sigmoid(self.gate(y) - self.bias) * torch.tanh(self.candidate(y))
+
+
+GATES = {"gru": GRUGate, "input": InputGate, "output": OutputGate, "highway": HighwayGate, "sigtanh": SigTanhGate}
+
+
+def make_gate(name: str, size: int, bias: float) -> nn.Module:
+    """A gate over vectors of `size`, its bias (where it has one) starting at `bias`."""
+    return GATES[name](size, bias)

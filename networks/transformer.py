@@ -1,0 +1,171 @@
+"""Transformer memory cores: TrXL, TrXL-I and GTrXL (arXiv 1910.06764, eqs. 1-8), whole unrolls and single steps.
+
+| variant | attention sub-block                  | MLP sub-block                |
+|---------|--------------------------------------|------------------------------|
+| trxl    | y = LN(x + RMHA([m, x]))             | x' = LN(y + f(y))            |
+| trxl-i  | y = x + ReLU(RMHA(LN([m, x])))       | x' = y + ReLU(f(LN(y)))      |
+| gtrxl   | y = g1(x, ReLU(RMHA(LN([m, x]))))    | x' = g2(y, ReLU(f(LN(y))))   |
+
+The memory m of a layer is its own past inputs, without gradient. A step attends to itself and to at most M earlier
+steps of the same episode. That window slides with the query, in an unroll as in acting, so where an unroll is cut
+changes nothing.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from networks.attention import RelativeAttention
+from networks.gates import make_gate
+
+State = tuple[Tensor, ...]
+
+
+class Residual(nn.Module):
+    """x + y: the skip connection that a gate takes the place of."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class TransformerLayer(nn.Module):
+    def __init__(
+        self, d_model: int, heads: int, key_size: int, mlp_size: int, variant: str, gate: str, gate_bias: float
+    ) -> None:
+        super().__init__()
+        self.post_norm = variant == "trxl"
+        self.attention = RelativeAttention(d_model, heads, key_size)
+        self.mlp = nn.Sequential(nn.Linear(d_model, mlp_size), nn.ReLU(), nn.Linear(mlp_size, d_model))
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+        gated = variant == "gtrxl"
+        self.attention_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
+        self.mlp_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
+
+    def attention_input(self, x: Tensor) -> Tensor:
+        """What queries, keys and values are made from."""
+        return x if self.post_norm else self.attention_norm(x)
+
+    def combine(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer, once its input `x` [B, ..., D] has `attended`."""
+        if self.post_norm:
+            y = self.attention_norm(self.attention_gate(x, attended))
+            return self.mlp_norm(self.mlp_gate(y, self.mlp(y)))
+        y = self.attention_gate(x, attended.relu())
+        return self.mlp_gate(y, self.mlp(self.mlp_norm(y)).relu())
+
+
+class TransformerCore(nn.Module):
+    """State: `memory` [B, L, M, D], each layer's last M inputs, and `length` [B], how many of the newest are valid."""
+
+    def __init__(
+        self,
+        d_model: int,
+        layers: int,
+        heads: int,
+        key_size: int,
+        mlp_size: int,
+        memory: int,
+        variant: str,
+        gate: str = "gru",
+        gate_bias: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.output_size, self.memory = d_model, memory
+        self.layers = nn.ModuleList(
+            TransformerLayer(d_model, heads, key_size, mlp_size, variant, gate, gate_bias) for _ in range(layers)
+        )
+
+    def initial_state(self, batch: int) -> State:
+        weight = self.layers[0].mlp_norm.weight
+        memory = weight.new_zeros(batch, len(self.layers), self.memory, self.output_size)
+        return memory, torch.zeros(batch, dtype=torch.int64, device=weight.device)
+
+    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
+        """`x` [T, B, D], `first` [T, B] bool -> [T, B, D] and the state after the last step."""
+        memory, length = state
+        mask, start = self._mask(first.transpose(0, 1), length)
+        x = x.transpose(0, 1)
+        kept = []
+        for i, layer in enumerate(self.layers):
+            context = torch.cat([memory[:, i].to(x.dtype), x], 1)
+            kept.append(context[:, -self.memory :].detach())
+            context = layer.attention_input(context)
+            x = layer.combine(x, layer.attention(context[:, self.memory :], context, mask))
+        length = (self.memory + first.shape[0] - start).clamp(max=self.memory)
+        return x.transpose(0, 1), (torch.stack(kept, 1), length)
+
+    def _mask(self, first: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """What each query may attend to, [B, T, M+T], and the first key of the last query's episode, [B].
+
+        Query i stands at key M + i. Its window reaches back M keys, to key i, but never before the first key of its
+        episode: the oldest valid memory slot, or the newest step up to i that began an episode.
+        """
+        steps = torch.arange(first.shape[1], device=first.device)
+        begins = torch.where(first, self.memory + steps, (self.memory - length).unsqueeze(1))
+        start = begins.cummax(1).values
+        key = torch.arange(self.memory + first.shape[1], device=first.device)
+        oldest = torch.maximum(start, steps).unsqueeze(-1)
+        return (key >= oldest) & (key <= (self.memory + steps).unsqueeze(-1)), start[:, -1]
+
+    def acting(self, state: State, horizon: int) -> "TransformerActing":
+        """A stepper from `state` on, with room for `horizon` steps before its window has to be moved back."""
+        return TransformerActing(self, state, horizon)
+
+
+class TransformerActing:
+    """Single steps without gradient, the memory's keys and values computed once under the present weights.
+
+    Each layer owns a strip of M + horizon places; the window of M + 1 slides along it, a slice and never a copy.
+    """
+
+    def __init__(self, core: TransformerCore, state: State, horizon: int) -> None:
+        memory, length = state
+        batch, layers, m, d = memory.shape
+        self.core, self.memory, self.now = core, m, m
+        self.start = m - length
+        self.inputs = memory.new_zeros(batch, layers, m + horizon, d)
+        self.inputs[:, :, :m] = memory
+        self.places = torch.arange(m + horizon, device=memory.device)
+        with torch.no_grad():
+            self.positions = [layer.attention.positions(m) for layer in core.layers]
+            self.keys, self.values = [], []
+            for i, layer in enumerate(core.layers):
+                for strip, made in zip(
+                    (self.keys, self.values),
+                    layer.attention.keys_values(layer.attention_input(memory[:, i])),
+                    strict=True,
+                ):
+                    room = made.new_zeros(batch, layer.attention.heads, m + horizon, layer.attention.key_size)
+                    room[:, :, :m] = made
+                    strip.append(room)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, first: Tensor) -> Tensor:
+        """`x` [B, D], `first` [B] bool -> [B, D]."""
+        if self.now == self.places.shape[0]:
+            self._move_back()
+        now, window = self.now, slice(self.now - self.memory, self.now + 1)
+        self.start = torch.where(first, now, self.start)
+        mask = self.places[window] >= self.start.unsqueeze(1)
+        for i, layer in enumerate(self.core.layers):
+            self.inputs[:, i, now] = x
+            normed = layer.attention_input(x)
+            key, value = layer.attention.keys_values(normed.unsqueeze(1))
+            keys, values = self.keys[i], self.values[i]
+            keys[:, :, now], values[:, :, now] = key[:, :, 0], value[:, :, 0]
+            attended = layer.attention.step(
+                normed, keys[:, :, window], values[:, :, window], self.positions[i], mask
+            )
+            x = layer.combine(x, attended)
+        self.now += 1
+        return x
+
+    def state(self) -> State:
+        memory = self.inputs[:, :, self.now - self.memory : self.now].clone()
+        return memory, (self.now - self.start).clamp(max=self.memory)
+
+    def _move_back(self) -> None:
+        shift = self.now - self.memory
+        for strip in (self.inputs, *self.keys, *self.values):
+            strip[:, :, : self.memory] = strip[:, :, shift:].clone()
+        self.start = (self.start - shift).clamp(min=0)
+        self.now = self.memory

@@ -1,0 +1,138 @@
+"""What is kept of an experiment's run folders: `summary.csv`, a row a run, and `curves.csv`, up to 200 points a run.
+
+Rows of runs whose folders are elsewhere stay; rows of commands that the experiment no longer holds do not count.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from results.experiment import DATA, RUNS, Experiment, Run
+from runners.files import write_atomically
+
+Row = dict[str, str]
+
+# Column of summary.csv -> its place in summary.json.
+FIELDS = {name: name for name in "agent core gate env preset seed steps frames wall_seconds cpu_seconds".split()}
+FIELDS |= {"train_return": "train_return"}
+FIELDS |= {f"eval_{name}": f"eval.{name}" for name in "mean std median episodes protocol".split()}
+FIELDS |= {name: name for name in "parameters steps_per_second versions machine git_commit".split()}
+SUMMARY_COLUMNS = ("label", *FIELDS, "command")
+CURVE_COLUMNS = ("label", "seed", "step", "frames", "wall_seconds", "return")
+CURVE_POINTS = 200
+
+
+def command_file(folder: Path) -> Path:
+    """Beside a run folder, the command that it was started with."""
+    return folder.with_name(f"{folder.name}.command")
+
+
+def same_command(run: Run, folder: Path) -> bool:
+    """Whether `folder` was started with this run's command; one that nobody wrote a command for was not."""
+    command = command_file(folder)
+    return command.is_file() and command.read_text().strip() == run.line
+
+
+def finished(run: Run, folder: Path) -> bool:
+    return same_command(run, folder) and (folder / "summary.json").is_file()
+
+
+def collect(experiment: Experiment, runs: Path = RUNS, data: Path = DATA) -> int:
+    """Brings the CSVs in `data`/<experiment> up to date with the finished runs in `runs`/<experiment>.
+
+    Returns the number of runs that the CSVs then hold.
+    """
+    summaries = {(row["label"], row["seed"]): row for row in read_summaries(experiment, data)}
+    curves = {
+        key: [row for row in read_curves(experiment, data) if (row["label"], row["seed"]) == key] for key in summaries
+    }
+    for run in experiment.runs:
+        folder = runs / experiment.name / run.name
+        if finished(run, folder):
+            key = run.label, str(run.seed)
+            summaries[key] = summary_row(run, json.loads((folder / "summary.json").read_text()))
+            curves[key] = curve_rows(run, folder / "metrics.csv")
+    order = [key for run in experiment.runs if (key := (run.label, str(run.seed))) in summaries]
+    if order:
+        folder = data / experiment.name
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "summary.csv", SUMMARY_COLUMNS, [summaries[key] for key in order])
+        _write(folder / "curves.csv", CURVE_COLUMNS, [row for key in order for row in curves[key]])
+    return len(order)
+
+
+def read_summaries(experiment: Experiment, data: Path = DATA) -> list[Row]:
+    """The rows of summary.csv whose command is the experiment's own."""
+    commands = {(run.label, str(run.seed)): run.line for run in experiment.runs}
+    rows = _read(data / experiment.name / "summary.csv")
+    return [row for row in rows if commands.get((row["label"], row["seed"])) == row["command"]]
+
+
+def read_curves(experiment: Experiment, data: Path = DATA) -> list[Row]:
+    """The rows of curves.csv that belong to `read_summaries`."""
+    known = {(row["label"], row["seed"]) for row in read_summaries(experiment, data)}
+    rows = _read(data / experiment.name / "curves.csv")
+    return [row for row in rows if (row["label"], row["seed"]) in known]
+
+
+def summary_row(run: Run, summary: dict) -> Row:
+    """A run's summary.json as a row; what the run did not report is an empty cell."""
+
+    def at(place: str) -> object:
+        value = summary
+        for name in place.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    row = {column: _cell(at(place)) for column, place in FIELDS.items()}
+    return {"label": run.label, **row, "seed": str(run.seed), "command": run.line}
+
+
+def curve_rows(run: Run, metrics: Path) -> list[Row]:
+    """The training return over time, evenly thinned, its first and last point kept."""
+    rows = [row for row in _read(metrics) if row.get("return/train")]
+    kept = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), CURVE_POINTS)).round().astype(int))
+    return [
+        {
+            "label": run.label,
+            "seed": str(run.seed),
+            "step": rows[i]["steps"],
+            "frames": rows[i]["frames"],
+            "wall_seconds": _cell(float(rows[i]["wall_seconds"])),
+            "return": _cell(float(rows[i]["return/train"])),
+        }
+        for i in kept
+    ]
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.7g}"
+        case dict():
+            return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
+        case list() | tuple():
+            return ", ".join(map(_cell, value))
+        case _:
+            return str(value)
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path: Path, columns: Sequence[str], rows: list[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())

@@ -1,0 +1,90 @@
+"""What an experiment is: runs (a command and a seed each), the cores that a run takes, and the bar it is held to."""
+
+import difflib
+import importlib
+import pkgutil
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from results import experiments
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs"  # work folders, never committed
+DATA = ROOT / "results" / "data"  # what is kept of them, committed
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: `python -m <command> --seed <seed>`. Runs that share a label differ in nothing but the seed."""
+
+    label: str
+    seed: int
+    command: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}-seed{self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows `python -m`."""
+        return [*shlex.split(self.command), "--seed", str(self.seed)]
+
+    @property
+    def line(self) -> str:
+        """The whole command, as a user would type it; also what tells a run from another's leftovers."""
+        return f"python -m {shlex.join(self.arguments)}"
+
+    @property
+    def env(self) -> str | None:
+        """The game or environment that the command names."""
+        named = re.search(r"--(?:env|game)[ =](\S+)", self.command)
+        return named[1] if named else None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, the runs that answer it, and the figure (`metric`, higher is better) that they are compared by."""
+
+    name: str
+    title: str
+    question: str
+    runs: tuple[Run, ...]
+    cores: int = 1
+    metric: str = "return"
+    bar: float | None = None
+
+    def __post_init__(self):
+        names = [run.name for run in self.runs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"experiment {self.name}: label and seed must be unique, found twice: {', '.join(twice)}")
+        if not self.runs or self.cores < 1:
+            raise ValueError(f"experiment {self.name}: needs at least one run and at least one core a run")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In order of first appearance."""
+        return tuple(dict.fromkeys(run.label for run in self.runs))
+
+
+def experiment_names() -> list[str]:
+    """Every file of `results/experiments/`, numbers in their natural order (recall30 before recall100)."""
+    names = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def load(name: str) -> Experiment:
+    """The experiment in `results/experiments/<name>.py`; ValueError, one line, where there is none."""
+    known = experiment_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise ValueError(f"no experiment is called {name!r}; nearest: {', '.join(near)}")
+    experiment = importlib.import_module(f"results.experiments.{name}").EXPERIMENT
+    if experiment.name != name:
+        raise ValueError(
+            f"results/experiments/{name}.py holds an experiment named {experiment.name!r}; name it {name!r}"
+        )
+    return experiment

@@ -1,0 +1,1 @@
+"""One file an experiment; `EXPERIMENT` in it says what to run."""

@@ -1,0 +1,21 @@
+from results.experiment import Experiment, Run
+
+STEPS = 1_000_000
+SEEDS = (0, 1, 2)
+
+EXPERIMENT = Experiment(
+    name="pendulum",
+    title="Pendulum-v1",
+    question="Does V-MPO with a Gaussian policy (decoupled mean and covariance KL) swing up and balance?",
+    runs=tuple(
+        Run(
+            f"vmpo-{core}",
+            seed,
+            f"runners.control --env Pendulum-v1 --agent vmpo --core {core} --steps {STEPS} --actors 0"
+            " --eval-episodes 100 --log-seconds 1",
+        )
+        for seed in SEEDS
+        for core in ("feedforward", "gtrxl")
+    ),
+    bar=-200,
+)

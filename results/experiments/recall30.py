@@ -1,0 +1,27 @@
+from results.experiment import Experiment, Run
+
+STEPS = 1_000_000
+SEEDS = (0, 1, 2)
+
+
+def recall(delay: int, steps: int) -> Experiment:
+    """V-MPO with each core on the recall task: a cue, `delay` distractors, then the answer."""
+    return Experiment(
+        name=f"recall{delay}",
+        title=f"Recall after {delay} steps",
+        question=f"Which cores carry a cue across {delay} distractors? Without memory the answer is a guess.",
+        runs=tuple(
+            Run(
+                f"vmpo-{core}",
+                seed,
+                f"runners.control --env recall-{delay} --agent vmpo --core {core} --steps {steps} --actors 0"
+                " --eval-episodes 100 --log-seconds 1",
+            )
+            for seed in SEEDS
+            for core in ("feedforward", "lstm", "trxl-i", "gtrxl")
+        ),
+        bar=0.95,
+    )
+
+
+EXPERIMENT = recall(30, STEPS)

@@ -1,0 +1,108 @@
+"""Learning curves: a line a label (mean over seeds, their range as a band), named where it ends."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from results.collect import Row
+from results.experiment import Experiment
+
+# Okabe and Ito's colours, told apart with any kind of colour vision; yellow left out, too faint for a line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+GRID_POINTS = 200
+
+
+def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
+    """A PNG: the training return against wall time (left) and against experience (right)."""
+    figure = Figure(figsize=(10.5, 4.2), dpi=150, layout="constrained")
+    by_time, by_steps = figure.subplots(1, 2, sharey=True)
+    ratios = {round(float(row["frames"]) / float(row["step"])) for row in curves if float(row["step"])}
+    frames_per_step = ratios.pop() if len(ratios) == 1 else 1
+    ends = []
+    for i, label in enumerate(experiment.labels):
+        seeds = {row["seed"] for row in curves if row["label"] == label}
+        runs = [[row for row in curves if (row["label"], row["seed"]) == (label, seed)] for seed in sorted(seeds)]
+        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
+        if runs:
+            frames, minutes, returns = on_one_grid(runs)
+            draw(by_time, minutes, returns, style)
+            draw(by_steps, frames, returns, style)
+            ends.append((label, frames[-1], returns.mean(0)[-1], style["color"]))
+    by_time.set_xlabel("wall time (minutes)")
+    unit = "agent steps" if frames_per_step == 1 else f"frames, {frames_per_step} to an agent step"
+    by_steps.set_xlabel(f"{unit} (millions)")
+    by_time.set_ylabel(f"{experiment.metric}, last 100 training episodes")
+    for axes in (by_time, by_steps):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_xlim(left=0)
+        if experiment.bar is not None:
+            axes.axhline(experiment.bar, color="#888888", linewidth=1, linestyle=(0, (4, 3)))
+    if experiment.bar is not None:
+        right = by_time.get_yaxis_transform()
+        by_time.text(0.01, experiment.bar, f"bar {experiment.bar:g}", transform=right, color="#666666", va="bottom")
+    name_lines(by_steps, ends)
+    most = max(len({row["seed"] for row in curves if row["label"] == label}) for label in experiment.labels)
+    spread = f"mean and range of {most} seeds" if most > 1 else "one seed"
+    figure.suptitle(f"{experiment.title}: {spread}", x=0.01, ha="left", fontweight="bold")
+    png = BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return png.getvalue()
+
+
+def on_one_grid(runs: Sequence[Sequence[Row]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Millions of frames [G] that every run has seen, the mean minutes to get there [G], and their returns [R, G]."""
+    frames = [points(run, "frames") / 1e6 for run in runs]
+    grid = np.linspace(max(x[0] for x in frames), min(x[-1] for x in frames), GRID_POINTS)
+    minutes = [np.interp(grid, x, points(run, "wall_seconds") / 60) for x, run in zip(frames, runs, strict=True)]
+    returns = [np.interp(grid, x, points(run, "return")) for x, run in zip(frames, runs, strict=True)]
+    return grid, np.mean(minutes, axis=0), np.stack(returns)
+
+
+def draw(axes: Axes, x: np.ndarray, returns: np.ndarray, style: dict) -> None:
+    """Mean and range over runs of returns [R, G] at x [G]."""
+    axes.plot(x, returns.mean(0), linewidth=1.8, **style)
+    if len(returns) > 1:
+        axes.fill_between(x, returns.min(0), returns.max(0), color=style["color"], alpha=0.12, linewidth=0)
+
+
+def name_lines(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Writes each label to the right of the axes, level with its line's end or as near as the others allow."""
+    low, high = axes.get_ylim()
+    ends = sorted(ends, key=lambda end: end[2])
+    wanted = [(y - low) / (high - low) for _, _, y, _ in ends]
+    for (label, x, y, colour), place in zip(ends, spread_out(wanted, gap=0.065), strict=True):
+        axes.annotate(
+            label,
+            xy=(x, y),
+            xytext=(1.04, place),
+            textcoords="axes fraction",
+            color=colour,
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def spread_out(places: Sequence[float], gap: float) -> list[float]:
+    """Moves sorted places up, and down again from 1, until neighbours are at least `gap` apart."""
+    moved = list(places)
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], 1.0 if i == len(moved) - 1 else moved[i + 1] - gap)
+    return moved
+
+
+def points(run: Sequence[Row], name: str) -> np.ndarray:
+    return np.array([float(row[name]) for row in run])

@@ -1,0 +1,48 @@
+"""An actor: environments and a copy of the network, writing unrolls."""
+
+import numpy as np
+import torch
+
+from envs.interface import Discrete, VectorEnv
+from networks.actor_critic import ActorCritic
+from runners.unrolls import Buffer
+
+
+class Actor:
+    """Steps `env` with `network` (which whoever owns it keeps up to date between unrolls)."""
+
+    def __init__(self, env: VectorEnv, network: ActorCritic, seed: int) -> None:
+        self.env, self.network = env, network
+        self.generator = torch.Generator().manual_seed(seed)
+        self.state = network.initial_state(env.num_envs)
+        self.step = env.reset()
+        self.previous_action = no_action(env)
+
+    @torch.inference_mode()
+    def collect(self, buffer: Buffer) -> None:
+        """Fill `buffer`, this actor's columns of a batch: T steps from where the last unroll ended."""
+        network, unroll = self.network, buffer.unroll
+        for slot, tensor in zip(unroll.state, self.state, strict=True):
+            slot.copy_(tensor)
+        steps = len(unroll.policy)
+        stepper = network.core.acting(self.state, steps)
+        buffer.write(0, self.step, self.previous_action)
+        for t in range(steps):
+            first = unroll.first[t]
+            x = network.encode(unroll.observation[t], unroll.previous_action[t], unroll.reward[t], first)
+            policy = network.policy_head(stepper.step(x, first))
+            unroll.policy[t] = policy.parameters()
+            self.previous_action = policy.sample(self.generator).numpy()
+            self.env.send(self.previous_action)
+            self.step = self.env.recv()
+            buffer.write(t + 1, self.step, self.previous_action)
+        # The last step of this unroll is the first of the next, and was logged here.
+        self.step = self.step._replace(episode_return=np.full_like(self.step.episode_return, np.nan))
+        self.state = stepper.state()
+
+
+def no_action(env: VectorEnv) -> np.ndarray:
+    """What stands for the previous action where an episode begins; the network never sees it."""
+    if isinstance(env.spec.action, Discrete):
+        return np.zeros(env.num_envs, np.int64)
+    return np.zeros((env.num_envs, *env.spec.action.shape), np.float32)

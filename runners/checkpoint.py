@@ -1,0 +1,195 @@
+"""Checkpoints: a nested state in one safetensors file, which any safetensors reader opens and which runs no code.
+
+Tensors and arrays are stored under their dotted place in the state (`model.core.layers.0.weight`); all the rest, the
+structure included, is one JSON string in the file's metadata.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from runners.errors import RunError
+from runners.files import write_atomically
+
+FORMAT, VERSION = "gempi-checkpoint", 1
+
+
+class CheckpointError(RunError):
+    """One line that names the file, what is wrong with it, and what would be right."""
+
+
+class Loaded(NamedTuple):
+    step: int
+    state: Any
+    path: Path
+    warning: str  # "" or a line on the newer files that could not be read
+
+
+def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
+    """Writes `state` atomically to `path`, with the number of agent steps that it was reached in.
+
+    `state` nests dicts (keys: str or int), lists and tuples of tensors, numpy arrays and scalars, int of any size,
+    float, bool, str and None. Raises CheckpointError where the file cannot be written, TypeError for other content.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _encode(state, "", tensors)
+    metadata = {"format": FORMAT, "version": str(VERSION), "step": str(step), "state": json.dumps(tree)}
+    data = safetensors.torch.save(tensors, metadata)
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write checkpoint {path} ({len(data) / 1e6:.1f} MB): {error.strerror};"
+            " free some space or choose another --run-dir"
+        ) from error
+
+
+def load(path: str | os.PathLike) -> Any:
+    """The state that `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
+
+    Raises CheckpointError where `path` is missing, damaged, or not one of ours.
+    """
+    return _read(Path(path)).state
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last `keep` by step (`step_000000123456.safetensors`) and `best.safetensors`."""
+
+    def __init__(self, folder: str | os.PathLike, keep: int = 3):
+        self.folder, self.keep = Path(folder), keep
+
+    def save_last(self, step: int, state: Any) -> Path:
+        """Saves `state` as the newest, then removes what is older than the last `keep`.
+
+        Files of later steps go too: the run has resumed from before them, so they belong to a past that did not happen.
+        """
+        path = self.folder / f"step_{step:012d}.safetensors"
+        self._save(path, step, state)
+        steps = self._steps()
+        kept = [known for known in sorted(steps) if known <= step][-self.keep :]
+        for known in steps.keys() - set(kept):
+            steps[known].unlink()
+        return path
+
+    def save_best(self, step: int, state: Any) -> Path:
+        path = self.folder / "best.safetensors"
+        self._save(path, step, state)
+        return path
+
+    def latest(self) -> Loaded:
+        """The newest checkpoint that can be read; its `warning` names the newer ones that cannot."""
+        steps = self._steps()
+        if not steps:
+            raise CheckpointError(
+                f"no checkpoint in {self.folder}: expected step_*.safetensors, which a training run writes"
+            )
+        failures = []
+        for step in sorted(steps, reverse=True):
+            try:
+                loaded = _read(steps[step])
+            except CheckpointError as error:
+                failures.append(str(error))
+            else:
+                warning = "; ".join([*failures, f"continuing from {loaded.path.name}"]) if failures else ""
+                return loaded._replace(warning=warning)
+        raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
+
+    def best(self) -> Loaded:
+        return _read(self.folder / "best.safetensors")
+
+    def _save(self, path: Path, step: int, state: Any) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot make the checkpoint folder {self.folder}: {error.strerror}") from error
+        for stray in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
+            stray.unlink()
+        save(path, state, step)
+
+    def _steps(self) -> dict[int, Path]:
+        names = {path: re.fullmatch(r"step_(\d+)\.safetensors", path.name) for path in self.folder.glob("step_*")}
+        return {int(match[1]): path for path, match in names.items() if match}
+
+
+def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON; containers but lists become {kind: content}, so that JSON objects are free to be tags."""
+
+    def store(tensor: Tensor, kind: str) -> dict[str, str]:
+        name = place or "state"
+        while name in tensors:  # {"a.b": x, "a": {"b": y}} gives one place to two tensors
+            name += "'"
+        tensors[name] = tensor
+        return {kind: name}
+
+    def inside(key: int | str, item: Any) -> Any:
+        return _encode(item, f"{place}.{key}" if place else str(key), tensors)
+
+    match value:
+        case None | bool() | str():
+            return value
+        case Tensor():
+            # A copy: safetensors refuses tensors that share memory, as tied weights and slices do.
+            return store(value.detach().cpu().clone(memory_format=torch.contiguous_format), "tensor")
+        case np.ndarray() | np.generic() if value.dtype.kind in "biuf":  # before float: np.float64 is one
+            kind = "array" if isinstance(value, np.ndarray) else "scalar"
+            return store(torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C")), kind)
+        case int() | float() if type(value) in (int, float):
+            return value
+        case list():
+            return [inside(i, item) for i, item in enumerate(value)]
+        case tuple():
+            return {"tuple": [inside(i, item) for i, item in enumerate(value)]}
+        case dict() if all(type(key) in (str, int) for key in value):
+            return {"dict": [[key, inside(key, item)] for key, item in value.items()]}
+        case _:
+            raise TypeError(f"a checkpoint cannot hold {place or 'a state'} of type {type(value).__name__}")
+
+
+def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    match tree:
+        case list():
+            return [_decode(item, tensors) for item in tree]
+        case {"tuple": items}:
+            return tuple(_decode(item, tensors) for item in items)
+        case {"dict": items}:
+            return {key: _decode(item, tensors) for key, item in items}
+        case {"tensor": name}:
+            return tensors[name]
+        case {"array": name}:
+            return tensors[name].numpy()
+        case {"scalar": name}:
+            return tensors[name].numpy()[()]
+        case _:
+            return tree
+
+
+def _read(path: Path) -> Loaded:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{path} is a safetensors file but no checkpoint of this suite (no {FORMAT!r} tag)"
+                )
+            if metadata["version"] != str(VERSION):
+                raise CheckpointError(f"{path} has checkpoint version {metadata['version']}; this code reads {VERSION}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return Loaded(int(metadata["step"]), _decode(json.loads(metadata["state"]), tensors), path, "")
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"no checkpoint at {path}: expected a .safetensors file from a run's checkpoints/"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, truncated or no checkpoint ({error}); expected a whole .safetensors file of this suite"
+        ) from error

@@ -1,0 +1,142 @@
+"""The whole configuration of a run: one typed tree, flat on the command line, saved as `config.json`."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from agents.config import AgentConfig
+from envs.config import EnvConfig
+from networks.config import NetworkConfig
+
+PresetName = Literal["small", "paper"]
+
+
+@dataclass(frozen=True)
+class AtariEnv(EnvConfig):
+    """Which game, and how it is stepped."""
+
+    name: Annotated[str, tyro.conf.arg(name="game")] = "Pong"
+    """Atari game, as ALE spells it: Pong, SpaceInvaders, MsPacman, ..."""
+    suite: tyro.conf.Suppress[Literal["atari", "control"]] = "atari"
+
+
+@dataclass(frozen=True)
+class ControlEnv(EnvConfig):
+    """Which task, and how it is stepped."""
+
+    name: Annotated[str, tyro.conf.arg(name="env")] = "CartPole-v1"
+    """Task with a vector observation: CartPole-v1, Pendulum-v1, ..., or recall-N with a delay of N steps."""
+    suite: tyro.conf.Suppress[Literal["atari", "control"]] = "control"
+    sticky_actions: tyro.conf.Suppress[float] = 0.0
+    noop_max: tyro.conf.Suppress[int] = 30
+    episodic_life: tyro.conf.Suppress[bool] = False
+    max_episode_frames: tyro.conf.Suppress[int] = 108_000
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast, and in how many processes."""
+
+    preset: PresetName = "small"
+    """Which defaults to start from: small learns on two CPU cores, paper has the papers' settings."""
+    steps: int = 3_000_000
+    """Agent steps to train for, over all environments (frames are action repeat times as many)."""
+    seed: int = 0
+    """Seed of everything: weights, environments, actions, minibatches."""
+    actors: int = 1
+    """Actor processes; 0 acts and learns in turn in one process, reproducible to the bit for a seed."""
+    envs: int = 32
+    """Environments over all actors: the sequences of a batch."""
+    unroll: int = 64
+    """Steps of a sequence."""
+    passes: int = 1
+    """Passes over each batch."""
+    minibatches: int = 8
+    """Gradient steps a pass; each takes whole sequences."""
+    target_period: int = 0
+    """T_target: gradient steps between copies of the network to the actors, whose policy is pi_old; 0 copies once a batch."""
+    learning_rate: float = 5e-4
+    """Adam's step size for the network."""
+    dual_learning_rate: float = 1e-2
+    """Adam's step size for eta and alpha."""
+    anneal: bool = False
+    """Let the network's learning rate fall linearly to 0 over the run."""
+    adam_epsilon: float = 1e-8
+    """Adam's epsilon."""
+    max_gradient_norm: float = 0.5
+    """Clip the network's gradient to this norm; 0 never clips."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the learner runs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the torso's convolutions; auto takes bfloat16 where the machine has instructions for it."""
+    compile: bool = False
+    """Compile the learner's network with torch.compile."""
+    threads: int = 0
+    """Torch threads of the learner; 0: the cores that actors leave."""
+    run_dir: str | None = None
+    """Folder of the run; by default a new one under runs/."""
+    eval_episodes: int = 30
+    """Episodes of the final evaluation."""
+    eval_policy: Literal["mode", "sample"] = "mode"
+    """Evaluate the policy's mode, as the papers do, or samples of it."""
+    log_seconds: float = 5.0
+    """Seconds between rows of metrics."""
+    checkpoint_seconds: float = 120.0
+    """Seconds between checkpoints."""
+    video: bool = True
+    """Record an episode at the end."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "envs", "passes", "minibatches", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.unroll < 2:
+            raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
+        for name in ("actors", "target_period", "threads", "max_gradient_norm", "dual_learning_rate"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"--learning-rate must be greater than 0, not {self.learning_rate}")
+        if self.actors and self.envs % self.actors:
+            raise ValueError(f"--envs {self.envs} cannot be shared evenly by --actors {self.actors}")
+        if self.envs % self.minibatches:
+            raise ValueError(f"--envs {self.envs} sequences cannot be cut into --minibatches {self.minibatches}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on."""
+
+    env: EnvConfig = field(default_factory=AtariEnv)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @property
+    def steps_per_batch(self) -> int:
+        return self.training.envs * self.training.unroll
+
+    @property
+    def total_batches(self) -> int:
+        return -(-self.training.steps // self.steps_per_batch)
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_dict(tree: dict[str, Any]) -> RunConfig:
+    """The inverse of `to_dict`, after a trip through JSON."""
+    env = {"atari": AtariEnv, "control": ControlEnv}[tree["env"]["suite"]]
+    network = {k: tuple(v) if isinstance(v, list) else v for k, v in tree["network"].items()}
+    return RunConfig(
+        env(**tree["env"]), NetworkConfig(**network), AgentConfig(**tree["agent"]), TrainingConfig(**tree["training"])
+    )
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))

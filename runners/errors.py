@@ -1,0 +1,76 @@
+"""How a command fails: one line on stderr and an exit code (2: used wrongly, 1: went wrong), a traceback on request."""
+
+import errno
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from envs.interface import EnvError
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be; the message says what would be right. Exit code 2."""
+
+
+class RunError(Exception):
+    """The run itself failed: a dead actor, an unreadable checkpoint, a full disk. Exit code 1."""
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Inside, a ValueError is the user's doing: configurations raise it for settings that cannot be."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs `main(argv)` and exits with the code it returns (None: 0); prints an exception as one line, `error: ...`.
+
+    `--debug` anywhere in `argv` (default: the command line) is taken out, and prints the traceback above that line.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    if not debug:
+        threading.excepthook = _thread_failed
+    try:
+        code = main([argument for argument in argv if argument != "--debug"])
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        code, line = describe(error)
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """The exit code of an exception and one line for it."""
+    message = " ".join(str(error).split())
+    match error:
+        case UsageError() | EnvError():
+            return 2, message
+        case RunError():
+            return 1, message
+        case KeyboardInterrupt():
+            return 130, "interrupted"  # 128 + SIGINT, as shells have it
+        case OSError() if _disk_full(error):
+            where = f" to write {error.filename}" if error.filename else ""
+            return 1, f"the disk is full: no space left{where}; free some, or choose a folder on another disk"
+        case OSError(strerror=str(why)) if error.filename:
+            return 1, f"{error.filename}: {why}"
+        case _:
+            return 1, f"{type(error).__name__}: {message} (run with --debug for the traceback)"
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer thread hands its error to the main thread, which reports it: no second report from here."""
+    if not _disk_full(failure.exc_value):
+        threading.__excepthook__(failure)

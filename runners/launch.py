@@ -1,0 +1,177 @@
+"""A whole run: folder, training with its consumers, evaluation, video, summary."""
+
+import json
+import platform
+import signal
+import subprocess
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import monotonic, strftime
+
+from runners.checkpoint import Checkpoints
+from runners.cli import parse
+from runners.config import RunConfig, cores, to_dict
+from runners.display import Display
+from runners.errors import UsageError
+from runners.evaluation import evaluate, record_episode
+from runners.files import write_atomically
+from runners.metrics import CsvLog, TensorBoardLog
+from runners.training import Training
+from runners.video import write_gif
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def main(suite: str, argv: list[str]) -> int:
+    """`python -m runners.atari` and `runners.control`: returns the exit code."""
+    config, resumed = parse(suite, argv)
+    run_dir = resumed or _new_folder(config)
+    training = Training(config)
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    if resumed:
+        loaded = checkpoints.latest()
+        if loaded.warning:
+            print(f"warning: {loaded.warning}")
+        training.set_state(loaded.state)
+    (run_dir / "videos").mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
+    print(f"{config.env.name}: {config.agent.agent} + {config.network.core}, {_count(training):,} parameters, {run_dir}")
+    print(f"watch: tensorboard --logdir {run_dir}")
+
+    with TensorBoardLog(run_dir, training.steps) as board:
+        if not _train(config, training, checkpoints, CsvLog(run_dir / "metrics.csv", training.steps), board):
+            print(f"stopped at step {training.steps:,}; continue: python -m runners.{suite} --resume {run_dir}")
+            return 0
+        _finish(config, training, run_dir, board)
+    return 0
+
+
+def _train(
+    config: RunConfig, training: Training, checkpoints: Checkpoints, table: CsvLog, board: TensorBoardLog
+) -> bool:
+    """True when the budget is spent, False when a signal stopped the run; saved either way."""
+    title = f"{config.env.name} {config.agent.agent} + {config.network.core}"
+    saved = monotonic()
+    with StopSignal() as stop, Display(config.training.steps, title) as display:
+        for row in training.run():
+            if row:
+                table.write(training.steps, row)
+                board.scalars(training.steps, row)
+                display.update(row)
+            if stop.asked or monotonic() - saved >= config.training.checkpoint_seconds:
+                _save(training, checkpoints)
+                saved = monotonic()
+            if stop.asked:
+                return False
+    _save(training, checkpoints)
+    return True
+
+
+def _save(training: Training, checkpoints: Checkpoints) -> None:
+    best = training.tracker.count and training.tracker.mean_return > training.best_return
+    if best:
+        training.best_return = training.tracker.mean_return
+    state = training.get_state()
+    checkpoints.save_last(training.steps, state)
+    if best:
+        checkpoints.save_best(training.steps, state)
+
+
+def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorBoardLog) -> None:
+    network = training.acting_network()
+    print(f"evaluating {config.training.eval_episodes} episodes")
+    result = evaluate(config, network, config.training.eval_episodes)
+    board.scalars(training.steps, {"return/evaluation": result["mean"]})
+    flat = {k: v for part in to_dict(config).values() for k, v in part.items() if isinstance(v, int | float | str)}
+    board.hyperparameters(flat)
+    summary = {
+        "agent": config.agent.agent,
+        "core": config.network.core,
+        "gate": config.network.gate if config.network.core == "gtrxl" else None,
+        "env": config.env.name,
+        "preset": config.training.preset,
+        "seed": config.training.seed,
+        "steps": training.steps,
+        "frames": training.frames,
+        "wall_seconds": training.wall_seconds,
+        "cpu_seconds": training.cpu_seconds,
+        "steps_per_second": training.steps / training.wall_seconds,
+        "train_return": training.tracker.mean_return,
+        "parameters": _count(training),
+        "eval": result,
+        "versions": {name: _version(name) for name in ("torch", "numpy", "envpool", "ale-py", "gymnasium")},
+        "git_commit": _git_commit(),
+        "machine": {"processor": _processor(), "cores": cores(), "device": str(training.device)},
+    }
+    if config.training.video:
+        frames, score = record_episode(config, network)
+        gif = write_gif(run_dir / "videos" / "episode.gif", frames, fps=15 if config.env.suite == "atari" else 30)
+        board.video(training.steps, "episode", gif)
+        print(f"video of an episode (return {score:g}): {run_dir / 'videos' / 'episode.gif'}")
+    write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2).encode())
+    print(
+        f"evaluation: {result['mean']:.2f} +- {result['std']:.2f} over {result['episodes']} episodes; "
+        f"{training.steps:,} steps in {training.wall_seconds:.0f} s ({summary['steps_per_second']:,.0f} a second); "
+        f"{run_dir / 'summary.json'}"
+    )
+
+
+class StopSignal:
+    """Within, the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as always."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "StopSignal":
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _new_folder(config: RunConfig) -> Path:
+    if config.training.run_dir is None:
+        name = f"{config.env.name}-{config.agent.agent}-{config.network.core}-{config.training.seed}"
+        return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
+    run_dir = Path(config.training.run_dir)
+    if (run_dir / "config.json").exists():
+        raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
+    return run_dir
+
+
+def _count(training: Training) -> int:
+    return sum(p.numel() for p in training.network.parameters())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the code, with a mark where it was edited since."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

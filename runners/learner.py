@@ -1,0 +1,92 @@
+"""The learner: gradient steps on batches of unrolls."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from agents.factory import Agent
+from agents.types import Unroll
+from networks.actor_critic import ActorCritic
+from runners.config import RunConfig
+
+
+class Learner:
+    """Owns network, agent, optimiser and the order of minibatches. `after_step` is called after each gradient step."""
+
+    def __init__(self, config: RunConfig, network: ActorCritic, agent: Agent, device: torch.device) -> None:
+        self.config, self.network, self.agent, self.device = config, network, agent, device
+        self.forward = torch.compile(network) if config.training.compile else network
+        training = config.training
+        groups = [
+            {"params": list(network.parameters()), "lr": training.learning_rate},
+            {"params": list(agent.parameters()), "lr": training.dual_learning_rate},
+        ]
+        self.optimizer = torch.optim.Adam(
+            [g for g in groups if g["params"]], eps=training.adam_epsilon, fused=True
+        )
+        self.generator = torch.Generator().manual_seed(training.seed)
+        self.updates = 0
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None]) -> None:
+        """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
+        training = self.config.training
+        if training.anneal:
+            self.optimizer.param_groups[0]["lr"] = training.learning_rate * (1 - progress)
+        for _ in range(training.passes):
+            order = torch.randperm(training.envs, generator=self.generator)
+            for index in order.chunk(training.minibatches):
+                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index))
+                self.updates += 1
+                after_step()
+                if 0 < self.config.agent.target_kl < kl:
+                    return
+
+    def _step(self, unroll: Unroll) -> float:
+        unroll = _to(unroll, self.device)
+        output = self.forward(
+            unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state
+        )
+        loss = self.agent.loss(output, unroll, self.network.value_head)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        limit = self.config.training.max_gradient_norm or torch.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        self.optimizer.step()
+        self.network.value_head.update(loss.value_targets, unroll.valid)
+        for name, value in (*loss.metrics.items(), ("m_step/gradient_norm", norm)):
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._count += 1
+        return float(loss.metrics["m_step/kl"]) if self.config.agent.target_kl else 0.0
+
+    def drain_metrics(self) -> dict[str, float]:
+        """Means over the gradient steps since the last call."""
+        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+    def get_state(self) -> dict:
+        return {
+            "network": self.network.state_dict(),
+            "agent": self.agent.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def set_state(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.agent.load_state_dict(state["agent"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.updates = state["updates"]
+
+
+def _to(unroll: Unroll, device: torch.device) -> Unroll:
+    if device.type == "cpu":
+        return unroll
+    *fields, state = unroll
+    moved = [x.to(device, non_blocking=True) for x in fields]
+    return Unroll(*moved, tuple(s.to(device, non_blocking=True) for s in state))

@@ -1,0 +1,144 @@
+"""The training loop, as a generator: it yields a row of metrics now and then, and its consumers log, save and show."""
+
+import resource
+import time
+from collections.abc import Iterator
+
+import torch
+
+from agents.factory import make_agent
+from envs.interface import Discrete, EnvSpec
+from networks.actor_critic import ActorCritic
+from runners.build import build_env, build_network, pick_device, use_bf16
+from runners.config import RunConfig, cores
+from runners.learner import Learner
+from runners.samplers import LocalSampler, ProcessSampler
+from runners.tracker import EpisodeTracker, Rate
+
+Row = dict[str, float]
+
+
+class Training:
+    """A run in progress: everything that a checkpoint holds."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        training = config.training
+        torch.manual_seed(training.seed)
+        torch.set_num_threads(training.threads or max(1, cores() - training.actors if training.actors else 1))
+        self.device = pick_device(config)
+        self.acting_bf16 = use_bf16(config, torch.device("cpu"))
+        env = build_env(config, training.envs if training.actors == 0 else 1, stream=0)
+        self.spec: EnvSpec = env.spec
+        self.network = build_network(config, env.spec, use_bf16(config, self.device))
+        agent = make_agent(config.agent, continuous=not isinstance(env.spec.action, Discrete))
+        self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device)
+        self.tracker = EpisodeTracker()
+        self.batches = self.starts = 0
+        self.wall_seconds = self.cpu_seconds = 0.0
+        self.best_return = float("-inf")
+        self._env = env
+
+    @property
+    def steps(self) -> int:
+        return self.batches * self.config.steps_per_batch
+
+    @property
+    def frames(self) -> int:
+        return self.steps * self.spec.frames_per_step
+
+    def run(self) -> Iterator[Row]:
+        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
+        config, training = self.config, self.config.training
+        if training.actors:
+            self._env.close()
+            sampler = ProcessSampler(config, self.spec, self.network, self.acting_bf16, self.starts)
+        else:
+            sampler = LocalSampler(config, self._env, self.network, self.acting_bf16, self.starts)
+        if self._sampler_state is not None:
+            sampler.set_state(self._sampler_state)
+        self.sampler = sampler
+        self.starts += 1
+        period = training.target_period
+
+        def after_step() -> None:
+            if period and self.learner.updates % period == 0:
+                sampler.publish(self.network)
+
+        clock, cpu, rate = time.perf_counter(), _cpu_seconds(), Rate()
+        wall_before, cpu_before = self.wall_seconds, self.cpu_seconds
+        logged = clock
+        waited = 0.0
+        try:
+            while self.batches < config.total_batches:
+                batch = sampler.next()
+                self.learner.train(batch.unroll, self.batches / config.total_batches, after_step)
+                if not period:
+                    sampler.publish(self.network)
+                # Row 0 repeats the last row of the batch before.
+                self.tracker.add(batch.episode_return[1:].numpy(), batch.episode_length[1:].numpy())
+                sampler.release()
+                self.batches += 1
+                now = time.perf_counter()
+                self.wall_seconds = wall_before + now - clock
+                self.cpu_seconds = cpu_before + _cpu_seconds() - cpu + sampler.cpu_seconds()
+                if now - logged < training.log_seconds and self.batches < config.total_batches:
+                    yield {}
+                    continue
+                waiting, waited = (sampler.wait_seconds - waited) / (now - logged), sampler.wait_seconds
+                logged = now
+                speed = rate.update(self.steps)
+                yield {
+                    "steps": self.steps,
+                    "frames": self.frames,
+                    "wall_seconds": self.wall_seconds,
+                    "cpu_seconds": self.cpu_seconds,
+                    "updates": self.learner.updates,
+                    "return/train": self.tracker.mean_return,
+                    "return/length": self.tracker.mean_length,
+                    "return/episodes": self.tracker.count,
+                    **self.learner.drain_metrics(),
+                    "speed/steps_per_second": speed,
+                    "speed/frames_per_second": speed * self.spec.frames_per_step,
+                    "speed/learner_waiting_share": waiting,
+                }
+        finally:
+            self._sampler_state = sampler.get_state()
+            sampler.close()
+
+    _sampler_state: dict | None = None
+
+    def acting_network(self) -> ActorCritic:
+        """A copy of the network on the CPU for evaluation."""
+        network = build_network(self.config, self.spec, self.acting_bf16)
+        network.load_state_dict({k: v.cpu() for k, v in self.network.state_dict().items()})
+        return network
+
+    def get_state(self) -> dict:
+        return {
+            "learner": self.learner.get_state(),
+            "sampler": self.sampler.get_state(),
+            "tracker": self.tracker.get_state(),
+            "torch_generator": torch.get_rng_state(),
+            "counters": {
+                "batches": self.batches,
+                "starts": self.starts,
+                "wall_seconds": self.wall_seconds,
+                "cpu_seconds": self.cpu_seconds,
+                "best_return": self.best_return,
+            },
+        }
+
+    def set_state(self, state: dict) -> None:
+        self.learner.set_state(state["learner"])
+        self.tracker.set_state(state["tracker"])
+        torch.set_rng_state(state["torch_generator"])
+        self._sampler_state = state["sampler"]
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+
+
+def _cpu_seconds() -> float:
+    """User and system time of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,67 @@
+"""Preallocated unrolls, shared between processes: an actor writes its columns, the learner reads the whole."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.types import Unroll
+from envs.interface import Discrete, EnvSpec, TimeStep
+from networks.cores import State
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One batch: `unroll` of T steps and B environments, and the raw `episode_return` [T+1, B], NaN where none ended."""
+
+    unroll: Unroll
+    episode_return: Tensor
+    episode_length: Tensor
+
+    def columns(self, columns: slice) -> "Buffer":
+        """A view of some environments' part, for the actor that owns them."""
+        return Buffer(
+            self.unroll.columns(columns), self.episode_return[:, columns], self.episode_length[:, columns]
+        )
+
+    def write(self, t: int, step: TimeStep, previous_action: np.ndarray) -> None:
+        """Row `t`: what the environments showed, and the actions that led there."""
+        u = self.unroll
+        for tensor, value in (
+            (u.observation, step.observation),
+            (u.reward, step.reward),
+            (u.first, step.first),
+            (u.terminated, step.terminated),
+            (u.truncated, step.truncated),
+            (u.previous_action, previous_action),
+            (self.episode_return, step.episode_return),
+            (self.episode_length, step.episode_length),
+        ):
+            tensor[t].numpy()[...] = value
+
+
+
+def make_buffer(spec: EnvSpec, unroll: int, envs: int, policy_size: int, state: State, shared: bool) -> Buffer:
+    """Zeroed; `state` an example of the core's state, of any batch size."""
+    rows = (unroll + 1, envs)
+    discrete = isinstance(spec.action, Discrete)
+    action = torch.zeros(rows, dtype=torch.int64) if discrete else torch.zeros(*rows, *spec.action.shape)
+    buffer = Buffer(
+        Unroll(
+            observation=torch.zeros(*rows, *spec.observation_shape, dtype=getattr(torch, spec.observation_dtype)),
+            reward=torch.zeros(rows),
+            first=torch.zeros(rows, dtype=torch.bool),
+            terminated=torch.zeros(rows, dtype=torch.bool),
+            truncated=torch.zeros(rows, dtype=torch.bool),
+            previous_action=action,
+            policy=torch.zeros(unroll, envs, policy_size),
+            state=tuple(torch.zeros(envs, *s.shape[1:], dtype=s.dtype) for s in state),
+        ),
+        torch.full(rows, torch.nan, dtype=torch.float64),
+        torch.zeros(rows, dtype=torch.int64),
+    )
+    if shared:
+        for tensor in (*buffer.unroll[:-1], *buffer.unroll.state, buffer.episode_return, buffer.episode_length):
+            tensor.share_memory_()
+    return buffer

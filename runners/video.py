@@ -1,0 +1,41 @@
+"""Episodes as animated GIFs: every browser and TensorBoard plays them, and pillow alone writes them."""
+
+import io
+import os
+
+import numpy as np
+from PIL import Image
+
+from runners.files import write_atomically
+
+MAX_BYTES = 3_000_000
+MIN_DELAY = 20  # ms: browsers slow down a GIF that asks for less
+
+
+def encode_gif(frames: np.ndarray, fps: float) -> bytes:
+    """`frames` uint8 [T, H, W, 3] as an endless GIF in real time, frames left out evenly to keep below `MAX_BYTES`."""
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f"frames must be uint8 [T >= 1, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+    stride = max(1, int(np.ceil(MIN_DELAY * fps / 1000)))
+    while True:
+        data = _encode(frames[::stride], 1000 * stride / fps)
+        if len(data) <= MAX_BYTES or stride >= len(frames):
+            return data
+        stride = max(stride + 1, int(np.ceil(stride * len(data) / MAX_BYTES)))
+
+
+def write_gif(path: str | os.PathLike, frames: np.ndarray, fps: float) -> bytes:
+    """Writes `encode_gif(frames, fps)` atomically to `path` and returns it. Raises OSError."""
+    data = encode_gif(frames, fps)
+    write_atomically(path, data)
+    return data
+
+
+def _encode(frames: np.ndarray, delay: float) -> bytes:
+    # One palette for the whole episode, from frames across it: a palette a frame flickers and compresses badly.
+    sample = frames[:: max(1, len(frames) // 16)]
+    palette = Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(256, dither=Image.Dither.NONE)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=delay, loop=0, optimize=False)
+    return buffer.getvalue()

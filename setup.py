@@ -1,0 +1,39 @@
+from setuptools import setup
+
+LM = ["transformers>=4.50", "tokenizers", "accelerate", "datasets", "peft"]
+TEST = ["pytest>=8", "scipy>=1.11", "matplotlib>=3.8", "gymnasium[classic-control]"]
+
+setup(
+    name="gempi",
+    version="0.1.0",
+    description="V-MPO with GTrXL memory on Atari and control: generalised EM policy improvement",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[
+        "agents",
+        "agents.gempi",
+        "envs",
+        "networks",
+        "results",
+        "results.experiments",
+        "runners",
+    ],
+    install_requires=[
+        "torch>=2.6,<2.14",
+        "numpy>=1.26",
+        "gymnasium>=1.0",
+        "ale-py>=0.11",
+        "envpool>=1.1",
+        "tensorboard>=2.16",
+        "tyro>=0.9",
+        "rich>=13",
+        "safetensors>=0.4",
+        "pillow>=10",
+    ],
+    extras_require={
+        "test": TEST,
+        "mujoco": ["gymnasium[mujoco]"],
+        "lm": LM,
+        "dev": [*TEST, "ruff>=0.6"],
+    },
+)

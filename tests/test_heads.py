@@ -1,0 +1,201 @@
+"""PopArt: what the value head predicts survives a change of its statistics, and these match numpy. Policy heads."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from oracles import array
+from torch import Tensor
+
+from networks.distributions import Categorical, Gaussian
+from networks.heads import PolicyHead, PopArtHead
+
+SIZE, HIDDEN = 6, 9
+
+
+def head(step_size: float = 1e-4, seed: int = 0) -> PopArtHead:
+    torch.manual_seed(seed)
+    return PopArtHead(SIZE, HIDDEN, step_size)
+
+
+def everywhere(targets: Tensor) -> Tensor:
+    return torch.ones_like(targets, dtype=torch.bool)
+
+
+def batches(count: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Targets [T, B] whose place and spread change, and masks."""
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for k in range(count):
+        targets = (5.0 * k - 10.0) + (1.0 + 2.0 * k) * torch.randn(7, 4, generator=generator)
+        result.append((targets, torch.rand(7, 4, generator=generator) < 0.6))
+    return result
+
+
+@pytest.mark.parametrize("step_size", [1e-4, 1e-2, 0.5, 1.0])
+def test_first_update_gives_the_batch_itself(step_size: float) -> None:
+    value = head(step_size)
+    targets, _ = batches(3)[2]
+    value.update(targets, everywhere(targets))
+    assert float(value.mean) == pytest.approx(array(targets).mean(), rel=1e-6)
+    assert float(value.std) == pytest.approx(array(targets).std(), rel=1e-6)  # the biased one: it is a second moment
+
+
+@pytest.mark.parametrize("step_size", [1e-4, 3e-2, 0.5])
+def test_statistics_match_numpy(step_size: float) -> None:
+    value = head(step_size)
+    seen = []
+    for targets, mask in batches(12):
+        value.update(targets, mask)
+        seen.append(array(targets)[mask.numpy()])
+        mean, std = oracles.popart_statistics(seen, step_size)
+        assert float(value.mean) == pytest.approx(mean, rel=1e-5, abs=1e-6)
+        assert float(value.std) == pytest.approx(std, rel=1e-5)
+
+
+def test_masked_targets_have_no_say() -> None:
+    one, other = head(), head()
+    targets, mask = batches(1)[0]
+    one.update(targets, mask)
+    other.update(torch.where(mask, targets, 1e6 * torch.ones_like(targets)), mask)
+    assert torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
+
+
+def test_masked_targets_may_be_nonsense() -> None:
+    value = head()
+    targets, mask = batches(1)[0]
+    value.update(torch.where(mask, targets, torch.full_like(targets, torch.nan)), mask)
+    assert float(value.mean) == pytest.approx(array(targets)[mask.numpy()].mean(), rel=1e-6)
+    assert torch.isfinite(value.std)
+    assert all(parameter.isfinite().all() for parameter in value.parameters())
+
+
+def test_nothing_valid_changes_nothing() -> None:
+    for seen in ([], batches(2)):
+        value = head()
+        for targets, mask in seen:
+            value.update(targets, mask)
+        before = {name: part.clone() for name, part in value.state_dict().items()}
+        value.update(torch.randn(7, 4), torch.zeros(7, 4, dtype=torch.bool))
+        for name, part in value.state_dict().items():
+            torch.testing.assert_close(part, before[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("step_size", [1e-4, 1e-2, 0.5])
+def test_update_preserves_what_is_predicted(step_size: float) -> None:
+    value = head(step_size)
+    x = torch.randn(20, SIZE)
+    before = value.denormalise(value(x)).detach()
+    for targets, mask in batches(12):
+        value.update(targets, mask)
+        torch.testing.assert_close(value.denormalise(value(x)).detach(), before, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale,shift", [(0.02, 0.0), (1.0, 100.0), (1e4, 0.0), (300.0, -2e3)])
+def test_update_preserves_at_any_scale(scale: float, shift: float) -> None:
+    """To float32 of the largest number in play, after a jump to another scale and back."""
+    value = head(0.5)
+    x = torch.randn(20, SIZE)
+    before = value.denormalise(value(x)).detach()
+    for targets in (shift + scale * torch.randn(50), torch.randn(50)):
+        value.update(targets, everywhere(targets))
+        after = value.denormalise(value(x)).detach()
+        assert (after - before).abs().max() < 1e-5 * max(1.0, abs(shift), scale)
+
+
+def test_update_changes_no_gradient_graph_and_only_the_last_layer() -> None:
+    value = head()
+    body = {name: part.clone() for name, part in value.body.state_dict().items()}
+    targets, mask = batches(3)[2]
+    value.update(targets.requires_grad_(), mask)
+    assert all(torch.equal(part, body[name]) for name, part in value.body.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in value.parameters())
+    assert not value.mean.requires_grad and not value.std.requires_grad
+
+
+def test_spread_is_kept_when_the_mean_is_far_away() -> None:
+    """Mean 3000, spread 1: the difference of the moments must not drown in rounding."""
+    value = head()
+    targets = 3000.0 + torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    value.update(targets, everywhere(targets))
+    assert float(value.std) == pytest.approx(array(targets).std(), rel=1e-3)
+
+
+def test_std_has_bounds() -> None:
+    for targets, std in (
+        (torch.full((8,), 3.0), 1e-2),
+        (1e-4 * torch.randn(8), 1e-2),
+        (1e9 * torch.tensor([-1.0, 1.0, 2.0, -3.0]), 1e6),
+    ):
+        value = head()
+        value.update(targets, everywhere(targets))
+        assert float(value.std) == pytest.approx(std, rel=1e-6)
+
+
+def test_starts_as_the_identity() -> None:
+    value = head()
+    v = torch.randn(5)
+    assert float(value.mean) == 0.0 and float(value.std) == 1.0
+    torch.testing.assert_close(value.normalise(v), v)
+    torch.testing.assert_close(value.denormalise(v), v)
+
+
+def test_normalise_and_denormalise() -> None:
+    value = head()
+    targets = 5.0 + 3.0 * torch.randn(100)
+    value.update(targets, everywhere(targets))
+    v = torch.randn(4, 3)
+    assert value.normalise(v).dtype == value.denormalise(v).dtype == torch.float32
+    np.testing.assert_allclose(array(value.denormalise(v)), array(v) * float(value.std) + float(value.mean), rtol=1e-5)
+    torch.testing.assert_close(value.normalise(value.denormalise(v)), v)
+    normalised = array(value.normalise(targets))
+    assert normalised.mean() == pytest.approx(0.0, abs=1e-5) and normalised.std() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_statistics_are_saved() -> None:
+    one, other = head(1e-2), head(1e-2, seed=1)
+    parts = batches(6)
+    for targets, mask in parts[:3]:
+        one.update(targets, mask)
+    other.load_state_dict(one.state_dict())
+    for targets, mask in parts[3:]:
+        one.update(targets, mask)
+        other.update(targets, mask)
+    for name, part in one.state_dict().items():
+        assert torch.equal(part, other.state_dict()[name]), name
+
+
+def test_value_has_the_leading_dimensions_of_its_input() -> None:
+    assert head()(torch.randn(4, 3, SIZE)).shape == (4, 3)
+    assert head()(torch.randn(SIZE)).shape == ()
+
+
+# --- policy ---------------------------------------------------------------------------------------
+
+
+def test_discrete_policy_head() -> None:
+    torch.manual_seed(0)
+    policy = PolicyHead(SIZE, HIDDEN, 4, continuous=False)(torch.randn(3, 2, SIZE))
+    assert isinstance(policy, Categorical)
+    assert policy.logits.shape == (3, 2, 4) and policy.entropy().shape == (3, 2)
+    # A policy not yet trained explores.
+    assert policy.entropy().min() > 0.95 * np.log(4.0)
+
+
+def test_gaussian_policy_head() -> None:
+    torch.manual_seed(0)
+    module = PolicyHead(SIZE, HIDDEN, 4, continuous=True, initial_std=0.6)
+    policy = module(torch.randn(3, 2, SIZE))
+    assert isinstance(policy, Gaussian)
+    assert policy.mean.shape == policy.std.shape == (3, 2, 4)
+    assert (policy.std - 0.6).abs().max() < 0.1
+    extreme = module(1e4 * torch.randn(50, SIZE))
+    assert (extreme.std > 0).all() and extreme.std.isfinite().all() and extreme.mean.isfinite().all()
+
+
+def test_policy_head_gradients_reach_every_weight() -> None:
+    for continuous in (False, True):
+        module = PolicyHead(SIZE, HIDDEN, 3, continuous)
+        policy = module(torch.randn(10, SIZE))
+        (policy.log_prob(policy.sample()).sum() + policy.entropy().sum()).backward()
+        assert all(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())

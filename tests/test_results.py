@@ -1,0 +1,437 @@
+"""results/: planning, resuming, collecting, reporting and the statistics, on fake runs that take no time."""
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from results import experiment as experiment_module
+from results import report as report_module
+from results.collect import collect, command_file, read_curves, read_summaries
+from results.experiment import ROOT, Experiment, Run, experiment_names, load
+from results.plots import spread_out
+from results.report import filled, report, stale
+from results.run import arguments, available_cores, choose, execute, state
+from results.statistics import iqm, iqm_interval
+from results.tables import comparison_table, count, duration, number, results_table
+
+FAKE_RUNNER = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+began = time.time()
+time.sleep(0.3)
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+resumed = "--resume" in options
+folder = Path(options.get("--resume") or options["--run-dir"])
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+if options.get("--mode") == "fails":
+    print("loading")
+    sys.exit("error: no game called 'Pnog'")
+(folder / "checkpoints/step_000000000064.safetensors").touch()
+if options.get("--mode") == "waits":
+    signal.signal(signal.SIGINT, lambda *_: sys.exit((folder / "saved").touch()))
+    (folder / "waiting").touch()
+    time.sleep(60)
+(folder / "summary.json").write_text(json.dumps({"eval": {"mean": 1.5}, "resumed": resumed,
+    "cores": sorted(os.sched_getaffinity(0)), "began": began, "ended": time.time()}))
+"""
+
+
+@pytest.fixture
+def fake_runner(tmp_path, monkeypatch):
+    """`python -m fake_runner` works: it leaves a run folder, fails, or waits for Ctrl-C, as `--mode` says."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/fake_runner.py").write_text(FAKE_RUNNER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+
+
+def make_experiment(seeds=(0, 1), labels=("vmpo-gtrxl", "ppo-lstm"), command="runners.atari --game Pong", **options):
+    runs = tuple(Run(label, seed, f"{command} --label {label}") for seed in seeds for label in labels)
+    return Experiment("toy", "A toy", "Does it?", runs, **options)
+
+
+def fake_folder(runs: Path, run: Run, score: float = 20.0, points: int = 1000, command: str | None = None) -> Path:
+    """What a finished run of Pong leaves, with a straight training curve from -21 to `score`."""
+    folder = runs / "toy" / run.name
+    folder.mkdir(parents=True)
+    command_file(folder).write_text(f"{command or run.line}\n")
+    summary = {
+        "agent": "vmpo", "core": "gtrxl", "gate": "gru", "env": "Pong", "preset": "small", "seed": run.seed,
+        "steps": 4_000_000, "frames": 16_000_000, "wall_seconds": 1500.123456, "cpu_seconds": 2900.5,
+        "steps_per_second": 2666.4, "train_return": score - 1, "parameters": 1_234_567, "git_commit": "abcdef0123456789",
+        "versions": {"torch": "2.13.0", "envpool": "1.2.5"}, "machine": {"cpu": "A CPU", "cores": 2},
+        "eval": {"episodes": 30, "mean": score, "std": 0.5, "median": score, "returns": [score] * 30, "protocol": "mode"},
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "steps", "frames", "wall_seconds", "e_step/eta", "return/train"])
+        writer.writerow([10, 10, 40, 0.1, 1.0, ""])  # before the first episode ends
+        for i in range(1, points + 1):
+            steps = 4000 * i
+            writer.writerow([steps, steps, 4 * steps, 1.5 * i, 0.1, -21 + (score + 21) * i / points])
+    return folder
+
+
+# Statistics
+
+
+def test_iqm_of_closed_cases():
+    assert iqm([1, 2, 3, 4, 5, 6, 7, 8]) == 4.5  # of 3, 4, 5, 6
+    assert iqm([0, 10, 20, 1e9]) == 15  # an outlier counts for nothing
+    assert iqm([1, 2, 6]) == 3  # below four scores: the mean
+    assert iqm([7.5]) == 7.5
+
+
+def test_interval_of_closed_cases():
+    assert iqm_interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
+    assert iqm_interval([5.0]) == (5.0, 5.0)
+    assert iqm_interval([1.0, 2.0]) == (1.0, 2.0)  # each extreme: 1/4 of the resamples
+    assert iqm_interval([1.0, 5.0, 3.0]) == (1.0, 5.0)  # each extreme: 1/27
+    # Two values, four scores: a resample's IQM is the mean of its middle two, (0, 1/2, 1) with probabilities that
+    # follow from the binomial: at most one 1 of four (5/16), two (6/16), at least three (5/16).
+    assert iqm_interval([0, 0, 1, 1], level=0.3) == (0.5, 0.5)
+    assert iqm_interval([0, 0, 1, 1], level=0.5) == (0.0, 1.0)
+
+
+def test_interval_is_seeded_and_agrees_with_scipy():
+    scores = np.random.default_rng(3).normal(size=40)
+    ours = iqm_interval(scores)
+    assert ours == iqm_interval(scores)
+    theirs = scipy.stats.bootstrap(
+        (scores,), iqm, vectorized=False, method="percentile", n_resamples=4000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    np.testing.assert_allclose(ours, theirs, atol=0.05)
+    assert ours[0] < iqm(scores) < ours[1]
+
+
+@pytest.mark.parametrize("scores", [[], [[1.0, 2.0]]])
+def test_interval_refuses_what_is_no_list_of_scores(scores):
+    with pytest.raises(ValueError, match=r"scores must be \[N\]"):
+        iqm_interval(scores)
+
+
+# Experiments
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_is_well_formed(name):
+    experiment = load(name)
+    for run in experiment.runs:
+        assert run.arguments[0].startswith("runners.")
+        assert run.arguments[-2:] == ["--seed", str(run.seed)] and run.arguments.count("--seed") == 1
+        assert "--run-dir" not in run.arguments and "--resume" not in run.arguments
+        assert run.env
+
+
+def test_experiments_come_in_natural_order():
+    names = experiment_names()
+    assert names.index("recall30") < names.index("recall100")
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="'cartpol'; nearest: cartpole"):
+        load("cartpol")
+    with pytest.raises(ValueError, match="no run 'dqn'; its labels: vmpo-gtrxl, ppo-lstm"):
+        choose(make_experiment(), ["dqn"])
+
+
+def test_choosing_by_label_and_by_full_name():
+    experiment = make_experiment()
+    assert choose(experiment, []) == list(experiment.runs)
+    assert [run.name for run in choose(experiment, ["ppo-lstm"])] == ["ppo-lstm-seed0", "ppo-lstm-seed1"]
+    assert [run.name for run in choose(experiment, ["ppo-lstm-seed1"])] == ["ppo-lstm-seed1"]
+
+
+def test_two_runs_of_one_label_and_seed_are_refused():
+    with pytest.raises(ValueError, match="found twice: ppo-lstm-seed0"):
+        make_experiment(seeds=(0, 0), labels=("ppo-lstm",))
+
+
+def test_results_never_import_torch():
+    code = "import sys, results.run, results.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# Running
+
+
+def test_state_and_command_of_every_kind_of_folder(tmp_path):
+    run = Run("vmpo-lstm", 3, "runners.control --env CartPole-v1")
+    folder = tmp_path / run.name
+    fresh = ["runners.control", "--env", "CartPole-v1", "--seed", "3", "--run-dir", str(folder)]
+    assert state(run, folder) == "missing" and arguments(run, folder) == fresh
+
+    (folder / "checkpoints").mkdir(parents=True)
+    command_file(folder).write_text(run.line)
+    (folder / "checkpoints/.step_000000000064.safetensors.tmp").touch()  # killed while it wrote its first
+    assert state(run, folder) == "missing"
+
+    (folder / "checkpoints/step_000000000064.safetensors").touch()
+    assert state(run, folder) == "started"
+    assert arguments(run, folder) == ["runners.control", "--resume", str(folder)]
+
+    (folder / "summary.json").write_text("{}")
+    assert state(run, folder) == "finished"
+
+    other = Run("vmpo-lstm", 3, "runners.control --env CartPole-v1 --steps 7")
+    assert state(other, folder) == "changed" and arguments(other, folder)[-2] == "--run-dir"
+    command_file(folder).unlink()
+    assert state(run, folder) == "changed"
+
+
+def test_a_failed_run_is_reported_and_hides_no_other(tmp_path, fake_runner):
+    runs = (
+        Run("bad", 0, "fake_runner --mode fails"),
+        *(Run("good", seed, "fake_runner --mode works") for seed in (0, 1)),
+    )
+    experiment = Experiment("toy", "A toy", "Does it?", runs)
+    lines, collected = [], []
+    assert execute(experiment, runs, tmp_path, lines.append, lambda: collected.append(1)) == 1
+    failed = next(line for line in lines if line.startswith("FAILED"))
+    assert "bad-seed0" in failed and "exit code 1" in failed and failed.endswith("error: no game called 'Pnog'")
+    assert [state(run, tmp_path / run.name) for run in runs] == ["missing", "finished", "finished"]
+    assert sum("1.5 in evaluation" in line for line in lines) == 2 and collected
+    assert len(lines) == 6  # a start and an end each
+
+    summaries = [json.loads((tmp_path / run.name / "summary.json").read_text()) for run in runs[1:]]
+    assert all(len(each["cores"]) == 1 and not each["resumed"] for each in summaries)
+
+
+@pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores to run two at a time")
+@pytest.mark.parametrize("cores, together", [(1, True), (len(available_cores()), False)])
+def test_as_many_at_a_time_as_fit_the_cores(tmp_path, fake_runner, cores, together):
+    runs = tuple(Run("good", seed, "fake_runner --mode works") for seed in (0, 1))
+    assert execute(Experiment("toy", "", "", runs, cores), runs, tmp_path, print, lambda: None) == 0
+    first, second = (json.loads((tmp_path / run.name / "summary.json").read_text()) for run in runs)
+    assert (second["began"] < first["ended"]) == together
+    assert len(first["cores"]) == cores and bool(set(first["cores"]) & set(second["cores"])) != together
+
+
+def test_ctrl_c_reaches_the_run_and_the_next_time_it_resumes(tmp_path, fake_runner):
+    run = Run("slow", 0, "fake_runner --mode waits")
+    experiment = Experiment("toy", "A toy", "Does it?", (run,))
+    folder = tmp_path / run.name
+
+    def press() -> None:
+        deadline = time.monotonic() + 20
+        while not (folder / "waiting").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    lines = []
+    with pytest.raises(KeyboardInterrupt):
+        execute(experiment, [run], tmp_path, lines.append, lambda: None)
+    assert (folder / "saved").exists() and "stopping  slow-seed0" in lines[-1]
+    assert state(run, folder) == "started"
+
+    assert execute(experiment, [run], tmp_path, lines.append, lambda: None) == 0
+    assert json.loads((folder / "summary.json").read_text())["resumed"]
+    assert any(line.startswith("resumed   slow-seed0") for line in lines)
+
+
+def test_a_run_of_another_command_is_kept_aside(tmp_path, fake_runner):
+    run = Run("good", 0, "fake_runner --mode works")
+    folder = tmp_path / run.name
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "summary.json").write_text('{"old": 1}')
+    command_file(folder).write_text("python -m something else")
+    lines = []
+    assert execute(Experiment("toy", "", "", (run,)), [run], tmp_path, lines.append, lambda: None) == 0
+    (aside,) = tmp_path.glob("good-seed0.before-*")
+    assert (aside / "summary.json").read_text() == '{"old": 1}' and aside.name in lines[0]
+    assert state(run, folder) == "finished"
+
+
+def test_a_run_in_other_hands_is_left_alone(tmp_path, fake_runner):
+    run = Run("good", 0, "fake_runner --mode works")
+    lines = []
+    with open(tmp_path / "good-seed0.log", "w") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        execute(Experiment("toy", "", "", (run,)), [run], tmp_path, lines.append, lambda: None)
+    assert lines == ["skipped   good-seed0: already running elsewhere"]
+
+
+# Collecting
+
+
+def test_collected_rows_hold_what_the_summary_says(tmp_path):
+    experiment = make_experiment()
+    run = experiment.runs[0]
+    fake_folder(tmp_path / "runs", run, score=19.25)
+    assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 1
+    (row,) = read_summaries(experiment, tmp_path / "data")
+    expected = {
+        "label": "vmpo-gtrxl", "env": "Pong", "seed": "0", "steps": "4000000", "frames": "16000000",
+        "wall_seconds": "1500.123", "cpu_seconds": "2900.5", "train_return": "18.25", "eval_mean": "19.25",
+        "eval_episodes": "30", "eval_protocol": "mode", "versions": "torch 2.13.0, envpool 1.2.5",
+        "machine": "cpu A CPU, cores 2", "git_commit": "abcdef0123456789", "command": run.line,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+
+    curve = read_curves(experiment, tmp_path / "data")
+    assert len(curve) == 200
+    assert (curve[0]["step"], curve[-1]["step"], curve[-1]["frames"]) == ("4000", "4000000", "16000000")
+    assert float(curve[-1]["return"]) == 19.25 and float(curve[-1]["wall_seconds"]) == 1500
+    steps = np.array([float(point["step"]) for point in curve])
+    assert np.diff(steps).min() >= 0.9 * np.diff(steps).max() - 4000  # evenly thinned
+
+
+def test_short_curves_and_bare_summaries_are_collected_as_they_are(tmp_path):
+    experiment = make_experiment()
+    folder = fake_folder(tmp_path / "runs", experiment.runs[0], points=3)
+    (folder / "summary.json").write_text(json.dumps({"steps": 5, "eval": None}))
+    empty = fake_folder(tmp_path / "runs", experiment.runs[1], points=0)
+    assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 2
+    row, _ = read_summaries(experiment, tmp_path / "data")
+    assert row["steps"] == "5" and row["eval_mean"] == row["frames"] == ""
+    assert len(read_curves(experiment, tmp_path / "data")) == 3 and empty.exists()
+
+
+def test_collecting_keeps_runs_made_elsewhere_and_drops_changed_commands(tmp_path):
+    experiment, data = make_experiment(), tmp_path / "data"
+    fake_folder(tmp_path / "here", experiment.runs[0], score=1.5)
+    collect(experiment, tmp_path / "here", data)
+    fake_folder(tmp_path / "there", experiment.runs[1], score=2.5)
+    fake_folder(tmp_path / "there", experiment.runs[2], command="python -m another command")
+    assert collect(experiment, tmp_path / "there", data) == 2
+    assert [row["eval_mean"] for row in read_summaries(experiment, data)] == ["1.5", "2.5"]
+
+    fake_folder(tmp_path / "again", experiment.runs[0], score=9.5)
+    collect(experiment, tmp_path / "again", data)
+    assert [row["eval_mean"] for row in read_summaries(experiment, data)] == ["9.5", "2.5"]
+    assert len(read_curves(experiment, data)) == 400
+
+    longer = make_experiment(command="runners.atari --game Pong --steps 9")
+    assert read_summaries(longer, data) == read_curves(longer, data) == []
+
+
+def test_collecting_nothing_writes_nothing(tmp_path):
+    assert collect(make_experiment(), tmp_path / "runs", tmp_path / "data") == 0
+    assert not (tmp_path / "data").exists()
+
+
+# Reporting
+
+
+@pytest.fixture
+def collected(tmp_path):
+    """A repository with a README, and an experiment of which three runs of four were made."""
+    experiment = make_experiment(bar=18.0)
+    for run, score in zip(experiment.runs, (20.0, 17.0, 19.0), strict=False):
+        fake_folder(tmp_path / "runs", run, score)
+    collect(experiment, tmp_path / "runs", tmp_path / "results/data")
+    (tmp_path / "README.md").write_text("# Top\n<!-- results:toy -->\nold\n<!-- /results:toy -->\nEnd\n")
+    return experiment, tmp_path
+
+
+def test_report_is_complete_and_idempotent(collected):
+    experiment, root = collected
+    pages = {root / "README.md", root / "results/README.md"}
+    assert set(stale([experiment], root)) == pages
+    assert set(report([experiment], root)) == pages | {root / "results/plots/toy.png"}
+    assert stale([experiment], root) == [] and report([experiment], root) == []
+    assert (root / "results/plots/toy.png").read_bytes().startswith(b"\x89PNG")
+    top = (root / "README.md").read_text()
+    assert top.startswith("# Top\n<!-- results:toy -->\n") and top.endswith("\n<!-- /results:toy -->\nEnd\n")
+    assert "results/plots/toy.png" in top and "old" not in top
+    assert "(plots/toy.png)" in (root / "results/README.md").read_text()
+
+
+def test_a_changed_number_makes_the_tables_stale(collected):
+    experiment, root = collected
+    report([experiment], root)
+    path = root / "results/data/toy/summary.csv"
+    path.write_text(path.read_text().replace(",20,", ",20.5,"))
+    assert set(stale([experiment], root)) == {root / "README.md", root / "results/README.md"}
+    report([experiment], root)
+    assert "[19.0, 20.5]" in (root / "README.md").read_text()
+
+
+def cells(table: str, first: str) -> list[str]:
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_results_table_states_seeds_interval_bar_and_budget(collected):
+    experiment, root = collected
+    table = results_table(experiment, read_summaries(experiment, root / "results/data"))
+    header = cells(table, "Run")
+    row = dict(zip(header, cells(table, "vmpo-gtrxl"), strict=True))
+    assert (
+        row["Seeds"] == "2 of 2" and row["Mean return"] == "19.5" and row["IQM [95% interval]"] == "19.5 [19.0, 20.0]"
+    )
+    assert row["Seeds at 18 or above"] == "2 of 2" and row["Slowest run"] == "25.0 min"
+    assert (row["Steps"], row["Frames"], row["Parameters"]) == ("4M", "16M", "1.23M")
+    other = dict(zip(header, cells(table, "ppo-lstm"), strict=True))
+    assert other["Seeds"] == "1 of 2" and other["IQM [95% interval]"] == "17.0"  # one seed has no interval
+    assert other["Seeds at 18 or above"] == "0 of 1"
+
+
+def test_published_figures_stand_beside_ours_with_their_budget(collected):
+    experiment, root = collected
+    table = comparison_table(experiment, read_summaries(experiment, root / "results/data"))
+    assert cells(table, "**vmpo-gtrxl**")[1:3] == ["19.5", "16M"]
+    assert cells(table, "V-MPO, LSTM")[1:3] == ["21.0 ± 0.0", "200M"]
+    assert any("not stated" in line for line in table.splitlines())
+    nobody = make_experiment(command="runners.control --env CartPole-v1")
+    assert comparison_table(nobody, []) == ""
+
+
+def test_what_was_not_run_says_so(tmp_path):
+    experiment = make_experiment(bar=18.0)
+    assert [path.name for path in report([experiment], tmp_path)] == ["README.md"]
+    page = (tmp_path / "results/README.md").read_text()
+    assert page.count("not run") >= 2 + 4 and "toy.png" not in page
+    assert cells(results_table(experiment, []), "ppo-lstm")[:3] == ["ppo-lstm", "0 of 2", "not run"]
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [("<!-- results:pnog -->\n<!-- /results:pnog -->", "no experiment"), ("<!-- results:toy -->", "never closes it")],
+)
+def test_a_wrong_marker_is_named(tmp_path, text, complaint):
+    with pytest.raises(report_module.RunError, match=complaint):
+        filled(text, [make_experiment()], tmp_path)
+
+
+def test_check_of_the_command_line(collected, monkeypatch, capsys):
+    experiment, root = collected
+    monkeypatch.setattr(report_module, "ROOT", root)
+    monkeypatch.setattr(report_module, "experiment_names", lambda: ["toy"])
+    monkeypatch.setattr(report_module, "load", lambda name: experiment)
+    with pytest.raises(report_module.RunError, match="python -m results.report"):
+        report_module.main(["--check"])
+    assert report_module.main([]) == 0
+    assert report_module.main(["--check"]) == 0
+    assert "stale: README.md" in capsys.readouterr().out
+
+
+def test_the_committed_tables_are_what_the_committed_data_say():
+    experiments = [load(name) for name in experiment_names()]
+    assert stale(experiments, experiment_module.ROOT) == []
+
+
+def test_numbers_are_written_to_a_length_that_suits_them():
+    written = [number(x) for x in (0.9534, 20.53, -149.34, 123456.0, float("nan"))]
+    assert written == ["0.953", "20.5", "-149.3", "123,456", "–"]
+    assert [count(x) for x in (4_000_000, 300_000, 512, 11.4e9)] == ["4M", "300k", "512", "11.4B"]
+    assert [duration(x) for x in (45.2, 1500, float("nan"))] == ["45 s", "25.0 min", "–"]
+
+
+def test_labels_are_spread_out_inside_the_plot():
+    places = spread_out([0.2, 0.98, 0.99, 1.0], gap=0.1)
+    assert places[0] == 0.2 and max(places) <= 1 and np.diff(places).min() >= 0.1 - 1e-12
+    assert spread_out([], gap=0.1) == []
