@@ -1,1 +1,1 @@
-"""Torsos, memory cores, gates and heads: tensors in, tensors out. Nothing here knows rewards, advantages or environments."""
+"""Torsos, memory cores, gates and heads: tensors in, tensors out. It knows no rewards, advantages, environments."""

@@ -10,6 +10,7 @@ from networks.config import NetworkConfig
 from networks.cores import State, make_core
 from networks.distributions import Distribution
 from networks.heads import PolicyHead, PopArtHead
+from networks.initialisation import orthogonal
 from networks.torsos import MLPTorso, NatureTorso, ResNetTorso
 
 
@@ -46,6 +47,7 @@ class ActorCritic(nn.Module):
         else:
             self.torso = ResNetTorso(observation_shape, config.resnet_channels, config.torso_hidden)
         self.embed = nn.Linear(self.torso.output_size + actions + 1, config.embedding)
+        orthogonal(self.embed)
         self.core = make_core(config)
         self.policy_head = PolicyHead(self.core.output_size, config.head_hidden, actions, continuous)
         self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size)

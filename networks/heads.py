@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from networks.distributions import Categorical, Distribution, Gaussian
+from networks.initialisation import orthogonal
 
 STD_FLOOR = 1e-3
 """Least standard deviation of a Gaussian policy, in units of the action cube's half-width."""
@@ -18,8 +19,8 @@ class PolicyHead(nn.Module):
         self.continuous = continuous
         self.body = nn.Sequential(nn.Linear(input_size, hidden), nn.ReLU())
         self.output = nn.Linear(hidden, 2 * actions if continuous else actions)
-        nn.init.orthogonal_(self.output.weight, 0.01)
-        nn.init.zeros_(self.output.bias)
+        orthogonal(self.body)
+        orthogonal(self.output, 0.01)
         if continuous:
             with torch.no_grad():  # softplus(bias) + floor = initial_std
                 self.output.bias[actions:] = torch.tensor(initial_std - STD_FLOOR).expm1().log()
@@ -45,8 +46,8 @@ class PopArtHead(nn.Module):
         self.step_size = step_size
         self.body = nn.Sequential(nn.Linear(input_size, hidden), nn.ReLU())
         self.output = nn.Linear(hidden, 1)
-        nn.init.orthogonal_(self.output.weight, 0.01)
-        nn.init.zeros_(self.output.bias)
+        orthogonal(self.body)
+        orthogonal(self.output, 0.01)
         for name, start in (("moment1", 0.0), ("moment2", 0.0), ("weight", 0.0), ("mean", 0.0), ("std", 1.0)):
             self.register_buffer(name, torch.tensor(start, dtype=torch.float64))
 

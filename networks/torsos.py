@@ -6,6 +6,8 @@ Pixels are uint8 [N, C, 84, 84] and become [0, 1] here, on the device that compu
 import torch
 from torch import Tensor, nn
 
+from networks.initialisation import orthogonal
+
 
 def _unit_pixels(observation: Tensor, like: Tensor) -> Tensor:
     device = observation.device.type
@@ -34,6 +36,7 @@ class NatureTorso(nn.Module):
             nn.Flatten(),
         )
         self.linear = nn.Linear(_conv_output(self.body, shape), hidden)
+        orthogonal(self)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -75,6 +78,7 @@ class MLPTorso(nn.Module):
         super().__init__()
         self.output_size = hidden
         self.body = nn.Sequential(nn.Linear(size, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh())
+        orthogonal(self)
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.body(observation.flatten(1).to(self.body[0].weight.dtype))

@@ -152,9 +152,7 @@ class TransformerActing:
             key, value = layer.attention.keys_values(normed.unsqueeze(1))
             keys, values = self.keys[i], self.values[i]
             keys[:, :, now], values[:, :, now] = key[:, :, 0], value[:, :, 0]
-            attended = layer.attention.step(
-                normed, keys[:, :, window], values[:, :, window], self.positions[i], mask
-            )
+            attended = layer.attention.step(normed, keys[:, :, window], values[:, :, window], self.positions[i], mask)
             x = layer.combine(x, attended)
         self.now += 1
         return x

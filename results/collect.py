@@ -6,6 +6,7 @@ Rows of runs whose folders are elsewhere stay; rows of commands that the experim
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,8 @@ def curve_rows(run: Run, metrics: Path) -> list[Row]:
 def _cell(value: object) -> str:
     match value:
         case None:
+            return ""
+        case float() if math.isnan(value):
             return ""
         case float():
             return f"{value:.7g}"

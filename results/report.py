@@ -4,11 +4,10 @@ Writes results/README.md, results/plots/<experiment>.png, and in the top README.
 `<!-- results:<experiment> -->` and `<!-- /results:<experiment> -->`.
 """
 
+import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-
-import tyro
 
 from results import tables
 from results.collect import read_curves, read_summaries
@@ -99,24 +98,20 @@ def report(experiments: Sequence[Experiment], root: Path) -> list[Path]:
 
 
 def main(argv: list[str]) -> int:
-    def command(check: bool = False) -> int:
-        """Rebuild results/README.md, results/plots/ and the results in README.md.
-
-        Args:
-            check: Write nothing; exit with 1 where a table is stale.
-        """
-        with usage_errors():
-            experiments = [load(name) for name in experiment_names()]
-        paths = stale(experiments, ROOT) if check else report(experiments, ROOT)
-        for path in paths:
-            print(f"{'stale:' if check else 'wrote'} {path.relative_to(ROOT)}")
-        if check and paths:
-            raise RunError("the tables do not match the committed CSVs; run `python -m results.report`")
-        if not paths:
-            print("all up to date")
-        return 0
-
-    return tyro.cli(command, args=argv, prog="python -m results.report")
+    description = "Rebuild results/README.md, results/plots/ and the results in README.md."
+    parser = argparse.ArgumentParser(prog="python -m results.report", description=description)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a table is stale")
+    check = parser.parse_args(argv).check
+    with usage_errors():
+        experiments = [load(name) for name in experiment_names()]
+    paths = stale(experiments, ROOT) if check else report(experiments, ROOT)
+    for path in paths:
+        print(f"{'stale' if check else 'wrote'} {path.relative_to(ROOT)}")
+    if check and paths:
+        raise RunError("the tables do not match the committed CSVs; run `python -m results.report`")
+    if not paths:
+        print("all up to date")
+    return 0
 
 
 if __name__ == "__main__":

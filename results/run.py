@@ -4,9 +4,11 @@ Work goes to runs/<experiment>/<label>-seed<k>/; beside the folder lie the run's
 finished run is skipped, a started one resumes from its checkpoints, one of another command is moved aside.
 """
 
+import argparse
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,12 +18,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TextIO
-
-import tyro
+from typing import Literal, NamedTuple, TextIO
 
 from results.collect import collect, command_file, finished, same_command
-from results.experiment import ROOT, RUNS, Experiment, Run, load
+from results.experiment import ROOT, RUNS, Experiment, Run, experiment_names, load
 from runners.errors import main_guard, usage_errors
 
 State = Literal["finished", "started", "changed", "missing"]
@@ -158,40 +158,34 @@ def choose(experiment: Experiment, only: Sequence[str]) -> list[Run]:
 
 
 def main(argv: list[str]) -> int:
-    def command(
-        name: Annotated[str, tyro.conf.Positional],
-        only: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
-        dry_run: bool = False,
-    ) -> int:
-        """Run what is missing of an experiment, then collect results/data/NAME/*.csv.
+    parser = argparse.ArgumentParser(prog="python -m results.run", description="Run what is missing of an experiment.")
+    parser.add_argument("name", help=f"one of {', '.join(experiment_names())}")
+    parser.add_argument(
+        "--only", metavar="LABEL", action="append", default=[], help="run this label, or label-seedK, alone"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
+    options = parser.parse_args(argv)
+    with usage_errors():
+        experiment = load(options.name)
+        chosen = choose(experiment, options.only)
+    folder = RUNS / experiment.name
+    if options.dry_run:
+        for run in chosen:
+            found = state(run, folder / run.name)
+            rest = "" if found == "finished" else f": python -m {shlex.join(arguments(run, folder / run.name))}"
+            print(f"{found:9} {run.name}{rest}")
+        return 0
 
-        Args:
-            name: A file of results/experiments/.
-            only: A label (or label-seedK) to run alone; may be repeated.
-            dry_run: Print what would run and do nothing.
-        """
-        with usage_errors():
-            experiment = load(name)
-            chosen = choose(experiment, only)
-        folder = RUNS / experiment.name
-        if dry_run:
-            for run in chosen:
-                found = state(run, folder / run.name)
-                rest = "" if found == "finished" else f": python -m {' '.join(arguments(run, folder / run.name))}"
-                print(f"{found:9} {run.name}{rest}")
-            return 0
+    missing = [run for run in chosen if state(run, folder / run.name) != "finished"]
+    say(f"{experiment.name}: {len(chosen) - len(missing)} of {len(chosen)} runs finished, {len(missing)} to do")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    failed = execute(experiment, missing, folder, say, done=lambda: collect(experiment))
+    say(f"collected {collect(experiment)} of {len(experiment.runs)} runs; `python -m results.report` shows them")
+    return 1 if failed else 0
 
-        def say(line: str) -> None:
-            print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
-        missing = [run for run in chosen if state(run, folder / run.name) != "finished"]
-        say(f"{experiment.name}: {len(chosen) - len(missing)} of {len(chosen)} runs finished, {len(missing)} to do")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        failed = execute(experiment, missing, folder, say, done=lambda: collect(experiment))
-        say(f"collected {collect(experiment)} of {len(experiment.runs)} runs; `python -m results.report` shows them")
-        return 1 if failed else 0
-
-    return tyro.cli(command, args=argv, prog="python -m results.run")
+def say(event: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {event}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Markdown tables of collected runs. What has not been run says so; every number comes from a CSV or `published.py`."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from results.collect import Row
@@ -45,8 +46,8 @@ def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:
     table = []
     for label in experiment.labels:
         group = [row for row in rows if row["label"] == label]
-        protocols = dict.fromkeys(f"{row['eval_episodes']} episodes: {row['eval_protocol']}" for row in group)
-        ours = [number(mean(column(group, "eval_mean"))), count(mean(column(group, "frames"))), "; ".join(protocols)]
+        protocol = f"{distinct(group, 'eval_episodes')} evaluation episodes, protocol below"
+        ours = [number(mean(column(group, "eval_mean"))), count(mean(column(group, "frames"))), protocol]
         seeds = f"this repository, {len(group)} seed{'s' * (len(group) != 1)}"
         table.append([f"**{label}**", *(ours if group else ["not run", NOTHING, NOTHING]), seeds if group else NOTHING])
     for figure in published:
@@ -99,11 +100,11 @@ def provenance(experiment: Experiment, rows: Sequence[Row]) -> str:
     facts = {
         "Machine": distinct(rows, "machine"),
         "Cores a run": str(experiment.cores),
-        "Seeds": distinct(rows, "seed"),
+        "Seeds": distinct(rows, "seed").replace(";", ","),
         "Preset": distinct(rows, "preset"),
         "Evaluation": distinct(rows, "eval_protocol"),
         "Versions": distinct(rows, "versions"),
-        "Commit": ", ".join(dict.fromkeys(row["git_commit"][:10] for row in rows if row["git_commit"])),
+        "Commit": re.sub(r"([0-9a-f]{10})[0-9a-f]{30}", r"\1", distinct(rows, "git_commit")),
     }
     return " ".join(f"{name}: {fact}." for name, fact in facts.items() if fact)
 

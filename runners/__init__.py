@@ -1,1 +1,1 @@
-"""Command lines, actor and learner processes, checkpoints, logging, evaluation. The algebra of methods lives in agents/."""
+"""Command lines, actor and learner processes, checkpoints, logs, evaluation; the algebra of methods is in agents/."""

@@ -6,10 +6,11 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import tyro
 
+from agents.config import AgentName
 from runners.config import RunConfig, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import PRESETS
@@ -18,6 +19,10 @@ MAY_CHANGE = frozenset(
     "steps actors device threads compile eval_episodes eval_policy video run_dir log_seconds checkpoint_seconds".split()
 )
 """Settings that may differ from the saved ones when a run is resumed."""
+DESCRIPTION = (
+    "Train an agent. --resume RUN_DIR continues a run with its saved configuration. Defaults are those of the preset."
+)
+Options = TypeVar("Options")
 
 
 def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
@@ -28,8 +33,10 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     early.add_argument("--agent", nargs="?", default="vmpo")
     decides, _ = early.parse_known_args(argv)
     if decides.resume is None:
+        # An unknown name is left for the parser proper to refuse.
         make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
-        return _parse_flags(suite, make(decides.agent), argv), None
+        agent = decides.agent if decides.agent in get_args(AgentName) else "vmpo"
+        return parse_flags(RunConfig, suite, DESCRIPTION, argv, make(agent)), None
 
     if not decides.resume:
         raise UsageError("--resume takes the folder of a run")
@@ -37,7 +44,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     saved = load_config(run_dir)
     if saved.env.suite != suite:
         raise UsageError(f"{run_dir} is a run of runners.{saved.env.suite}: resume it with that")
-    config = _parse_flags(suite, saved, _without(argv, "--resume"))
+    config = parse_flags(RunConfig, suite, DESCRIPTION, _without(argv, "--resume"), saved)
     changed = [name for name in _differing(to_dict(saved), to_dict(config)) if name not in MAY_CHANGE]
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
@@ -56,19 +63,20 @@ def load_config(run_dir: Path) -> RunConfig:
         raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error
 
 
-def _parse_flags(suite: str, default: RunConfig, argv: list[str]) -> RunConfig:
-    """tyro's reading of `argv`, its boxed complaints made into one line."""
+def parse_flags(
+    kind: type[Options], name: str, description: str, argv: list[str], default: Options | None = None
+) -> Options:
+    """tyro's reading of `argv` for `python -m runners.<name>`, its boxed complaints made into one line."""
     complaint = io.StringIO()
     try:
         with usage_errors(), contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                RunConfig,
+                kind,
                 args=argv,
-                default=default,
-                prog=f"python -m runners.{suite}",
-                description="Train an agent; --resume RUN_DIR continues a run with its saved configuration, "
-                "--debug shows the traceback of an error. Defaults are those of the preset.",
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+                default=tyro.MISSING_NONPROP if default is None else default,
+                prog=f"python -m runners.{name}",
+                description=f"{description} --debug shows the traceback of an error.",
+                config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
         if not stop.code:
@@ -77,11 +85,16 @@ def _parse_flags(suite: str, default: RunConfig, argv: list[str]) -> RunConfig:
 
 
 def one_line(box: str) -> str:
-    """The sentence of a tyro error box: what stands between its first two rules, and the flag it suggests."""
-    parts = re.split(r"\n[ │╭╰╮╯]*[-─]{5,}.*\n", "\n" + box)
-    text = " ".join(parts[1].replace("│", " ").split()) if len(parts) > 1 else " ".join(box.split())
-    near = re.search(r"(?:Perhaps you meant|Similar)[^\n]*\n\s*[│\s]*(--[\w-]+)", box)
-    text = text.split(" Perhaps you meant")[0].rstrip(".")
+    """The sentence of a tyro error box: what stands under its title, and the flag it suggests."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.strip().splitlines()[1:]]
+    body: list[str] = []
+    for line in lines:
+        if line.strip("-─"):
+            body.append(line)
+        elif body:
+            break
+    near = re.search(r"Perhaps you meant:?\s*(--[\w-]+)", " ".join(lines))
+    text = re.sub(r"^Error parsing (?!-)\w+: ", "", " ".join(body).rstrip("."))
     return f"{text}; did you mean {near[1]}?" if near else f"{text} (see --help)"
 
 

@@ -57,7 +57,7 @@ class TrainingConfig:
     minibatches: int = 8
     """Gradient steps a pass; each takes whole sequences."""
     target_period: int = 0
-    """T_target: gradient steps between copies of the network to the actors, whose policy is pi_old; 0 copies once a batch."""
+    """T_target: gradient steps between copies of the network to the actors, whose policy is pi_old; 0: once a batch."""
     learning_rate: float = 5e-4
     """Adam's step size for the network."""
     dual_learning_rate: float = 1e-2

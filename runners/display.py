@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -87,8 +87,10 @@ class Display:
             table.add_column(justify="right", no_wrap=True)
         for start in range(0, len(cells), 3):
             table.add_row(*(text for cell in cells[start : start + 3] for text in cell))
-        bar = ProgressBar(self._total, self._row.get("steps") or 0)
-        return Panel(Group(bar, table), title=Text(self._title), title_align="left")
+        content = Table.grid(expand=True)
+        content.add_row(ProgressBar(self._total, self._row.get("steps") or 0))
+        content.add_row(table)
+        return Panel(content, title=Text(self._title), title_align="left")
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -36,7 +36,9 @@ def main(suite: str, argv: list[str]) -> int:
         training.set_state(loaded.state)
     (run_dir / "videos").mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
-    print(f"{config.env.name}: {config.agent.agent} + {config.network.core}, {_count(training):,} parameters, {run_dir}")
+    print(
+        f"{config.env.name}: {config.agent.agent} + {config.network.core}, {_count(training):,} parameters, {run_dir}"
+    )
     print(f"watch: tensorboard --logdir {run_dir}")
 
     with TensorBoardLog(run_dir, training.steps) as board:

@@ -22,9 +22,7 @@ class Learner:
             {"params": list(network.parameters()), "lr": training.learning_rate},
             {"params": list(agent.parameters()), "lr": training.dual_learning_rate},
         ]
-        self.optimizer = torch.optim.Adam(
-            [g for g in groups if g["params"]], eps=training.adam_epsilon, fused=True
-        )
+        self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], eps=training.adam_epsilon, fused=True)
         self.generator = torch.Generator().manual_seed(training.seed)
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
@@ -46,9 +44,7 @@ class Learner:
 
     def _step(self, unroll: Unroll) -> float:
         unroll = _to(unroll, self.device)
-        output = self.forward(
-            unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state
-        )
+        output = self.forward(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
         loss = self.agent.loss(output, unroll, self.network.value_head)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()

@@ -40,7 +40,7 @@ LAYOUT = {
 
 
 class CsvLog:
-    """A table, a row per write, `steps` first; columns may join later. What is missing, None or NaN is an empty cell."""
+    """A table, a row per write, `steps` first; columns may join later. What is missing, None or NaN is empty."""
 
     def __init__(self, path: str | os.PathLike, resumed_step: int = 0):
         """Continues a table at `path` after `resumed_step`; later rows go, and a last row that a kill cut short."""
@@ -87,7 +87,7 @@ class TensorBoardLog:
         self._end = None
 
     def scalars(self, step: int, row: Row) -> None:
-        """Writes every value that is neither None nor NaN under its name; names without a group are left to the table."""
+        """Writes what is neither None nor NaN under its name; a name without a group is a counter, for the table."""
         for name, value in row.items():
             if "/" in name and value is not None and not math.isnan(value):
                 self._writer.add_scalar(name, value, step)

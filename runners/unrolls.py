@@ -13,7 +13,7 @@ from networks.cores import State
 
 @dataclass(frozen=True)
 class Buffer:
-    """One batch: `unroll` of T steps and B environments, and the raw `episode_return` [T+1, B], NaN where none ended."""
+    """One batch: `unroll` of T steps and B environments; raw `episode_return` [T+1, B], NaN where none ended."""
 
     unroll: Unroll
     episode_return: Tensor
@@ -21,9 +21,7 @@ class Buffer:
 
     def columns(self, columns: slice) -> "Buffer":
         """A view of some environments' part, for the actor that owns them."""
-        return Buffer(
-            self.unroll.columns(columns), self.episode_return[:, columns], self.episode_length[:, columns]
-        )
+        return Buffer(self.unroll.columns(columns), self.episode_return[:, columns], self.episode_length[:, columns])
 
     def write(self, t: int, step: TimeStep, previous_action: np.ndarray) -> None:
         """Row `t`: what the environments showed, and the actions that led there."""
@@ -39,7 +37,6 @@ class Buffer:
             (self.episode_length, step.episode_length),
         ):
             tensor[t].numpy()[...] = value
-
 
 
 def make_buffer(spec: EnvSpec, unroll: int, envs: int, policy_size: int, state: State, shared: bool) -> Buffer:

@@ -8,15 +8,15 @@ from PIL import Image
 
 from runners.files import write_atomically
 
-MAX_BYTES = 3_000_000
+MAX_BYTES, MAX_FRAMES = 3_000_000, 3_000
 MIN_DELAY = 20  # ms: browsers slow down a GIF that asks for less
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
-    """`frames` uint8 [T, H, W, 3] as an endless GIF in real time, frames left out evenly to keep below `MAX_BYTES`."""
+    """`frames` uint8 [T, H, W, 3] as an endless GIF in real time, frames left out evenly to keep below the two limits."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise ValueError(f"frames must be uint8 [T >= 1, H, W, 3], got {frames.dtype} {list(frames.shape)}")
-    stride = max(1, int(np.ceil(MIN_DELAY * fps / 1000)))
+    stride = int(np.ceil(max(1, MIN_DELAY * fps / 1000, len(frames) / MAX_FRAMES)))
     while True:
         data = _encode(frames[::stride], 1000 * stride / fps)
         if len(data) <= MAX_BYTES or stride >= len(frames):
@@ -33,9 +33,10 @@ def write_gif(path: str | os.PathLike, frames: np.ndarray, fps: float) -> bytes:
 
 def _encode(frames: np.ndarray, delay: float) -> bytes:
     # One palette for the whole episode, from frames across it: a palette a frame flickers and compresses badly.
-    sample = frames[:: max(1, len(frames) // 16)]
+    sample = frames[:: max(1, len(frames) // 64)]
     palette = Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(256, dither=Image.Dither.NONE)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
+    delay = 10 * round(delay / 10)  # a GIF counts in hundredths of a second
     images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=delay, loop=0, optimize=False)
     return buffer.getvalue()

@@ -94,7 +94,7 @@ def forward_view(reward: np.ndarray, ends: Ends, value: np.ndarray, gamma: float
 
 
 def gae(reward: np.ndarray, ends: Ends, value: np.ndarray, gamma: float, lambda_: float) -> np.ndarray:
-    """A_t = delta_t + gamma lambda A_{t+1} inside an episode, delta_t = r_t + gamma V_{t+1} - V_t: NaN on invalid steps."""
+    """A_t = delta_t + gamma lambda A_{t+1} inside an episode, delta_t = r_t + gamma V_{t+1} - V_t; NaN if invalid."""
     valid = valid_steps(ends)
     steps, batch = valid.shape
     advantage = np.full(valid.shape, np.nan)
@@ -207,6 +207,12 @@ def gaussian_kl_std(std_old: np.ndarray, std_new: np.ndarray) -> np.ndarray:
     return (0.5 * (std_old**2 / std_new**2 - 1 + np.log(std_new**2 / std_old**2))).sum(-1)
 
 
+def gaussian_kl(mean_old: np.ndarray, std_old: np.ndarray, mean_new: np.ndarray, std_new: np.ndarray) -> np.ndarray:
+    """KL(old || new); its two decoupled parts do not sum to it where both move."""
+    square = std_old**2 + (mean_new - mean_old) ** 2
+    return (np.log(std_new / std_old) + square / (2 * std_new**2) - 0.5).sum(-1)
+
+
 def gaussian_entropy(std: np.ndarray) -> np.ndarray:
     return (0.5 * math.log(2 * math.pi * math.e) + np.log(std)).sum(-1)
 
@@ -236,11 +242,14 @@ def vmpo_loss(
     alphas: list[float],
     epsilon_eta: float,
     epsilons_alpha: list[float],
-    fraction: float = 0.5,
+    fraction: float,
+    standardise: bool = False,
 ) -> VMPOLoss:
-    """V-MPO on [T, B] arrays: L_V + L_pi + L_eta + L_alpha; each KL, over all valid steps, has its own alpha and budget."""
+    """V-MPO on [T, B] arrays: L_V + L_pi + L_eta + L_alpha; each KL has an alpha and a budget of its own."""
     rows = [(t, b) for t, b in zip(*np.nonzero(valid), strict=True)]
     advantages = np.array([target[i] - value[i] for i in rows])
+    if standardise:
+        advantages = (advantages - advantages.mean()) / advantages.std()
     everything = np.ones(len(rows), bool)
     support = top_k(advantages, everything, fraction)
     weights = psi(advantages, support, eta)
@@ -283,7 +292,7 @@ def ppo_loss(
     valid: np.ndarray,
     clip: float,
 ) -> PPOLoss:
-    """PPO on [T, B] arrays, a step at a time; advantages come as they shall be used. The value term is mean 0.5 (V - R)^2."""
+    """PPO on [T, B] arrays, a step at a time; advantages come as they shall be used; value term: mean (V - R)^2 / 2."""
     surrogate, squared, bonus, outside = [], [], [], []
     for i in zip(*np.nonzero(valid), strict=True):
         ratio = math.exp(log_prob[i] - old_log_prob[i])
@@ -345,6 +354,12 @@ class Batch(NamedTuple):
             return [categorical_kl(self.old, new)]
         (mean_old, std_old), (mean_new, std_new) = np.split(self.old, 2, -1), np.split(new, 2, -1)
         return [gaussian_kl_mean(mean_old, std_old, mean_new), gaussian_kl_std(std_old, std_new)]
+
+    def kl(self, new: np.ndarray) -> np.ndarray:
+        """[T, B]: KL(old || new), whole."""
+        if self.continuous:
+            return gaussian_kl(*np.split(self.old, 2, -1), *np.split(new[: len(self.action)], 2, -1))
+        return self.kls(new)[0]
 
     def entropy(self, parameters: np.ndarray) -> np.ndarray:
         """[T, B]."""

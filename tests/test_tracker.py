@@ -86,11 +86,13 @@ def test_what_is_not_known_is_a_dash():
         assert part in line
 
 
-def test_a_terminal_has_its_cursor_back_after_an_interrupt():
+def test_a_terminal_shows_every_field_and_has_its_cursor_back_after_an_interrupt():
     file = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         with Display(10, "title", Console(file=file, force_terminal=True, width=80, _environ={})) as shown:
             shown.update({"steps": 5})
             raise KeyboardInterrupt
+    for part in ("title", *display.FIELDS.values(), "time left", "5/10"):
+        assert part in file.getvalue()
     hide, show = "\x1b[?25l", "\x1b[?25h"
     assert hide in file.getvalue() and file.getvalue().rindex(show) > file.getvalue().rindex(hide)

@@ -1,0 +1,65 @@
+"""Atari simulated by ale-py's own vector environment: a second implementation to hold the first against."""
+
+import numpy as np
+from ale_py import roms
+from ale_py.vector_env import AtariVectorEnv
+
+from envs.backend import BackendEnv, RawStep
+from envs.config import EnvConfig
+from envs.interface import Discrete, EnvError, EnvSpec
+
+FRAME_SKIP = 4
+
+
+class AleAtari(BackendEnv):
+    """The preprocessing and minimal action set of `EnvpoolAtari`; FIRE comes before the no-ops of a reset, not after.
+
+    Where an episode ends, ale leaves out the newest frame from the maximum of two: some pixels of the last
+    observation are one agent step old. Pictures are the agent's own view, 84x84 grey.
+    """
+
+    def __init__(self, config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool):
+        if config.episodic_life:
+            raise EnvError("ale restarts the whole game at a lost life: for episodic_life take backend envpool")
+        try:
+            self._ale = AtariVectorEnv(
+                _rom(config.name),
+                num_envs,
+                num_threads=threads,
+                max_num_frames_per_episode=config.max_episode_frames,
+                repeat_action_probability=config.sticky_actions,
+                noop_max=config.noop_max,
+                frameskip=FRAME_SKIP,
+                reward_clipping=False,
+            )
+        except (AssertionError, RuntimeError, ValueError, OSError) as error:
+            raise EnvError(f"ale cannot make {config.name}: {' '.join(str(error).split())}") from error
+        action = Discrete(int(self._ale.single_action_space.n))
+        shape = self._ale.single_observation_space.shape
+        spec = EnvSpec(config.name, shape, "uint8", action, FRAME_SKIP, config.max_episode_frames // FRAME_SKIP)
+        super().__init__(spec, num_envs, render)
+        # Consecutive seeds would share environments with those of the next actor.
+        self._seeds = (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).astype(np.int64)
+
+    def _reset(self) -> np.ndarray:
+        self._observation, _ = self._ale.reset(seed=self._seeds)
+        return self._observation
+
+    def _send(self, action: np.ndarray) -> None:
+        self._ale.send(action.astype(np.int64, copy=False))
+
+    def _recv(self) -> RawStep:
+        self._observation, reward, terminated, truncated, _ = self._ale.recv()
+        return RawStep(self._observation, reward, terminated, truncated)
+
+    def _render(self) -> np.ndarray:
+        return np.repeat(self._observation[:, -1, :, :, None], 3, axis=-1)
+
+    def _close(self) -> None:
+        self._ale.close()
+        del self._ale
+
+
+def _rom(name: str) -> str:
+    """ale's name of a game: MsPacman -> ms_pacman."""
+    return next((rom for rom in roms.get_all_rom_ids() if rom.replace("_", "") == name.lower()), name)

@@ -1,0 +1,55 @@
+"""Which environment, simulated by what, under which rules."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from envs.interface import EnvError
+
+Suite = Literal["atari", "control"]
+Backend = Literal["envpool", "ale", "gymnasium"]
+BACKENDS: dict[str, tuple[str, ...]] = {"atari": ("envpool", "ale"), "control": ("envpool", "gymnasium")}
+ATARI_ONLY = ("sticky_actions", "noop_max", "episodic_life", "max_episode_frames")
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Defaults are the Atari protocol of the papers (DQN, IMPALA, GTrXL, V-MPO): no option here changes raw returns."""
+
+    name: str = "Pong"
+    """Atari game (Pong, MsPacman, ...) or control task (CartPole-v1, Pendulum-v1, recall-30, ...)."""
+    suite: Suite = "atari"
+    """Family of environments: Atari from pixels, or control from vector observations."""
+    backend: Backend = "envpool"
+    """Simulator: envpool runs both suites, ale Atari, gymnasium control."""
+    sticky_actions: float = 0.0
+    """Probability that Atari repeats the previous action, each frame (0.25 in Machado et al. 2018)."""
+    noop_max: int = 30
+    """Atari episodes start with up to this many no-ops, in number drawn at random."""
+    episodic_life: bool = False
+    """Whether losing an Atari life ends the learner's episode; reported returns are of whole games all the same."""
+    max_episode_frames: int = 108_000
+    """Time limit of an Atari episode in frames (4 a step): 30 minutes of play."""
+
+    def __post_init__(self) -> None:
+        """EnvError, one line, for values that no environment could honour."""
+        for option, value, allowed in (
+            ("suite", self.suite, get_args(Suite)),
+            ("backend", self.backend, get_args(Backend)),
+        ):
+            if value not in allowed:
+                raise EnvError(f"unknown {option} {value!r}: choose one of {', '.join(allowed)}")
+        if self.backend not in BACKENDS[self.suite]:
+            raise EnvError(
+                f"backend {self.backend} does not run {self.suite}: choose {' or '.join(BACKENDS[self.suite])}"
+            )
+        if not 0.0 <= self.sticky_actions < 1.0:
+            raise EnvError(f"sticky_actions is a probability in [0, 1), got {self.sticky_actions}")
+        if self.noop_max < 0:
+            raise EnvError(f"noop_max must be 0 or more, got {self.noop_max}")
+        if self.max_episode_frames < 4 or self.max_episode_frames % 4:
+            raise EnvError(f"max_episode_frames must be a multiple of 4 (frames a step), got {self.max_episode_frames}")
+        if self.suite != "atari":
+            defaults = {field.name: field.default for field in fields(self)}
+            for option in ATARI_ONLY:
+                if getattr(self, option) != defaults[option]:
+                    raise EnvError(f"{option} is an Atari option: {self.suite} tasks cannot honour it")

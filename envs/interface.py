@@ -1,0 +1,116 @@
+"""The seam between simulators and everything else: specs, the time step, and what a vector environment does.
+
+Autoreset is *next step* everywhere. The step that ends an episode carries the true last observation with `terminated`
+or `truncated`; the step after it ignores its action, has `first`, reward 0, and the new episode's first observation.
+Learners must mask the transition into a `first` step; a truncated episode bootstraps from the observation that came
+with the flag.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class EnvError(ValueError):
+    """One line that says what is wrong with an environment, its options or its actions, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Actions 0 .. n-1."""
+
+    n: int
+
+    def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
+        """Integer actions [N] as they are; EnvError for a wrong shape or type, or an action outside 0 .. n-1."""
+        action = np.asarray(action)
+        if action.shape != (num_envs,) or action.dtype.kind not in "iu":
+            raise EnvError(f"actions must be integers of shape ({num_envs},), got {action.dtype} {action.shape}")
+        # Simulators index arrays with these unchecked: an action out of range can crash the process.
+        if action.min() < 0 or action.max() >= self.n:
+            wrong = action[(action < 0) | (action >= self.n)][0]
+            raise EnvError(f"actions must lie in 0..{self.n - 1}, got {wrong}")
+        return action
+
+
+@dataclass(frozen=True)
+class Box:
+    """Real actions in the cube [-1, 1]^shape; a backend rescales them to its simulator's own bounds."""
+
+    shape: tuple[int, ...]
+
+    def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
+        """Actions [N, *shape] clipped to the cube, float32; EnvError for a wrong shape or type, NaN or infinity."""
+        action = np.asarray(action)
+        shape = (num_envs, *self.shape)
+        if action.shape != shape or action.dtype.kind != "f":
+            raise EnvError(f"actions must be floats of shape {shape}, got {action.dtype} {action.shape}")
+        if not np.isfinite(action).all():
+            raise EnvError("actions must be finite, got NaN or infinity")
+        return action.astype(np.float32, copy=False).clip(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent has to know about one environment."""
+
+    name: str
+    observation_shape: tuple[int, ...]
+    observation_dtype: str
+    """"uint8" for images, "float32" for vectors."""
+    action: Discrete | Box
+    frames_per_step: int
+    """Emulator frames that one agent step takes: 4 for Atari, 1 elsewhere."""
+    max_episode_steps: int
+    """Time limit in agent steps."""
+
+
+class TimeStep(NamedTuple):
+    """One step of N environments; every array starts with N and is in the order of the environments."""
+
+    observation: np.ndarray
+    """[N, *observation_shape]"""
+    reward: np.ndarray
+    """[N] float32: raw reward received on arriving here; 0 on a reset step."""
+    first: np.ndarray
+    """[N] bool: begins a new episode, the action that led here was ignored."""
+    terminated: np.ndarray
+    """[N] bool: the true last observation of an episode that ended."""
+    truncated: np.ndarray
+    """[N] bool: the same, cut by the time limit; never together with `terminated`."""
+    episode_return: np.ndarray
+    """[N] float64: raw return where a true episode ended (the end of a game, never of a life), NaN elsewhere."""
+    episode_length: np.ndarray
+    """[N] int64: agent steps of that episode, 0 elsewhere."""
+
+
+class VectorEnv(Protocol):
+    """N environments stepped together. `send` starts the simulators, `recv` waits for them: think in between."""
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(self) -> TimeStep:
+        """First step of every environment (`first` is all True). Call it once; episodes restart by themselves."""
+        ...
+
+    def send(self, action: np.ndarray) -> None:
+        """Start a step with actions, [N] integers or [N, *shape] floats. EnvError for actions that are not valid."""
+        ...
+
+    def recv(self) -> TimeStep:
+        """Wait for the step that `send` started."""
+        ...
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        """`send`, then `recv`."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """[N, H, W, 3] uint8 pictures of the environments; only when made with `render=True`."""
+        ...
+
+    def close(self) -> None:
+        """Release the simulators; closing twice does no harm."""
+        ...

@@ -1,0 +1,92 @@
+"""Recall: a memory diagnostic in which nothing but the first observation tells the answer."""
+
+import re
+
+import numpy as np
+
+from envs.backend import BackendEnv, RawStep
+from envs.interface import Discrete, EnvError, EnvSpec
+
+CUES = 4
+FEATURES = 4
+GO = CUES + FEATURES
+SIZE = 72
+MARGIN = 12
+COLOURS = np.array([[228, 87, 86], [76, 120, 168], [84, 162, 75], [238, 202, 59]], np.uint8)
+
+
+def delay_of(name: str) -> int | None:
+    """The N of `recall-N`; None for the name of another task, EnvError for a delay that is not 1 or more."""
+    if not name.lower().startswith("recall"):
+        return None
+    match = re.fullmatch(r"recall-([1-9]\d{0,6})", name)
+    if match is None:
+        raise EnvError(f"{name!r} is not a recall task: write recall-N with a delay N of 1 or more, as recall-30")
+    return int(match[1])
+
+
+class Recall(BackendEnv):
+    """`recall-N`: see one of 4 cues, wait N steps, name it. Without memory, chance is 0.25.
+
+    Observation [9] float32 = (cue one-hot [4], distractors uniform in [-1, 1] [4], go [1]), zero but for:
+      step 0         the cue
+      steps 1..N     new distractors
+      step N + 1     go: the action taken here is the answer
+      step N + 2     nothing, the end: reward 1 if the answer was the cue, else 0
+    All other rewards are 0, all other actions are free, distractors are independent of the cue: it cannot be told from
+    anything after step 0. (An agent that is shown its own last action could in principle pass the cue along as actions;
+    so compare with a memoryless agent of the same inputs.)
+    An episode has N + 2 agent steps and is never truncated; all environments are at the same step of theirs.
+    """
+
+    def __init__(self, name: str, num_envs: int, seed: int, render: bool):
+        delay = delay_of(name)
+        if delay is None:
+            raise EnvError(f"unknown task {name!r}: recall tasks are named recall-N, as recall-30")
+        super().__init__(EnvSpec(name, (GO + 1,), "float32", Discrete(CUES), 1, delay + 2), num_envs, render)
+        self._go = delay + 1
+        self._rng = np.random.default_rng(seed)
+        self._rows = np.arange(num_envs)
+
+    def _reset(self) -> np.ndarray:
+        self._t = 0
+        self._cue = self._rng.integers(CUES, size=self.num_envs)
+        return self._observe()
+
+    def _send(self, action: np.ndarray) -> None:
+        self._action = action
+
+    def _recv(self) -> RawStep:
+        ended = np.full(self.num_envs, self._t == self._go)
+        reward = (ended & (self._action == self._cue)).astype(np.float32)
+        if self._t > self._go:
+            observation = self._reset()
+        else:
+            self._t += 1
+            observation = self._observe()
+        return RawStep(observation, reward, ended, np.zeros(self.num_envs, bool))
+
+    def _observe(self) -> np.ndarray:
+        observation = np.zeros((self.num_envs, GO + 1), np.float32)
+        if self._t == 0:
+            observation[self._rows, self._cue] = 1.0
+        elif self._t < self._go:
+            observation[:, CUES:GO] = self._rng.uniform(-1.0, 1.0, (self.num_envs, FEATURES))
+        elif self._t == self._go:
+            observation[:, GO] = 1.0
+        self._observation = observation
+        return observation
+
+    def _render(self) -> np.ndarray:
+        """What the agent sees: a coloured square for the cue, grey bars for distractors, a white frame for go."""
+        picture = np.full((self.num_envs, SIZE, SIZE, 3), 24, np.uint8)
+        inside = picture[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+        if self._t == 0:
+            inside[:] = COLOURS[self._cue][:, None, None]
+        elif self._t < self._go:
+            grey = (128 + 100 * self._observation[:, CUES:GO]).astype(np.uint8)
+            inside[:] = np.repeat(grey, inside.shape[2] // FEATURES, axis=1)[:, None, :, None]
+        elif self._t == self._go:
+            picture[:] = 255
+            inside[:] = 24
+        return picture

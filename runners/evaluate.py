@@ -1,0 +1,74 @@
+"""`python -m runners.evaluate RUN_DIR`: play episodes with a trained agent."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from runners.build import build_env, build_network, use_bf16
+from runners.checkpoint import Checkpoints
+from runners.cli import load_config, parse_flags
+from runners.errors import UsageError, main_guard
+from runners.evaluation import evaluate, record_episode
+from runners.files import write_atomically
+from runners.video import write_gif
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to play, and how."""
+
+    run_dir: Annotated[str, tyro.conf.Positional]
+    """Folder of a run."""
+    episodes: int = 30
+    """Episodes to play."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The newest checkpoint, or the one with the best training return."""
+    policy: Literal["mode", "sample"] = "mode"
+    """Act by the policy's mode, or by samples of it."""
+    seed: int | None = None
+    """Seed of environments and actions; by default the run's own evaluation seed."""
+    video: bool = False
+    """Also record an episode to videos/evaluation.gif."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"--episodes must be at least 1, not {self.episodes}")
+
+
+def main(argv: list[str]) -> int:
+    options = parse_flags(Options, "evaluate", "Play episodes with a trained agent.", argv)
+    run_dir = Path(options.run_dir)
+    if not run_dir.is_dir():
+        raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
+    config = load_config(run_dir)
+    seed = config.training.seed if options.seed is None else options.seed
+    config = replace(config, training=replace(config.training, eval_policy=options.policy, seed=seed))
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    loaded = checkpoints.best() if options.checkpoint == "best" else checkpoints.latest()
+
+    torch.set_num_threads(1)
+    env = build_env(config, 1, stream=0)
+    network = build_network(config, env.spec, use_bf16(config, torch.device("cpu")))
+    env.close()
+    network.load_state_dict(loaded.state["learner"]["network"])
+    result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
+    write_atomically(run_dir / "evaluation.json", json.dumps(result, indent=2).encode())
+    print(
+        f"{config.env.name} at step {loaded.step:,}: {result['mean']:.2f} +- {result['std']:.2f}, "
+        f"median {result['median']:g}, {result['episodes']} episodes ({result['protocol']})"
+    )
+    if options.video:
+        frames, score = record_episode(config, network)
+        path = run_dir / "videos" / "evaluation.gif"
+        path.parent.mkdir(exist_ok=True)
+        write_gif(path, frames, fps=15 if config.env.suite == "atari" else 30)
+        print(f"video of an episode (return {score:g}): {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    main_guard(main)

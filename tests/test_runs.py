@@ -1,0 +1,260 @@
+"""Whole runs: acting and learning agree, a seed reproduces, what is killed resumes, what breaks says so in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents.factory import make_agent
+from runners.actor import Actor
+from runners.build import build_env, build_network
+from runners.checkpoint import Checkpoints
+from runners.config import ControlEnv, RunConfig, from_dict, to_dict
+from runners.errors import RunError, main_guard
+from runners.evaluate import main as evaluate_main
+from runners.launch import main as launch_main
+from runners.learner import Learner
+from runners.presets import PRESETS
+from runners.training import Training
+from runners.unrolls import make_buffer
+
+ROOT = Path(__file__).resolve().parent.parent
+CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
+
+
+def small(core: str = "gtrxl", env: str = "CartPole-v1", agent: str = "vmpo", **training) -> RunConfig:
+    config = PRESETS["control", "small"](agent)
+    return replace(
+        config,
+        env=ControlEnv(name=env),
+        network=replace(config.network, core=core, embedding=16, heads=2, key_size=8, mlp_size=16, memory=12),
+        training=replace(config.training, **{"envs": 4, "unroll": 16, "log_seconds": 0.0, **training}),
+    )
+
+
+def command(*arguments: str, **options) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, **options
+    )
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "recall-3"])
+def test_the_learner_recomputes_the_behaviour_policy(core: str, env: str) -> None:
+    """Over several unrolls with episode ends inside: before any update, KL(pi_old || pi) is 0 at every step."""
+    config = small(core, env)
+    torch.manual_seed(0)
+    vector = build_env(config, 4, stream=0)
+    network = build_network(config, vector.spec, bf16=False)
+    with torch.no_grad():  # a policy that differs from step to step
+        network.policy_head.output.weight.normal_()
+    actor = Actor(vector, network, seed=1)
+    out = network.policy_head.output.out_features
+    buffer = make_buffer(vector.spec, 16, 4, out, network.initial_state(1), shared=False)
+    ends = 0
+    for _ in range(6):
+        actor.collect(buffer)
+        unroll = buffer.unroll
+        with torch.no_grad():
+            output = network(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
+        torch.testing.assert_close(output.policy.parameters()[:-1], unroll.policy, atol=1e-5, rtol=1e-5)
+        ends += int((unroll.terminated | unroll.truncated)[1:].sum())
+    assert ends > 0 or env == "Pendulum-v1"
+
+
+def test_rows_of_consecutive_unrolls_join() -> None:
+    config = small("lstm", "recall-3")
+    vector = build_env(config, 4, stream=0)
+    network = build_network(config, vector.spec, bf16=False)
+    actor = Actor(vector, network, seed=1)
+    sizes = (network.policy_head.output.out_features, network.initial_state(1))
+    first, second = (make_buffer(vector.spec, 16, 4, *sizes, shared=False) for _ in range(2))
+    actor.collect(first)
+    actor.collect(second)
+    for name in ("observation", "reward", "first", "terminated", "truncated", "previous_action"):
+        torch.testing.assert_close(getattr(first.unroll, name)[-1], getattr(second.unroll, name)[0])
+    assert second.episode_return[0].isnan().all()
+
+
+def batches(config: RunConfig, count: int, training: Training | None = None) -> Training:
+    training = training or Training(config)
+    loop = training.run()
+    for _ in range(count):
+        next(loop)
+    loop.close()
+    return training
+
+
+@pytest.mark.parametrize("agent", ["vmpo", "ppo"])
+def test_a_seed_reproduces_to_the_bit(agent: str) -> None:
+    one, two, other = (batches(small("gtrxl", agent=agent, seed=s), 4) for s in (3, 3, 4))
+    for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert any(not torch.equal(a, b) for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True))
+
+
+def test_a_checkpoint_holds_the_whole_learner(tmp_path: Path) -> None:
+    """Two learners, one restored from the other's file, stay equal to the bit on the same data."""
+    config = small("gtrxl")
+    before = batches(config, 3)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_last(before.steps, before.get_state())
+    after = Training(config)
+    after.set_state(checkpoints.latest().state)
+    assert after.steps == before.steps == 3 * 4 * 16
+    assert after.tracker.mean_return == before.tracker.mean_return
+    unroll = before.sampler.buffer.unroll
+    for training in (before, after):
+        training.learner.train(unroll, 0.0, lambda: None)
+    assert before.learner.updates == after.learner.updates
+    for x, y in (
+        (before.learner.network, after.learner.network),
+        (before.learner.agent, after.learner.agent),
+    ):
+        for (name, a), b in zip(x.state_dict().items(), y.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
+def test_actor_processes_feed_the_learner_and_their_death_is_named() -> None:
+    config = small("lstm", actors=2, target_period=3)
+    training = Training(config)
+    loop = training.run()
+    for _ in range(3):
+        row = next(loop)
+    assert row["steps"] == 3 * 4 * 16 and row["cpu_seconds"] > 0
+    assert training.sampler.weights.version.value == 1 + 3 * 2 * 4 // 3  # passes x minibatches a batch, every third
+    training.sampler.processes[1].kill()
+    with pytest.raises(RunError, match="actor 1 died"):
+        for _ in range(5):
+            next(loop)
+
+
+def test_target_period_keeps_the_acting_weights() -> None:
+    config = small("feedforward", target_period=1000)
+    training = batches(config, 3)
+    acting = dict(training.sampler.network.named_parameters())
+    moved = [n for n, p in training.network.named_parameters() if not torch.equal(p, acting[n])]
+    assert moved, "the online network learns while the actors' waits"
+    torch.manual_seed(config.training.seed)
+    fresh = Training(config)
+    for name, parameter in fresh.network.named_parameters():
+        assert torch.equal(parameter, acting[name])
+
+
+def test_ppo_stops_early_beyond_its_target_kl() -> None:
+    config = small("feedforward", agent="ppo", passes=10)
+    eager = replace(config, agent=replace(config.agent, target_kl=1e-12))
+    assert batches(config, 2).learner.updates == 2 * 10 * 4
+    assert batches(eager, 2).learner.updates < 2 * 10 * 4
+
+
+def test_configuration_survives_json() -> None:
+    for make in PRESETS.values():
+        config = make("vmpo")
+        assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_duals_and_network_have_their_own_learning_rates() -> None:
+    config = small("feedforward")
+    env = build_env(config, 1, stream=0)
+    network = build_network(config, env.spec, bf16=False)
+    learner = Learner(config, network, make_agent(config.agent, False), torch.device("cpu"))
+    rates = [group["lr"] for group in learner.optimizer.param_groups]
+    assert rates == [config.training.learning_rate, config.training.dual_learning_rate]
+    assert len(learner.optimizer.param_groups[1]["params"]) == 2  # eta and alpha
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["runners.atari", "--game", "Pongg"], "Pong"),
+        (["runners.control", "--env", "CartPol-v1"], "CartPole-v1"),
+        (["runners.atari", "--core", "gtrx"], "gtrxl"),
+        (["runners.atari", "--gate", "gr"], "gru"),
+        (["runners.atari", "--preset", "big"], "paper"),
+        (["runners.atari", "--agent", "dqn"], "vmpo"),
+        (["runners.atari", "--stepz", "5"], "--stepz"),
+        (["runners.atari", "--memory", "0"], "--memory must be at least 1"),
+        (["runners.atari", "--envs", "7"], "--envs 7"),
+        (["runners.control", "--torso", "nature"], "--torso mlp"),
+        (["runners.control", "--resume", "no/such/run"], "no/such/run"),
+        (["runners.evaluate", "no/such/run"], "no/such/run"),
+        pytest.param(
+            ["runners.control", "--device", "cuda"],
+            "CUDA",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here"),
+        ),
+    ],
+)
+def test_a_usage_error_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module, *flags = arguments
+    main = evaluate_main if module == "runners.evaluate" else partial(launch_main, module.removeprefix("runners."))
+    with pytest.raises(SystemExit) as stop:
+        main_guard(main, flags)
+    line, *more = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code == 2 and line.startswith("error: ") and says in line and not more
+    assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
+
+
+def test_the_command_line_itself_fails_in_one_line() -> None:
+    done = command("runners.atari", "--game", "Pongg")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+
+
+RUN = ["--envs", "4", "--minibatches", "2", "--unroll", "16", "--embedding", "16", "--memory", "8", "--no-video"]
+
+
+def test_a_run_stopped_by_a_signal_resumes_and_is_evaluated(tmp_path: Path) -> None:
+    """SIGTERM saves and exits cleanly; --resume goes on from there and writes the summary; evaluate reads the run."""
+    run_dir = tmp_path / "run"
+    arguments = ["-m", "runners.control", "--core", "gtrxl", "--actors", "1", "--steps", "1000000", *RUN]
+    arguments += ["--run-dir", str(run_dir), "--log-seconds", "0.2", "--eval-episodes", "5"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((run_dir / "metrics.csv").exists() and _rows(run_dir) > 3):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"--resume" in output
+    step = Checkpoints(run_dir / "checkpoints").latest().step
+    assert step > 0 and not (run_dir / "summary.json").exists()
+
+    done = command("runners.control", "--resume", str(run_dir), "--steps", str(step + 2_000), timeout=120)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["steps"] >= step + 2_000 and summary["agent"] == "vmpo" and summary["gate"] == "gru"
+    assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 5
+    steps = [int(line.split(",")[0]) for line in (run_dir / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps)) and steps[-1] == summary["steps"]
+
+    changed = command("runners.control", "--resume", str(run_dir), "--learning-rate", "1")
+    assert changed.returncode == 2 and "--learning-rate" in changed.stderr
+    again = command("runners.control", "--run-dir", str(run_dir))
+    assert again.returncode == 2 and "--resume" in again.stderr
+
+    played = command("runners.evaluate", str(run_dir), "--episodes", "3")
+    assert played.returncode == 0, played.stderr
+    assert json.loads((run_dir / "evaluation.json").read_text())["episodes"] == 3
+    newest = Checkpoints(run_dir / "checkpoints").latest().path
+    for file in newest.parent.iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    broken = command("runners.evaluate", str(run_dir))
+    assert broken.returncode == 1 and len(broken.stderr.strip().splitlines()) == 1
+
+
+def _rows(run_dir: Path) -> int:
+    return len((run_dir / "metrics.csv").read_text().splitlines())
