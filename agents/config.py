@@ -1,5 +1,6 @@
 """Hyperparameters of the learning rules, by the names of their papers."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,5 +57,10 @@ class AgentConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {value}")
         positive = ("epsilon_eta", "eta_init", "epsilon_alpha", "alpha_init", "epsilon_alpha_mu", "alpha_mu_init")
         for name in (*positive, "epsilon_alpha_sigma", "alpha_sigma_init", "clip_epsilon", "popart_step_size"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
+        for name in ("value_coefficient", "entropy_coefficient", "target_kl"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
+        if self.target_kl and self.agent != "ppo":
+            raise ValueError("--target-kl belongs to --agent ppo; V-MPO's budgets are --epsilon-alpha and its kin")

@@ -26,7 +26,9 @@ class PPO(nn.Module):
         new = kind(*(p[:-1] for p in output.policy))
         old = kind.from_parameters(unroll.policy)
 
-        ratio = (new.log_prob(unroll.action) - old.log_prob(unroll.action)).exp()
+        # Masked before exp: at a reset nothing bounds the ratio, and the gradient of infinity is NaN even times 0.
+        log_ratio = new.log_prob(unroll.action) - old.log_prob(unroll.action)
+        ratio = torch.where(valid, log_ratio, 0).exp()
         surrogate = torch.minimum(
             ratio * evaluation.advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * evaluation.advantages
         )

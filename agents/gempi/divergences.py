@@ -23,9 +23,10 @@ class KL:
     def target(self, log_base: Tensor, advantages: Tensor, temperature: Tensor, support: Tensor) -> Target:
         """From `log_base` [N] = sum_j (lambda_j / Lambda) log pi_j - log pi_t, `advantages` [N] and `support` [N] bool.
 
-        With pi_t the only anchor, `log_base` is 0 and this is V-MPO's psi. Stable at |A| / temperature = 1e4: the
-        logarithm of the sum is taken after its maximum.
+        With pi_t the only anchor, `log_base` is 0 and this is V-MPO's psi. Exact at |A| / temperature = 1e4: the best
+        advantage is taken off before the division, so what decides the weights is never rounded at that size.
         """
-        log_w = torch.where(support, log_base + advantages / temperature, -torch.inf)
+        best = torch.where(support, advantages, -torch.inf).amax().nan_to_num(neginf=0)
+        log_w = torch.where(support, log_base + (advantages - best) / temperature, -torch.inf)
         log_sum = log_w.logsumexp(0)
-        return Target(log_w - log_sum, log_sum - support.sum().log())
+        return Target(log_w - log_sum, log_sum - support.sum().log() + best / temperature)

@@ -23,9 +23,9 @@ def e_step(
 ) -> EStep:
     """Of N samples drawn from pi_t: `advantages`, `log_base` (see `KL.target`), `mask` (False: not a sample), all [N].
 
-    The weights and the dual share one support. Seed section 9, eqs. 12-14; V-MPO eqs. 3-4.
+    The weights and the dual share one support; with no sample at all both are 0. Seed section 9, eqs. 12-14; V-MPO eqs. 3-4.
     """
-    advantages = advantages.detach()
+    advantages = advantages.detach().to(torch.promote_types(advantages.dtype, torch.float32))
     support = filter_.support(advantages, mask)
     eta = temperature()
     target = divergence.target(log_base, advantages, eta, support)
@@ -33,6 +33,7 @@ def e_step(
     kept = support.sum()
     kl = torch.where(weights > 0, weights * (target.log_weights.detach() + kept.log()), 0).sum()
     ess = 1 / weights.square().sum()
+    dual_loss = torch.where(kept > 0, temperature.loss(eta, torch.where(kept > 0, target.log_z, 0)), 0)
     diagnostics = {
         "e_step/eta": eta.detach(),
         "e_step/kl": kl,
@@ -41,4 +42,4 @@ def e_step(
         "e_step/kept": kept / mask.sum().clamp(min=1),
         "e_step/log_z": target.log_z.detach(),
     }
-    return EStep(weights, temperature.loss(eta, target.log_z), diagnostics)
+    return EStep(weights, dual_loss, diagnostics)

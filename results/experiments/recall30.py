@@ -9,7 +9,7 @@ def recall(delay: int, steps: int) -> Experiment:
     return Experiment(
         name=f"recall{delay}",
         title=f"Recall after {delay} steps",
-        question=f"Which cores carry a cue across {delay} distractors? Without memory the answer is a guess.",
+        question=f"Which cores carry a cue across {delay} distractors? Without memory the answer is a guess among four.",
         runs=tuple(
             Run(
                 f"vmpo-{core}",
@@ -20,6 +20,7 @@ def recall(delay: int, steps: int) -> Experiment:
             for seed in SEEDS
             for core in ("feedforward", "lstm", "trxl-i", "gtrxl")
         ),
+        metric="share of right answers",
         bar=0.95,
     )
 

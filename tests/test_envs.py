@@ -1,0 +1,552 @@
+"""One contract over every backend, held against plain ale, plain gymnasium, and sums taken anew.
+
+A rollout is recorded once and every claim is checked on it; oracles know nothing of our accounting.
+"""
+
+import functools
+import importlib.util
+
+import ale_py
+import ale_py.roms
+import gymnasium
+import numpy as np
+import pytest
+
+from envs.backend import EpisodeAccount
+from envs.config import EnvConfig
+from envs.factory import known_names, make_env
+from envs.interface import Box, Discrete, EnvError, TimeStep
+
+PONG = EnvConfig("Pong", max_episode_frames=800)
+CASES = {
+    "envpool-Pong": PONG,
+    "ale-Pong": EnvConfig("Pong", backend="ale", max_episode_frames=800),
+    "envpool-CartPole": EnvConfig("CartPole-v1", "control"),
+    "gymnasium-CartPole": EnvConfig("CartPole-v1", "control", "gymnasium"),
+    "envpool-Pendulum": EnvConfig("Pendulum-v1", "control"),
+    "gymnasium-Pendulum": EnvConfig("Pendulum-v1", "control", "gymnasium"),
+    "recall": EnvConfig("recall-5", "control"),
+}
+ATARI = [name for name in CASES if name.endswith("Pong")]
+CONTROL = [name for name in CASES if not name.endswith("Pong")]
+every = pytest.mark.parametrize("case", CASES)
+atari = pytest.mark.parametrize("case", ATARI)
+ENVS = 3
+STEPS = 430
+
+
+def actions_of(action: Discrete | Box, steps: int, num_envs: int, seed: int = 0) -> np.ndarray:
+    """Random valid actions [steps, N, ...]."""
+    rng = np.random.default_rng(seed)
+    if isinstance(action, Discrete):
+        return rng.integers(action.n, size=(steps, num_envs))
+    return rng.uniform(-1, 1, (steps, num_envs, *action.shape)).astype(np.float32)
+
+
+def play(
+    config: EnvConfig, actions: np.ndarray | int, num_envs: int = ENVS, seed: int = 7, threads: int = 1
+) -> TimeStep:
+    """The reset and every step after it, each field [1 + steps, N, ...]."""
+    env = make_env(config, num_envs, seed, threads)
+    if isinstance(actions, int):
+        actions = actions_of(env.spec.action, actions, num_envs)
+    steps = [env.reset(), *(env.step(action) for action in actions)]
+    env.close()
+    return TimeStep(*map(np.stack, zip(*steps, strict=True)))
+
+
+@functools.cache
+def rollout(case: str) -> TimeStep:
+    return play(CASES[case], STEPS)
+
+
+def ended(steps: TimeStep) -> np.ndarray:
+    return steps.terminated | steps.truncated
+
+
+def same(a: TimeStep, b: TimeStep) -> bool:
+    return all(np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in zip(a, b, strict=True))
+
+
+# The contract
+
+
+@every
+def test_types_and_shapes(case):
+    env = make_env(CASES[case], ENVS, 0)
+    spec, steps = env.spec, rollout(case)
+    env.close()
+    time = (1 + STEPS, ENVS)
+    assert (env.num_envs, spec.name) == (ENVS, CASES[case].name)
+    assert spec.observation_dtype in ("uint8", "float32")
+    assert spec.frames_per_step == (4 if case in ATARI else 1)
+    assert steps.observation.dtype == spec.observation_dtype
+    assert steps.observation.shape == (*time, *spec.observation_shape)
+    kinds = ("float32", "bool", "bool", "bool", "float64", "int64")
+    assert tuple(x.dtype.name for x in steps[1:]) == kinds
+    assert all(x.shape == time for x in steps[1:])
+
+
+@every
+def test_reset_steps_follow_ends_and_carry_nothing(case):
+    steps = rollout(case)
+    assert steps.first[0].all() and not ended(steps)[0].any()
+    assert np.array_equal(steps.first[1:], ended(steps)[:-1])
+    assert not steps.reward[steps.first].any()
+    assert not (steps.terminated & steps.truncated).any()
+    assert (ended(steps)[1:].sum(0) >= 2).all(), "every environment must end twice for this to mean anything"
+    fresh = steps.observation[steps.first]
+    last = steps.observation[ended(steps)]
+    assert not any(np.array_equal(a, b) for a in fresh for b in last)
+
+
+@every
+def test_returns_and_lengths_are_the_sums(case):
+    steps = rollout(case)
+    assert np.abs(steps.reward).sum() > 0
+    for i in range(ENVS):
+        total, length = 0.0, 0
+        for t in range(1 + STEPS):
+            total, length = (0.0, 0) if steps.first[t, i] else (total + float(steps.reward[t, i]), length + 1)
+            if ended(steps)[t, i]:
+                assert steps.episode_return[t, i] == pytest.approx(total, rel=1e-5)
+                assert steps.episode_length[t, i] == length
+            else:
+                assert np.isnan(steps.episode_return[t, i])
+                assert steps.episode_length[t, i] == 0
+
+
+@every
+def test_the_action_of_a_reset_step_is_ignored(case):
+    env = make_env(CASES[case], ENVS, 7)
+    action = env.spec.action
+    env.close()
+    actions = actions_of(action, STEPS, ENVS)
+    ignored = ended(rollout(case))[:-1]
+    others = actions_of(action, STEPS, ENVS, seed=1)
+    assert (actions != others).reshape(STEPS, ENVS, -1).any(-1)[ignored].any()
+    mixed = np.where(ignored.reshape(ignored.shape + (1,) * (actions.ndim - 2)), others, actions)
+    assert same(play(CASES[case], mixed), rollout(case))
+    assert not same(play(CASES[case], others), rollout(case)), "actions elsewhere must matter"
+
+
+@every
+def test_a_seed_gives_a_trajectory_of_its_own(case):
+    config = CASES[case]
+    if case in ATARI:  # without chance in the game there are only 30 trajectories, one for each number of no-ops
+        config = EnvConfig(config.name, backend=config.backend, sticky_actions=0.25)
+    actions = np.repeat(actions_of(make_env(config, 1, 0).spec.action, 100, 1), ENVS, axis=1)
+    runs = [play(config, actions, seed=seed) for seed in (7, 7, 8)]
+    assert same(runs[0], runs[1])
+    each = [run.observation[:, i].tobytes() for run in (runs[0], runs[2]) for i in range(ENVS)]
+    assert len(set(each)) == 2 * ENVS, "no environment repeats another, of its own seed or of the next"
+
+
+@every
+def test_threads_change_nothing(case):
+    assert same(play(CASES[case], 80, threads=2), TimeStep(*(x[:81] for x in rollout(case))))
+
+
+@every
+def test_split_phase(case):
+    env = make_env(CASES[case], ENVS, 7)
+    actions = actions_of(env.spec.action, STEPS, ENVS)
+    with pytest.raises(EnvError, match="send comes after reset"):
+        env.send(actions[0])
+    env.reset()
+    with pytest.raises(EnvError, match="reset is called once"):
+        env.reset()
+    with pytest.raises(EnvError, match="recv comes after send"):
+        env.recv()
+    for t in range(3):
+        env.send(actions[t])
+        with pytest.raises(EnvError, match="after recv"):
+            env.send(actions[t])
+        assert same(env.recv(), TimeStep(*(x[t + 1] for x in rollout(case))))
+    env.close()
+    env.close()
+    with pytest.raises(EnvError, match="closed"):
+        env.send(actions[0])
+
+
+@every
+def test_wrong_actions_are_refused_and_do_no_harm(case):
+    env = make_env(CASES[case], ENVS, 7)
+    good = actions_of(env.spec.action, 1, ENVS)[0]
+    env.reset()
+    if isinstance(env.spec.action, Discrete):
+        wrong = [good + env.spec.action.n, good - 1000, good * 1_000_000 + 9, good.astype(np.float32), good[:, None]]
+    else:
+        wrong = [
+            np.full_like(good, np.nan),
+            np.full_like(good, np.inf),
+            good.astype(np.int64),
+            good[:, 0],
+            good[..., None],
+        ]
+    for action in [*wrong, good[:-1], np.concatenate([good, good])]:
+        with pytest.raises(EnvError, match="actions must") as error:
+            env.send(action)
+        assert "\n" not in str(error.value)
+    assert same(env.step(good), TimeStep(*(x[1] for x in rollout(case))))
+    env.close()
+
+
+@every
+def test_pictures(case):
+    env = make_env(CASES[case], ENVS, 7)
+    env.reset()
+    with pytest.raises(EnvError, match="render=True"):
+        env.render()
+    env.close()
+    env = make_env(CASES[case], ENVS, 7, render=True)
+    env.reset()
+    if CASES[case].backend == "gymnasium" and importlib.util.find_spec("pygame") is None:
+        with pytest.raises(EnvError, match="pygame"):
+            env.render()
+        return
+    before = env.render().copy()
+    for action in actions_of(env.spec.action, 40, ENVS):
+        env.step(action)
+    after = env.render()
+    env.close()
+    assert before.dtype == np.uint8 and before.shape == after.shape == (ENVS, *before.shape[1:3], 3)
+    assert before.std() > 1 and not np.array_equal(before, after)
+
+
+# True last observations and dynamics, against one plain environment
+
+
+def next_step(plain: gymnasium.Env, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+    """One step of plain gymnasium from the state that `observation` shows."""
+    plain.reset()
+    if plain.spec.id == "CartPole-v1":
+        plain.unwrapped.state = observation.astype(np.float64)
+        plain.unwrapped.steps_beyond_terminated = None
+    else:
+        cosine, sine, velocity = observation.astype(np.float64)
+        plain.unwrapped.state = np.array([np.arctan2(sine, cosine), velocity])
+        action = 2 * action  # torque in [-2, 2]
+    observation, reward, terminated, _, _ = plain.step(action)
+    return observation, float(reward), terminated
+
+
+@pytest.mark.parametrize("case", [name for name in CONTROL if name != "recall"])
+def test_every_transition_is_gymnasiums(case):
+    steps, plain = rollout(case), gymnasium.make(CASES[case].name)
+    env = make_env(CASES[case], ENVS, 7)
+    actions = actions_of(env.spec.action, STEPS, ENVS)
+    env.close()
+    ends = 0
+    for t, i in np.argwhere(~steps.first[1:]):
+        observation, reward, terminated = next_step(plain, steps.observation[t, i], actions[t, i])
+        np.testing.assert_allclose(steps.observation[t + 1, i], observation, atol=2e-4)
+        assert steps.reward[t + 1, i] == pytest.approx(reward, abs=2e-3)
+        assert steps.terminated[t + 1, i] == terminated
+        ends += ended(steps)[t + 1, i]
+    assert ends >= 2 * ENVS
+
+
+@pytest.mark.parametrize("case", ["envpool-CartPole", "gymnasium-CartPole"])
+def test_cartpole_last_observation_is_beyond_the_threshold(case):
+    steps = rollout(case)
+    x, _, angle, _ = np.moveaxis(steps.observation, -1, 0)
+    fallen = (np.abs(x) > 2.4) | (np.abs(angle) > np.deg2rad(12))
+    assert np.array_equal(fallen, steps.terminated)
+    assert (np.abs(steps.observation[steps.first]) <= 0.05).all()
+
+
+@pytest.mark.parametrize("case", ["envpool-CartPole", "gymnasium-CartPole"])
+def test_a_balanced_pole_is_truncated_at_500(case):
+    env = make_env(CASES[case], ENVS, 7)
+    step = env.reset()
+    for t in range(500):
+        assert not step.truncated.any() and not step.terminated.any(), t
+        step = env.step((step.observation @ np.array([0.1, 0.3, 3.0, 1.0]) > 0).astype(np.int64))
+    assert env.spec.max_episode_steps == 500
+    assert step.truncated.all() and not step.terminated.any() and (np.abs(step.observation[:, 2]) < 0.2).all()
+    assert (step.episode_return == 500).all() and (step.episode_length == 500).all()
+    env.close()
+
+
+@pytest.mark.parametrize("case", ["envpool-Pendulum", "gymnasium-Pendulum"])
+def test_pendulum_is_only_ever_truncated(case):
+    steps = rollout(case)
+    assert np.array_equal(np.flatnonzero(steps.truncated.all(1)), [200, 401]) and not steps.terminated.any()
+    assert (steps.episode_length[200] == 200).all()
+
+
+@pytest.mark.parametrize("case", ["envpool-Pendulum", "gymnasium-Pendulum"])
+def test_actions_outside_the_cube_are_clipped(case):
+    actions = actions_of(Box((1,)), 50, ENVS)
+    wild = np.where(np.abs(actions) > 0.5, 100 * actions, actions)
+    tame = np.where(np.abs(actions) > 0.5, np.sign(actions), actions)
+    assert same(play(CASES[case], wild), play(CASES[case], tame))
+
+
+# Atari
+
+
+def area(size: int, to: int) -> np.ndarray:
+    """[to, size] overlaps of area interpolation."""
+    edges = np.linspace(0, size, to + 1)
+    cells = np.arange(size)
+    overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    return overlap.clip(0) / (size / to)
+
+
+class PlainPong:
+    """The papers' preprocessing over a single emulator, from the text: repeat 4, maximum of 2, grey, 84x84."""
+
+    def __init__(self, noops: int, fire_first: bool):
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+        self.ale = ale_py.ALEInterface()
+        self.ale.setFloat("repeat_action_probability", 0.0)
+        self.ale.loadROM(ale_py.roms.get_rom_path("pong"))
+        self.actions = self.ale.getMinimalActionSet()
+        presses = [0] * noops
+        for press in [1, *presses] if fire_first else [*presses, 1]:
+            self.ale.act(press)
+        self.rows, self.columns = area(210, 84), area(160, 84)
+
+    def frame(self) -> np.ndarray:
+        return self.ale.getScreenGrayscale()
+
+    def small(self, frame: np.ndarray) -> np.ndarray:
+        return self.rows @ frame @ self.columns.T
+
+    def step(self, action: int) -> tuple[np.ndarray, float]:
+        reward, frames = 0.0, []
+        for _ in range(4):
+            reward += self.ale.act(self.actions[action])
+            frames.append(self.frame())
+        return self.small(np.maximum(frames[-2], frames[-1])), reward
+
+
+@atari
+def test_pong_is_the_emulator_preprocessed(case):
+    steps = rollout(case)
+    actions = actions_of(Discrete(6), STEPS, ENVS)[:, 0]
+    fire_first = CASES[case].backend == "ale"
+
+    def start(noops: int) -> tuple[float, PlainPong]:
+        plain = PlainPong(noops, fire_first)
+        return np.abs(plain.small(plain.frame()) - steps.observation[0, 0, -1]).max(), plain
+
+    # Several numbers of no-ops may show the same first screen: follow each.
+    plains = [plain for error, plain in map(start, range(30)) if error <= 1]
+    assert plains
+
+    def follows(plain: PlainPong) -> bool:
+        for t in range(199):  # the 200th reaches the time limit
+            frame, reward = plain.step(actions[t])
+            if np.abs(frame - steps.observation[t + 1, 0, -1]).max() > 1 or reward != steps.reward[t + 1, 0]:
+                return False
+        return True
+
+    assert sum(map(follows, plains)) >= 1
+    stack, newest = steps.observation[4:200, 0], steps.observation[:, 0, -1]
+    for age in range(4):
+        assert np.array_equal(stack[:, -1 - age], newest[4 - age : 200 - age])
+
+
+@atari
+def test_pong_time_limit_truncates_with_the_true_last_observation(case):
+    limited, config = rollout(case), CASES[case]
+    free = play(EnvConfig("Pong", backend=config.backend), STEPS)
+    assert np.array_equal(np.flatnonzero(limited.truncated.all(1)), [200, 401]) and not limited.terminated.any()
+    assert (limited.episode_length[200] == 200).all()
+    assert not ended(free).any()
+    assert np.array_equal(limited.observation[:200], free.observation[:200])
+    a, b = limited.observation[200], free.observation[200]
+    assert np.array_equal(a[:, :3], b[:, :3])
+    # ale blends an older frame into the newest where an episode ends: the score and field agree, a few pixels do not.
+    assert (a[:, 3] != b[:, 3]).mean() <= (0.01 if config.backend == "ale" else 0)
+    # A reset would show a new game: the stack, at least, would not be the one before, moved by a frame.
+    assert not np.array_equal(limited.observation[201, :, :3], limited.observation[200, :, 1:])
+
+
+@atari
+def test_pong_is_played_to_the_end_of_the_game(case):
+    steps = play(EnvConfig("Pong", backend=CASES[case].backend), 1300, num_envs=1)
+    ends = np.argwhere(ended(steps))
+    assert len(ends) >= 1 and not steps.truncated.any()
+    t, i = ends[0]
+    assert steps.terminated[t, i] and steps.episode_length[t, i] == t
+    assert steps.episode_return[t, i] == steps.reward[: t + 1, i].sum() and -21 <= steps.episode_return[t, i] <= -15
+    assert (steps.reward[: t + 1, i] == -1).sum() == 21
+
+
+@atari
+def test_rewards_are_not_clipped(case):
+    steps = play(EnvConfig("MsPacman", backend=CASES[case].backend), 60)
+    assert set(np.unique(steps.reward)) <= {0.0, 10.0, 20.0, 50.0, 60.0} and steps.reward.max() >= 10
+
+
+@atari
+def test_noops_and_sticky_actions_are_the_only_chance(case):
+    backend, n = CASES[case].backend, 6
+    actions = np.repeat(actions_of(Discrete(6), 120, 1), n, axis=1)
+
+    def distinct(**options) -> tuple[int, int]:
+        steps = play(EnvConfig("Pong", backend=backend, **options), actions, num_envs=n)
+        return len({x.tobytes() for x in steps.observation[0]}), len(
+            {steps.observation[:, i].tobytes() for i in range(n)}
+        )
+
+    assert distinct(noop_max=1) == (1, 1)
+    assert distinct(noop_max=1, sticky_actions=0.25) == (1, n)
+    assert distinct(noop_max=30)[1] >= 3
+
+
+def test_a_lost_life_ends_an_episode_but_not_the_game():
+    actions = actions_of(Discrete(4), 900, 2)
+    steps = play(EnvConfig("Breakout", episodic_life=True), actions, num_envs=2)
+    assert np.array_equal(steps.first[1:], ended(steps)[:-1]) and not steps.reward[steps.first].any()
+    assert steps.reward.sum() > 0 and not steps.truncated.any()
+    for i in range(2):
+        games = np.flatnonzero(~np.isnan(steps.episode_return[:, i]))
+        assert len(games) >= 2
+        begin = 0
+        for end in games:
+            game = slice(begin, end + 1)
+            assert steps.terminated[game, i].sum() == 5, "Breakout has five lives"
+            assert steps.episode_return[end, i] == steps.reward[game, i].sum()
+            assert steps.episode_length[end, i] == (~steps.first[game, i]).sum()
+            begin = end + 1
+    # The learner's episodes are shorter than the game: without the option only the game ends.
+    whole = play(EnvConfig("Breakout"), actions, num_envs=2)
+    assert np.array_equal(whole.terminated, ~np.isnan(whole.episode_return)) and whole.terminated.any()
+
+
+def test_a_game_over_on_the_last_step_allowed_is_no_truncation():
+    free = play(EnvConfig("Breakout"), 400, num_envs=1)
+    (over, *_) = np.flatnonzero(free.terminated[:, 0])
+    limited = play(EnvConfig("Breakout", max_episode_frames=4 * int(over)), 400, num_envs=1)
+    assert limited.terminated[over, 0] and not limited.truncated[over, 0]
+    earlier = play(EnvConfig("Breakout", max_episode_frames=4 * int(over) - 4), 400, num_envs=1)
+    assert earlier.truncated[over - 1, 0] and not earlier.terminated[over - 1, 0]
+
+
+@atari
+def test_both_atari_backends_have_the_same_spec(case):
+    env = make_env(EnvConfig("Pong", backend=CASES[case].backend), 1, 0)
+    assert (env.spec.observation_shape, env.spec.action) == ((4, 84, 84), Discrete(6))
+    assert (env.spec.frames_per_step, env.spec.max_episode_steps) == (4, 27_000)
+    env.close()
+
+
+# Recall
+
+
+def recall(delay: int, answer, num_envs: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """One episode: observations [N + 3, num_envs, 9] and rewards; `answer(cue, t)` acts."""
+    env = make_env(EnvConfig(f"recall-{delay}", "control"), num_envs, 3)
+    steps = [env.reset()]
+    cue = steps[0].observation[:, :4].argmax(1)
+    for t in range(delay + 2):
+        assert not ended(steps[-1]).any()
+        steps.append(env.step(answer(cue, t)))
+    assert steps[-1].terminated.all() and (steps[-1].episode_length == delay + 2).all()
+    assert np.array_equal(steps[-1].episode_return, steps[-1].reward)
+    return np.stack([s.observation for s in steps]), np.stack([s.reward for s in steps])
+
+
+def test_recall_pays_the_right_answer_at_go_and_nothing_else():
+    for delay in (1, 2, 30):
+        _, right = recall(delay, lambda cue, t, go=delay + 1: cue if t == go else (cue + 1) % 4)
+        assert right[-1].all() and not right[:-1].any()
+        _, wrong = recall(delay, lambda cue, t, go=delay + 1: (cue + 1) % 4 if t == go else cue)
+        assert not wrong.any()
+    _, guess = recall(5, lambda cue, t: np.zeros_like(cue))
+    assert guess[-1].mean() == pytest.approx(0.25, abs=0.035)  # 5 standard errors
+
+
+def test_recall_shows_the_cue_once():
+    delay = 20
+    observations, _ = recall(delay, lambda cue, t: np.zeros_like(cue))
+    first, distractors, go, last = np.split(observations, [1, delay + 1, delay + 2])
+    cue = first[0, :, :4].argmax(1)
+    assert np.array_equal(first[0], np.eye(9)[cue]) and len(set(cue)) == 4
+    assert not distractors[..., :4].any() and not distractors[..., 8].any()
+    assert np.array_equal(go[0], np.tile(np.eye(9)[8], (len(cue), 1))) and not last.any()
+    # Distractors: fresh, and no linear reading of all of them tells one cue from the rest beyond chance.
+    features = distractors[..., 4:8]
+    assert np.abs(features).max() <= 1 and len(np.unique(features)) > 0.99 * features.size
+    x = np.moveaxis(features, 0, 1).reshape(len(cue), -1)
+    train, test = slice(0, 3000), slice(3000, None)
+    weights = np.linalg.lstsq(x[train], np.eye(4)[cue[train]] - 0.25, rcond=None)[0]
+    assert ((x[test] @ weights).argmax(1) == cue[test]).mean() < 0.25 + 5 * np.sqrt(0.25 * 0.75 / 1000)
+
+
+# Accounts, names, options
+
+
+def test_an_account_closed_in_a_reset_step_starts_the_next_game_from_zero():
+    """The last life lost in the no-ops of a pseudo-reset: the old game is reported there, none of it leaks."""
+    account, no, yes = EpisodeAccount(1), np.array([False]), np.array([True])
+    account.update(np.array([3.0]), no, no)
+    total, length = account.update(np.array([0.0]), yes, yes)
+    assert (total[0], length[0]) == (3.0, 1)
+    account.update(np.array([2.0]), no, no)
+    total, length = account.update(np.array([5.0]), no, yes)
+    assert (total[0], length[0]) == (7.0, 2)
+
+
+def test_known_names_can_be_made():
+    assert len(known_names("atari")) >= 100
+    assert {"Pong", "Breakout", "MsPacman", "MontezumaRevenge", "UpNDown"} <= set(known_names("atari"))
+    tasks = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "recall-30")
+    assert set(tasks) <= set(known_names("control"))
+    for name in tasks:
+        play(EnvConfig(name, "control"), 3)
+    for name in ("UpNDown", "TicTacToe3d", "Pitfall2"):
+        for backend in ("envpool", "ale"):
+            play(EnvConfig(name, backend=backend), 1, num_envs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"name": "Pongg"}, "did you mean Pong"),
+        ({"name": "Pong-v5"}, "did you mean Pong"),
+        ({"name": "ms_pacman", "backend": "ale"}, "did you mean MsPacman"),
+        ({"name": "CartPole-v1"}, "unknown game 'CartPole-v1'"),
+        ({"name": "CartPol-v1", "suite": "control"}, "CartPole-v1"),
+        ({"name": "cartpole-v1", "suite": "control", "backend": "gymnasium"}, "CartPole-v1"),
+        ({"name": "Pong-v5", "suite": "control"}, "unknown environment"),
+        ({"name": "recall", "suite": "control"}, "recall-30"),
+        ({"name": "recall-0", "suite": "control"}, "delay N of 1 or more"),
+        ({"name": "recall-5", "suite": "control", "backend": "gymnasium"}, "built in"),
+        ({"name": "CarRacing-v3", "suite": "control"}, "flat vector"),
+        ({"name": "FrozenLake-v1", "suite": "control"}, "flat vector"),
+        ({"name": "FrozenLake-v1", "suite": "control", "backend": "gymnasium"}, "flat vector"),
+        ({"name": "CheetahRun-v1", "suite": "control"}, "flat vector"),
+        ({"suite": "arcade"}, "choose one of atari, control"),
+        ({"backend": "openai"}, "choose one of envpool, ale, gymnasium"),
+        ({"backend": "gymnasium"}, "choose envpool or ale"),
+        ({"name": "CartPole-v1", "suite": "control", "backend": "ale"}, "choose envpool or gymnasium"),
+        ({"name": "CartPole-v1", "suite": "control", "sticky_actions": 0.25}, "sticky_actions is an Atari option"),
+        ({"name": "CartPole-v1", "suite": "control", "max_episode_frames": 400}, "max_episode_frames is an Atari"),
+        ({"sticky_actions": 1.5}, "probability"),
+        ({"sticky_actions": float("nan")}, "probability"),
+        ({"noop_max": -1}, "0 or more"),
+        ({"noop_max": 0}, "noop_max of 1 or more"),
+        ({"max_episode_frames": 0}, "multiple of 4"),
+        ({"max_episode_frames": 401}, "multiple of 4"),
+        ({"backend": "ale", "episodic_life": True}, "take backend envpool"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(options, says):
+    with pytest.raises(EnvError) as error:
+        make_env(EnvConfig(**options), 1, 0)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_wrong_call_is_one_line():
+    cartpole = EnvConfig("CartPole-v1", "control")
+    for arguments, says in (((0, 0), "num_envs"), ((1, -1), "seed"), ((1, 2**31), "seed"), ((1, 0, 0), "threads")):
+        with pytest.raises(EnvError, match=says):
+            make_env(cartpole, *arguments)
+    with pytest.raises(EnvError, match="backend gymnasium"):
+        make_env(EnvConfig("HalfCheetah-v4", "control"), 1, 0, render=True)
