@@ -4,7 +4,7 @@ import numpy as np
 from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 
-from envs.backend import BackendEnv, RawStep
+from envs.backend import BackendEnv, RawStep, environment_seeds
 from envs.config import EnvConfig
 from envs.interface import Discrete, EnvError, EnvSpec
 
@@ -38,8 +38,7 @@ class AleAtari(BackendEnv):
         shape = self._ale.single_observation_space.shape
         spec = EnvSpec(config.name, shape, "uint8", action, FRAME_SKIP, config.max_episode_frames // FRAME_SKIP)
         super().__init__(spec, num_envs, render)
-        # Consecutive seeds would share environments with those of the next actor.
-        self._seeds = (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).astype(np.int64)
+        self._seeds = np.array(environment_seeds(seed, num_envs))
 
     def _reset(self) -> np.ndarray:
         self._observation, _ = self._ale.reset(seed=self._seeds)

@@ -8,6 +8,15 @@ import numpy as np
 from envs.interface import EnvError, EnvSpec, TimeStep
 
 
+def environment_seeds(seed: int, num_envs: int) -> list[int]:
+    """A seed for each environment, 31 bits, scattered.
+
+    Simulators number them seed, seed + 1, ...: the pools of neighbouring seeds, as two actors have, would then hold the
+    same environments.
+    """
+    return (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).tolist()
+
+
 class RawStep(NamedTuple):
     """What a simulator says after one step of N environments, in their order."""
 

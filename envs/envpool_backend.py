@@ -7,7 +7,7 @@ import envpool
 import numpy as np
 from envpool.registration import registry
 
-from envs.backend import BackendEnv, RawStep
+from envs.backend import BackendEnv, RawStep, environment_seeds
 from envs.config import EnvConfig
 from envs.interface import Box, Discrete, EnvError, EnvSpec
 from envs.spaces import ActionScale, vector_spec
@@ -130,13 +130,14 @@ class EnvpoolControl(EnvpoolEnv):
 
 def _make(task: str, num_envs: int, seed: int, threads: int, render: bool, **options: Any) -> Any:
     """A synchronous pool; EnvError in one line for anything that envpool refuses."""
+    seeds = environment_seeds(seed, num_envs)
     if render:
         options["render_mode"] = "rgb_array"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # gymnasium's notes on the precision of bounds
             pool = envpool.make(
-                task, env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=seed, **options
+                task, env_type="gymnasium", num_envs=num_envs, num_threads=threads, seed=seeds, **options
             )
             _ = pool.observation_space, pool.action_space  # built on first use, with those notes
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:

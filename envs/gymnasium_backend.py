@@ -5,7 +5,7 @@ import warnings
 import gymnasium
 import numpy as np
 
-from envs.backend import BackendEnv, RawStep
+from envs.backend import BackendEnv, RawStep, environment_seeds
 from envs.config import EnvConfig
 from envs.interface import Box, EnvError
 from envs.spaces import ActionScale, vector_spec
@@ -38,8 +38,7 @@ class GymnasiumControl(BackendEnv):
         )
         self._scale = ActionScale(space) if isinstance(spec.action, Box) else None
         super().__init__(spec, num_envs, render)
-        # Consecutive seeds would share environments with those of the next actor.
-        self._seeds = np.random.SeedSequence(seed).generate_state(num_envs).tolist()
+        self._seeds = environment_seeds(seed, num_envs)
 
     def _reset(self) -> np.ndarray:
         observation, _ = self._env.reset(seed=self._seeds)

@@ -43,14 +43,21 @@ class ActorCritic(nn.Module):
         if config.torso == "mlp":
             self.torso = MLPTorso(int(torch.tensor(observation_shape).prod()), config.torso_hidden)
         elif config.torso == "nature":
-            self.torso = NatureTorso(observation_shape, config.torso_hidden)
+            self.torso = NatureTorso(observation_shape, config.torso_hidden, config.centre_pixels)
         else:
-            self.torso = ResNetTorso(observation_shape, config.resnet_channels, config.torso_hidden)
+            self.torso = ResNetTorso(
+                observation_shape, config.resnet_channels, config.torso_hidden, config.centre_pixels
+            )
         self.embed = nn.Linear(self.torso.output_size + actions + 1, config.embedding)
         orthogonal(self.embed)
         self.core = make_core(config)
         self.policy_head = PolicyHead(self.core.output_size, config.head_hidden, actions, continuous)
         self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size)
+
+    def fit_input(self, observation: Tensor) -> None:
+        """Set what the torso takes off its input from `observation` [T, B, ...], the first batch of a run."""
+        if not isinstance(self.torso, MLPTorso):
+            self.torso.pixels.fit(observation.flatten(0, 1))
 
     def initial_state(self, batch: int) -> State:
         return self.core.initial_state(batch)

@@ -19,6 +19,8 @@ class NetworkConfig:
     """Channels of the ResNet's three sections (V-MPO on Atari: 64 128 128)."""
     torso_hidden: int = 256
     """Size of the torso's last layer (the Nature CNN's 512, the ResNet's 256), and of each of the MLP's two layers."""
+    centre_pixels: bool = False
+    """Take the mean picture of the first batch off every observation."""
     core: CoreName = "gtrxl"
     """Memory: none, an LSTM, or a transformer (post-norm, identity map reordering, gated)."""
     gate: GateName = "gru"

@@ -53,7 +53,7 @@ class Active(NamedTuple):
 
 
 def execute(experiment: Experiment, wanted: Sequence[Run], folder: Path, say: Say, done: Callable[[], object]) -> int:
-    """Runs `wanted` in subfolders of `folder`, calls `done` after each that finished; how many did not finish.
+    """Runs `wanted` in subfolders of `folder`, calls `done` as each ends; how many did not finish.
 
     Each run is pinned to cores of its own: two runs that both use two threads on two cores slow down to a crawl.
     """

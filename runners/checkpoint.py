@@ -140,7 +140,7 @@ def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
             return store(value.detach().cpu().clone(memory_format=torch.contiguous_format), "tensor")
         case np.ndarray() | np.generic() if value.dtype.kind in "biuf":  # before float: np.float64 is one
             kind = "array" if isinstance(value, np.ndarray) else "scalar"
-            return store(torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C")), kind)
+            return store(torch.from_numpy(np.array(value, order="C")), kind)
         case int() | float() if type(value) in (int, float):
             return value
         case list():

@@ -151,7 +151,7 @@ def _new_folder(config: RunConfig) -> Path:
 
 
 def _count(training: Training) -> int:
-    return sum(p.numel() for p in training.network.parameters())
+    return sum(p.numel() for p in training.network.parameters() if p.requires_grad)
 
 
 def _version(package: str) -> str | None:

@@ -31,6 +31,8 @@ class Learner:
     def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None]) -> None:
         """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
         training = self.config.training
+        if self.updates == 0:
+            self.network.fit_input(unroll.observation)
         if training.anneal:
             self.optimizer.param_groups[0]["lr"] = training.learning_rate * (1 - progress)
         for _ in range(training.passes):

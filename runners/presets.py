@@ -13,7 +13,7 @@ def small_atari(agent: str) -> RunConfig:
     """Learns Pong on two CPU cores."""
     config = RunConfig(
         env=AtariEnv(),
-        network=NetworkConfig(torso="nature", torso_hidden=512),
+        network=NetworkConfig(torso="nature", torso_hidden=512, centre_pixels=True),
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,
@@ -23,7 +23,7 @@ def small_atari(agent: str) -> RunConfig:
             alpha_init=1.0,
             popart_step_size=1e-3,
         ),
-        training=TrainingConfig(),
+        training=TrainingConfig(unroll=32),
     )
     if agent == "ppo":
         return replace(

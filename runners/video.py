@@ -13,7 +13,7 @@ MIN_DELAY = 20  # ms: browsers slow down a GIF that asks for less
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
-    """`frames` uint8 [T, H, W, 3] as an endless GIF in real time, frames left out evenly to keep below the two limits."""
+    """`frames` uint8 [T, H, W, 3] as an endless GIF in real time, frames left out evenly to keep both limits."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise ValueError(f"frames must be uint8 [T >= 1, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     stride = int(np.ceil(max(1, MIN_DELAY * fps / 1000, len(frames) / MAX_FRAMES)))

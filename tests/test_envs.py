@@ -12,10 +12,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from envs.backend import EpisodeAccount
+from envs.backend import BackendEnv, RawStep
 from envs.config import EnvConfig
 from envs.factory import known_names, make_env
-from envs.interface import Box, Discrete, EnvError, TimeStep
+from envs.interface import Box, Discrete, EnvError, EnvSpec, TimeStep
 
 PONG = EnvConfig("Pong", max_episode_frames=800)
 CASES = {
@@ -135,7 +135,7 @@ def test_a_seed_gives_a_trajectory_of_its_own(case):
     config = CASES[case]
     if case in ATARI:  # without chance in the game there are only 30 trajectories, one for each number of no-ops
         config = EnvConfig(config.name, backend=config.backend, sticky_actions=0.25)
-    actions = np.repeat(actions_of(make_env(config, 1, 0).spec.action, 100, 1), ENVS, axis=1)
+    actions = np.repeat(actions_of(make_env(config, 1, 0).spec.action, 60, 1), ENVS, axis=1)
     runs = [play(config, actions, seed=seed) for seed in (7, 7, 8)]
     assert same(runs[0], runs[1])
     each = [run.observation[:, i].tobytes() for run in (runs[0], runs[2]) for i in range(ENVS)]
@@ -276,12 +276,10 @@ def test_pendulum_is_only_ever_truncated(case):
     assert (steps.episode_length[200] == 200).all()
 
 
-@pytest.mark.parametrize("case", ["envpool-Pendulum", "gymnasium-Pendulum"])
-def test_actions_outside_the_cube_are_clipped(case):
-    actions = actions_of(Box((1,)), 50, ENVS)
-    wild = np.where(np.abs(actions) > 0.5, 100 * actions, actions)
-    tame = np.where(np.abs(actions) > 0.5, np.sign(actions), actions)
-    assert same(play(CASES[case], wild), play(CASES[case], tame))
+def test_actions_outside_the_cube_are_clipped():
+    wild = np.array([[-7, 0.5], [0.25, 1e30]], np.float64)
+    tame = Box((2,)).validate(wild, 2)
+    assert tame.dtype == np.float32 and np.array_equal(tame, [[-1, 0.5], [0.25, 1]]) and wild[0, 0] == -7
 
 
 # Atari
@@ -338,7 +336,7 @@ def test_pong_is_the_emulator_preprocessed(case):
     assert plains
 
     def follows(plain: PlainPong) -> bool:
-        for t in range(199):  # the 200th reaches the time limit
+        for t in range(120):
             frame, reward = plain.step(actions[t])
             if np.abs(frame - steps.observation[t + 1, 0, -1]).max() > 1 or reward != steps.reward[t + 1, 0]:
                 return False
@@ -379,14 +377,14 @@ def test_pong_is_played_to_the_end_of_the_game(case):
 
 @atari
 def test_rewards_are_not_clipped(case):
-    steps = play(EnvConfig("MsPacman", backend=CASES[case].backend), 60)
+    steps = play(EnvConfig("MsPacman", backend=CASES[case].backend), 120)
     assert set(np.unique(steps.reward)) <= {0.0, 10.0, 20.0, 50.0, 60.0} and steps.reward.max() >= 10
 
 
 @atari
 def test_noops_and_sticky_actions_are_the_only_chance(case):
-    backend, n = CASES[case].backend, 6
-    actions = np.repeat(actions_of(Discrete(6), 120, 1), n, axis=1)
+    backend, n = CASES[case].backend, 4
+    actions = np.repeat(actions_of(Discrete(6), 60, 1), n, axis=1)
 
     def distinct(**options) -> tuple[int, int]:
         steps = play(EnvConfig("Pong", backend=backend, **options), actions, num_envs=n)
@@ -396,7 +394,7 @@ def test_noops_and_sticky_actions_are_the_only_chance(case):
 
     assert distinct(noop_max=1) == (1, 1)
     assert distinct(noop_max=1, sticky_actions=0.25) == (1, n)
-    assert distinct(noop_max=30)[1] >= 3
+    assert distinct(noop_max=30)[1] >= 2
 
 
 def test_a_lost_life_ends_an_episode_but_not_the_game():
@@ -417,6 +415,21 @@ def test_a_lost_life_ends_an_episode_but_not_the_game():
     # The learner's episodes are shorter than the game: without the option only the game ends.
     whole = play(EnvConfig("Breakout"), actions, num_envs=2)
     assert np.array_equal(whole.terminated, ~np.isnan(whole.episode_return)) and whole.terminated.any()
+
+
+def test_a_game_lost_in_the_noops_after_a_life_leaks_nothing_into_the_next():
+    """Enough no-ops to lose all lives in them: the old game is reported on the reset step where it was found over."""
+    steps = play(EnvConfig("SpaceInvaders", episodic_life=True, noop_max=1500), 300, num_envs=4)
+    reported = ~np.isnan(steps.episode_return)
+    found = reported & steps.first
+    assert (steps.episode_return[found] > 0).any() and (reported & ended(steps)).any()
+    for i in range(4):
+        begin = 0
+        for end in np.flatnonzero(reported[:, i]):
+            game = slice(begin, end + 1)
+            assert steps.episode_return[end, i] == steps.reward[game, i].sum()
+            assert steps.episode_length[end, i] == (~steps.first[game, i]).sum()
+            begin = end + 1
 
 
 def test_a_game_over_on_the_last_step_allowed_is_no_truncation():
@@ -470,27 +483,45 @@ def test_recall_shows_the_cue_once():
     assert np.array_equal(first[0], np.eye(9)[cue]) and len(set(cue)) == 4
     assert not distractors[..., :4].any() and not distractors[..., 8].any()
     assert np.array_equal(go[0], np.tile(np.eye(9)[8], (len(cue), 1))) and not last.any()
-    # Distractors: fresh, and no linear reading of all of them tells one cue from the rest beyond chance.
+    # Distractors: fresh, and no linear reading of all of them and their squares tells the cue beyond chance.
     features = distractors[..., 4:8]
     assert np.abs(features).max() <= 1 and len(np.unique(features)) > 0.99 * features.size
-    x = np.moveaxis(features, 0, 1).reshape(len(cue), -1)
+    x = np.moveaxis(np.concatenate([features, features**2 - 1 / 3], -1), 0, 1).reshape(len(cue), -1)
     train, test = slice(0, 3000), slice(3000, None)
     weights = np.linalg.lstsq(x[train], np.eye(4)[cue[train]] - 0.25, rcond=None)[0]
     assert ((x[test] @ weights).argmax(1) == cue[test]).mean() < 0.25 + 5 * np.sqrt(0.25 * 0.75 / 1000)
 
 
-# Accounts, names, options
+# Simulators, names, options
 
 
-def test_an_account_closed_in_a_reset_step_starts_the_next_game_from_zero():
-    """The last life lost in the no-ops of a pseudo-reset: the old game is reported there, none of it leaks."""
-    account, no, yes = EpisodeAccount(1), np.array([False]), np.array([True])
-    account.update(np.array([3.0]), no, no)
-    total, length = account.update(np.array([0.0]), yes, yes)
-    assert (total[0], length[0]) == (3.0, 1)
-    account.update(np.array([2.0]), no, no)
-    total, length = account.update(np.array([5.0]), no, yes)
-    assert (total[0], length[0]) == (7.0, 2)
+class Simulator(BackendEnv):
+    """Says whatever it is told, as a simulator might that leaves memory of a reset step as it was."""
+
+    def __init__(self, *script: tuple[float, bool, bool]):
+        super().__init__(EnvSpec("script", (1,), "float32", Discrete(2), 1, 10), 1, render=False)
+        self.script = iter(script)
+
+    def _reset(self):
+        return np.zeros((1, 1), np.float32)
+
+    def _send(self, action):
+        pass
+
+    def _recv(self):
+        return RawStep(np.zeros((1, 1), np.float32), *(np.array([x]) for x in next(self.script)))
+
+
+def test_garbage_in_a_reset_step_and_two_flags_at_once():
+    env = Simulator(
+        (1.0, True, True), (np.nan, False, False), (2.0, False, True), (4e36, False, False), (5.0, True, False)
+    )
+    env.reset()
+    steps = [env.step(np.zeros(1, int)) for _ in range(5)]
+    assert [x.reward[0] for x in steps] == [1, 0, 2, 0, 5]
+    assert [x.terminated[0] for x in steps] == [True, False, False, False, True]
+    assert [x.truncated[0] for x in steps] == [False, False, True, False, False]
+    assert [x.episode_return[0] for x in steps[::2]] == [1, 2, 5]
 
 
 def test_known_names_can_be_made():

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from runners.errors import RunError, UsageError, main_guard, usage_errors
 from runners.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def excepthook_is_put_back(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
 
 
 def outcome(capsys, error: BaseException | int | None, *argv: str) -> tuple[int, str]:
@@ -60,6 +66,21 @@ def test_success_exit_codes_and_parsers_that_exit_pass_through(capsys):
     assert outcome(capsys, None) == (0, "")
     assert outcome(capsys, 3) == (3, "")
     assert outcome(capsys, SystemExit(2)) == (2, "")
+
+
+@pytest.mark.parametrize(("error", "reported"), [(OSError(errno.ENOSPC, "full"), False), (ValueError("a bug"), True)])
+def test_a_thread_that_meets_a_full_disk_leaves_the_report_to_the_main_thread(capsys, error, reported):
+    def fail():
+        raise error
+
+    def main(_):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+
+    with pytest.raises(SystemExit):
+        main_guard(main, [])
+    assert ("Traceback" in capsys.readouterr().err) == reported
 
 
 def test_settings_that_cannot_be_are_usage_errors():

@@ -143,16 +143,16 @@ def test_a_video_reads_back_from_tensorboard_frame_by_frame(tmp_path):
 
 
 def test_a_long_noisy_video_leaves_out_frames_evenly_and_keeps_time(monkeypatch):
-    monkeypatch.setattr(video, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(video, "MAX_BYTES", 30_000)
     frames = np.random.default_rng(0).integers(0, 256, (60, 40, 40, 3), np.uint8)
     gif = encode_gif(frames, fps=60)
-    assert len(gif) <= 100_000
+    assert len(gif) <= 30_000
     with Image.open(io.BytesIO(gif)) as image:
         seconds = 0.0
         for t in range(image.n_frames):
             image.seek(t)
             seconds += image.info["duration"] / 1000
-    assert image.n_frames > 10 and seconds == pytest.approx(1.0, abs=0.15)
+    assert image.n_frames >= 8 and seconds == pytest.approx(1.0, abs=0.15)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ def e_step(
 ) -> EStep:
     """Of N samples drawn from pi_t: `advantages`, `log_base` (see `KL.target`), `mask` (False: not a sample), all [N].
 
-    The weights and the dual share one support; with no sample at all both are 0. Seed section 9, eqs. 12-14; V-MPO eqs. 3-4.
+    The weights and the dual share one support; with no sample at all both are 0.
+    Seed section 9, eqs. 12-14; V-MPO eqs. 3-4.
     """
     advantages = advantages.detach().to(torch.promote_types(advantages.dtype, torch.float32))
     support = filter_.support(advantages, mask)

@@ -1,6 +1,6 @@
 from results.experiment import Experiment, Run
 
-STEPS = 4_000_000
+STEPS = 3_000_000
 SEEDS = (0,)
 
 EXPERIMENT = Experiment(

@@ -9,7 +9,7 @@ def recall(delay: int, steps: int) -> Experiment:
     return Experiment(
         name=f"recall{delay}",
         title=f"Recall after {delay} steps",
-        question=f"Which cores carry a cue across {delay} distractors? Without memory the answer is a guess among four.",
+        question=f"Which cores carry a cue across {delay} distractors? Without memory it is a guess among four.",
         runs=tuple(
             Run(
                 f"vmpo-{core}",
