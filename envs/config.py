@@ -13,7 +13,7 @@ ATARI_ONLY = ("sticky_actions", "noop_max", "episodic_life", "max_episode_frames
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Defaults are the Atari protocol of the papers (DQN, IMPALA, GTrXL, V-MPO): no option here changes raw returns."""
+    """Defaults are the Atari protocol of the papers (DQN, IMPALA, GTrXL, V-MPO). Reported returns are raw, always."""
 
     name: str = "Pong"
     """Atari game (Pong, MsPacman, ...) or control task (CartPole-v1, Pendulum-v1, recall-30, ...)."""

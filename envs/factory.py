@@ -48,10 +48,11 @@ def _atari(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bo
 
 
 def _control(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> VectorEnv:
-    if recall.delay_of(config.name) is not None:
+    delay = recall.delay_of(config.name)
+    if delay is not None:
         if config.backend != "envpool":
             raise EnvError(f"{config.name} is built in, {config.backend} does not run it: leave backend at envpool")
-        return recall.Recall(config.name, num_envs, seed, render)
+        return recall.Recall(delay, num_envs, seed, render)
     if config.backend == "gymnasium":
         from envs.gymnasium_backend import GymnasiumControl, task_names
 

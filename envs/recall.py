@@ -39,11 +39,9 @@ class Recall(BackendEnv):
     An episode has N + 2 agent steps and is never truncated; all environments are at the same step of theirs.
     """
 
-    def __init__(self, name: str, num_envs: int, seed: int, render: bool):
-        delay = delay_of(name)
-        if delay is None:
-            raise EnvError(f"unknown task {name!r}: recall tasks are named recall-N, as recall-30")
-        super().__init__(EnvSpec(name, (GO + 1,), "float32", Discrete(CUES), 1, delay + 2), num_envs, render)
+    def __init__(self, delay: int, num_envs: int, seed: int, render: bool):
+        spec = EnvSpec(f"recall-{delay}", (GO + 1,), "float32", Discrete(CUES), 1, delay + 2)
+        super().__init__(spec, num_envs, render)
         self._go = delay + 1
         self._rng = np.random.default_rng(seed)
         self._rows = np.arange(num_envs)

@@ -3,6 +3,7 @@
     initial_state(batch) -> state                     a tuple of tensors, the batch their first dimension
     forward(x [T, B, D], first [T, B], state)         -> y [T, B, output_size], state
     acting(state, horizon) -> stepper                 .step(x [B, D], first [B]) -> y [B, output_size]; .state()
+    metrics(state) -> dict                            scalars to log
 
 `first[t, b]` is True where step t begins a new episode of environment b: nothing from before reaches it.
 """
@@ -42,6 +43,9 @@ class FeedforwardCore(nn.Module):
     def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
         return x, state
 
+    def metrics(self, state: State) -> dict[str, Tensor]:
+        return {}
+
     def acting(self, state: State, horizon: int) -> ForwardActing:
         return ForwardActing(self, state)
 
@@ -72,6 +76,10 @@ class LSTMCore(nn.Module):
             y, (h, c) = self.lstm(x[begin:end], (h * keep, c * keep))
             pieces.append(y)
         return torch.cat(pieces), (h.squeeze(0), c.squeeze(0))
+
+    def metrics(self, state: State) -> dict[str, Tensor]:
+        """Root mean squares of hidden and cell state."""
+        return {f"memory/{name}_rms": s.square().mean().sqrt() for name, s in zip("hc", state, strict=True)}
 
     def acting(self, state: State, horizon: int) -> ForwardActing:
         return ForwardActing(self, state)

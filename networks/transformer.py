@@ -106,6 +106,12 @@ class TransformerCore(nn.Module):
         oldest = torch.maximum(start, steps).unsqueeze(-1)
         return (key >= oldest) & (key <= (self.memory + steps).unsqueeze(-1)), start[:, -1]
 
+    def metrics(self, state: State) -> dict[str, Tensor]:
+        """How full the memory is, and the root mean square of what it holds."""
+        memory, length = state
+        filled = length.float().mean() / self.memory
+        return {"memory/filled": filled, "memory/rms": memory.square().mean().sqrt()}
+
     def acting(self, state: State, horizon: int) -> "TransformerActing":
         """A stepper from `state` on, with room for `horizon` steps before its window has to be moved back."""
         return TransformerActing(self, state, horizon)

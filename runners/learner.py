@@ -54,7 +54,8 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         self.optimizer.step()
         self.network.value_head.update(loss.value_targets, unroll.valid)
-        for name, value in (*loss.metrics.items(), ("m_step/gradient_norm", norm)):
+        metrics = loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm}
+        for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0) + value
         self._count += 1
         return float(loss.metrics["m_step/kl"]) if self.config.agent.target_kl else 0.0
