@@ -1,7 +1,7 @@
 from setuptools import setup
 
 LM = ["transformers>=4.50", "tokenizers", "accelerate", "datasets", "peft"]
-TEST = ["pytest>=8", "scipy>=1.11", "matplotlib>=3.8", "gymnasium[classic-control]"]
+TEST = ["pytest>=8"]
 
 setup(
     name="gempi",
@@ -29,6 +29,8 @@ setup(
         "rich>=13",
         "safetensors>=0.4",
         "pillow>=10",
+        "matplotlib>=3.8",
+        "scipy>=1.11",
     ],
     extras_require={
         "test": TEST,

@@ -39,7 +39,7 @@ def evaluate_policy(output: Output, unroll: Unroll, popart: PopArtHead, config: 
         "value/loss": loss.detach(),
         "value/mean": masked_mean(value[:-1], valid),
         "value/explained_variance": 1 - masked_mean(advantages.square(), valid) / spread.clamp(min=1e-8),
-        "value/advantage_std": masked_mean(advantages.square(), valid).sqrt(),
+        "value/advantage_rms": masked_mean(advantages.square(), valid).sqrt(),
     }
     if config.standardise_advantages:
         advantages = standardise(advantages, valid)

@@ -11,7 +11,7 @@ from networks.cores import State, make_core
 from networks.distributions import Distribution
 from networks.heads import PolicyHead, PopArtHead
 from networks.initialisation import orthogonal
-from networks.torsos import MLPTorso, NatureTorso, ResNetTorso
+from networks.torsos import make_torso
 
 
 class Output(NamedTuple):
@@ -40,14 +40,7 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.actions, self.continuous, self.bf16_torso = actions, continuous, bf16_torso
-        if config.torso == "mlp":
-            self.torso = MLPTorso(int(torch.tensor(observation_shape).prod()), config.torso_hidden)
-        elif config.torso == "nature":
-            self.torso = NatureTorso(observation_shape, config.torso_hidden, config.centre_pixels)
-        else:
-            self.torso = ResNetTorso(
-                observation_shape, config.resnet_channels, config.torso_hidden, config.centre_pixels
-            )
+        self.torso = make_torso(config, observation_shape)
         self.embed = nn.Linear(self.torso.output_size + actions + 1, config.embedding)
         orthogonal(self.embed)
         self.core = make_core(config)
@@ -55,9 +48,8 @@ class ActorCritic(nn.Module):
         self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size)
 
     def fit_input(self, observation: Tensor) -> None:
-        """Set what the torso takes off its input from `observation` [T, B, ...], the first batch of a run."""
-        if not isinstance(self.torso, MLPTorso):
-            self.torso.pixels.fit(observation.flatten(0, 1))
+        """Set what the torso takes off its input from `observation` [T, B, ...], before acting begins."""
+        self.torso.pixels.fit(observation.flatten(0, 1))
 
     def initial_state(self, batch: int) -> State:
         return self.core.initial_state(batch)

@@ -20,7 +20,7 @@ class NetworkConfig:
     torso_hidden: int = 256
     """Size of the torso's last layer (the Nature CNN's 512, the ResNet's 256), and of each of the MLP's two layers."""
     centre_pixels: bool = False
-    """Take the mean picture of the first batch off every observation."""
+    """Take the mean picture, under random actions, off every observation."""
     core: CoreName = "gtrxl"
     """Memory: none, an LSTM, or a transformer (post-norm, identity map reordering, gated)."""
     gate: GateName = "gru"
@@ -48,5 +48,7 @@ class NetworkConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         if len(self.resnet_channels) != 3 or min(self.resnet_channels) < 1:
             raise ValueError(f"--resnet-channels takes three positive sizes, not {self.resnet_channels}")
+        if self.centre_pixels and self.torso == "mlp":
+            raise ValueError("--centre-pixels needs a torso that reads pixels, nature or resnet, not mlp")
         if self.embedding % 2:
             raise ValueError(f"--embedding must be even (sines and cosines share it), not {self.embedding}")

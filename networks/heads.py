@@ -38,7 +38,7 @@ class PopArtHead(nn.Module):
     """A value head in normalised units whose statistics may change without changing what it predicts.
 
     Hessel et al. 2018, settings of V-MPO appendix F: step size 1e-4, scale within [1e-2, 1e6]. The running moments are
-    corrected for their start at zero, as Adam's are, so the first batch already sets the scale.
+    corrected for their start at zero, as Adam's are: from the second gradient step on the scale is the data's.
     """
 
     def __init__(self, input_size: int, hidden: int, step_size: float = 1e-4) -> None:

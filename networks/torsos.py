@@ -3,9 +3,12 @@
 Pixels become floats here, on the device that computes. Convolutions compute channels-last, as their weights are.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from networks.config import NetworkConfig
 from networks.initialisation import orthogonal
 
 
@@ -17,9 +20,9 @@ def _conv_output(body: nn.Module, shape: tuple[int, ...]) -> int:
 class Pixels(nn.Module):
     """uint8 pixels [N, C, H, W] to float32: in [0, 1], or centred on what a pixel mostly shows.
 
-    Centred, x becomes (x - mean) / 64, where `mean` [C, H, W] is that of the first batch. What moves is a few small
-    things on a large still picture. With the picture in, its share of every activation hides theirs, and a critic of
-    Pong explains nothing for its first thousand gradient steps; without it, half the variance after five hundred.
+    Centred, x becomes (x - mean) / 64, `mean` [C, H, W] that of pictures seen before learning begins. What moves is a
+    few small things on a large still picture. With the picture in, its share of every activation hides theirs, and a
+    critic of Pong explains nothing in its first five hundred gradient steps; without it, half the variance.
     """
 
     def __init__(self, shape: tuple[int, int, int], centred: bool) -> None:
@@ -106,3 +109,15 @@ class MLPTorso(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.body(observation.flatten(1).to(self.body[0].weight.dtype))
+
+
+Torso = NatureTorso | ResNetTorso | MLPTorso
+
+
+def make_torso(config: NetworkConfig, shape: tuple[int, ...]) -> Torso:
+    """The encoder that `config` names, for observations of `shape`."""
+    if config.torso == "mlp":
+        return MLPTorso(math.prod(shape), config.torso_hidden)
+    if config.torso == "nature":
+        return NatureTorso(shape, config.torso_hidden, config.centre_pixels)
+    return ResNetTorso(shape, config.resnet_channels, config.torso_hidden, config.centre_pixels)

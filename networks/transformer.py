@@ -109,8 +109,9 @@ class TransformerCore(nn.Module):
     def metrics(self, state: State) -> dict[str, Tensor]:
         """How full the memory is, and the root mean square of what it holds."""
         memory, length = state
-        filled = length.float().mean() / self.memory
-        return {"memory/filled": filled, "memory/rms": memory.square().mean().sqrt()}
+        held = torch.arange(self.memory, device=length.device) >= (self.memory - length).unsqueeze(1)
+        mean_square = (memory.square().mean((1, 3)) * held).sum() / held.sum().clamp(min=1)
+        return {"memory/filled": held.float().mean(), "memory/rms": mean_square.sqrt()}
 
     def acting(self, state: State, horizon: int) -> "TransformerActing":
         """A stepper from `state` on, with room for `horizon` steps before its window has to be moved back."""

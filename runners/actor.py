@@ -36,7 +36,7 @@ class Actor:
             self.env.send(self.previous_action)
             self.step = self.env.recv()
             buffer.write(t + 1, self.step, self.previous_action)
-        # The last step of this unroll is the first of the next, and was logged here.
+        # The last row of this unroll is the first of the next, too: an episode that ended there is counted once.
         self.step = self.step._replace(episode_return=np.full_like(self.step.episode_return, np.nan))
         self.state = stepper.state()
 

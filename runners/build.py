@@ -1,5 +1,6 @@
 """Environments and networks from a configuration: the same in the learner, in actors and in evaluation."""
 
+import numpy as np
 import torch
 
 from envs.factory import make_env
@@ -8,14 +9,18 @@ from networks.actor_critic import ActorCritic
 from runners.config import RunConfig
 from runners.errors import UsageError
 
-SEED_STRIDE = 10_000
-"""Between the seeds of two runs: an actor's environments are seeded seed * SEED_STRIDE + its number."""
+EVALUATION, VIDEO, PICTURES = -1, -2, -3
+"""Streams of randomness in a run, besides those of the actors: 1000 x (earlier starts of the run) + actor."""
+
+
+def stream_seed(config: RunConfig, stream: int) -> int:
+    """A seed in 0..2^31-1 for one user of randomness, unrelated to those of other streams and of other runs."""
+    return int(np.random.SeedSequence((config.training.seed, stream % 2**32)).generate_state(1)[0] >> 1)
 
 
 def build_env(config: RunConfig, envs: int, stream: int, render: bool = False) -> VectorEnv:
-    """`stream` numbers the users of randomness in a run: actors 0, 1, ..., the evaluation -1, the video -2."""
-    seed = (config.training.seed * SEED_STRIDE + stream) % (2**31)
-    return make_env(config.env, envs, seed, render=render)
+    """`envs` environments, seeded by the run's seed and `stream`."""
+    return make_env(config.env, envs, stream_seed(config, stream), render=render)
 
 
 def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
@@ -29,6 +34,21 @@ def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
         )
     step_size = config.agent.popart_step_size
     return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16)
+
+
+def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:
+    """Observations [steps, 8, ...] under random actions."""
+    env = build_env(config, 8, stream=PICTURES)
+    rng = np.random.default_rng(stream_seed(config, PICTURES))
+    spec, seen = env.spec, [env.reset().observation]
+    for _ in range(steps - 1):
+        if isinstance(spec.action, Discrete):
+            action = rng.integers(spec.action.n, size=8)
+        else:
+            action = rng.uniform(-1, 1, (8, *spec.action.shape)).astype(np.float32)
+        seen.append(env.step(action).observation)
+    env.close()
+    return torch.from_numpy(np.stack(seen))
 
 
 def pick_device(config: RunConfig) -> torch.device:
@@ -49,4 +69,6 @@ def use_bf16(config: RunConfig, device: torch.device) -> bool:
         return False
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # torch tells this by private names alone; where they are gone, float32 is right, if slower.
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(check() for check in checks if check)

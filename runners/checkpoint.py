@@ -7,6 +7,8 @@ structure included, is one JSON string in the file's metadata.
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +51,17 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
         raise CheckpointError(
             f"cannot write checkpoint {path} ({len(data) / 1e6:.1f} MB): {error.strerror};"
             " free some space or choose another --run-dir"
+        ) from error
+
+
+@contextmanager
+def fits(path: Path) -> Iterator[None]:
+    """Inside, a state from `path` that does not fit what it is loaded into is a CheckpointError."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit this run's config.json: it is of another run or another version"
         ) from error
 
 

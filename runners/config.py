@@ -1,6 +1,7 @@
 """The whole configuration of a run: one typed tree, flat on the command line, saved as `config.json`."""
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -95,11 +96,14 @@ class TrainingConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
-        for name in ("actors", "target_period", "threads", "max_gradient_norm", "dual_learning_rate"):
-            if getattr(self, name) < 0:
+        for name in ("actors", "target_period", "threads", "max_gradient_norm", "dual_learning_rate", "log_seconds"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"--learning-rate must be greater than 0, not {self.learning_rate}")
+        for name in ("learning_rate", "adam_epsilon", "checkpoint_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
         if self.actors and self.envs % self.actors:
             raise ValueError(f"--envs {self.envs} cannot be shared evenly by --actors {self.actors}")
         if self.envs % self.minibatches:

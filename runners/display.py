@@ -13,7 +13,7 @@ from rich.text import Text
 
 from runners.tracker import Rate
 
-# Metric names, and what the display calls them. A Gaussian policy has `m_step/kl_mean` in the place of `m_step/kl`.
+# Metric names, and what the display calls them. A Gaussian policy has `m_step/kl_mu` in the place of `m_step/kl`.
 FIELDS = {
     "steps": "steps",
     "frames": "frames",
@@ -72,7 +72,7 @@ class Display:
 
     def _cells(self) -> dict[str, str]:
         row = self._row
-        cells = {label: _number(row.get(name, row.get(f"{name}_mean"))) for name, label in FIELDS.items()}
+        cells = {label: _number(row.get(name, row.get(f"{name}_mu"))) for name, label in FIELDS.items()}
         cells["steps"] += f"/{self._total:,}"
         return {**cells, "time left": _clock(self._seconds_left)}
 

@@ -9,12 +9,11 @@ import torch
 import tyro
 
 from runners.build import build_env, build_network, use_bf16
-from runners.checkpoint import Checkpoints
+from runners.checkpoint import Checkpoints, fits
 from runners.cli import load_config, parse_flags
 from runners.errors import UsageError, main_guard
-from runners.evaluation import evaluate, record_episode
+from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
-from runners.video import write_gif
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def main(argv: list[str]) -> int:
     env = build_env(config, 1, stream=0)
     network = build_network(config, env.spec, use_bf16(config, torch.device("cpu")))
     env.close()
-    network.load_state_dict(loaded.state["learner"]["network"])
+    with fits(loaded.path):
+        network.load_state_dict(loaded.state["learner"]["network"])
     result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
     write_atomically(run_dir / "evaluation.json", json.dumps(result, indent=2).encode())
     print(
@@ -62,11 +62,7 @@ def main(argv: list[str]) -> int:
         f"median {result['median']:g}, {result['episodes']} episodes ({result['protocol']})"
     )
     if options.video:
-        frames, score = record_episode(config, network)
-        path = run_dir / "videos" / "evaluation.gif"
-        path.parent.mkdir(exist_ok=True)
-        write_gif(path, frames, fps=15 if config.env.suite == "atari" else 30)
-        print(f"video of an episode (return {score:g}): {path}")
+        record_video(config, network, run_dir / "videos" / "evaluation.gif")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Evaluation: raw returns of whole episodes under a frozen network, and a recorded episode."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
 from runners.actor import no_action
-from runners.build import build_env
+from runners.build import EVALUATION, VIDEO, build_env, stream_seed
 from runners.config import RunConfig
+from runners.video import write_gif
 
 MOST_ENVS = 32
+MOST_FRAMES = 3_000
 HORIZON = 256
 """Steps between moves of a transformer's key and value strips; any number gives the same actions."""
 
@@ -39,22 +42,23 @@ class Player:
 def evaluate(config: RunConfig, network: ActorCritic, episodes: int) -> dict[str, Any]:
     """Play `episodes` and give their raw returns with mean, std, median and the protocol in words.
 
-    Each environment plays an equal number, so short episodes are not counted more often than long ones.
+    How many each environment plays is fixed beforehand, so short episodes are not counted more often than long ones.
     """
-    envs = next(n for n in range(min(episodes, MOST_ENVS), 0, -1) if episodes % n == 0)
-    env = build_env(config, envs, stream=-1)
+    envs = min(episodes, MOST_ENVS)
+    quota = [episodes // envs + (i < episodes % envs) for i in range(envs)]
+    env = build_env(config, envs, stream=EVALUATION)
     sample = config.training.eval_policy == "sample"
-    player = Player(env, network, sample, seed=config.training.seed)
+    player = Player(env, network, sample, stream_seed(config, EVALUATION))
     returns: list[list[float]] = [[] for _ in range(envs)]
     try:
         step = env.reset()
-        while min(map(len, returns)) < episodes // envs:
+        while any(len(got) < wanted for got, wanted in zip(returns, quota, strict=True)):
             step = env.step(player.act(step))
             for i in np.flatnonzero(~np.isnan(step.episode_return)):
                 returns[i].append(float(step.episode_return[i]))
     finally:
         env.close()
-    scores = [score for each in returns for score in each[: episodes // envs]]
+    scores = [score for got, wanted in zip(returns, quota, strict=True) for score in got[:wanted]]
     how = "samples of the policy" if sample else "the policy's mode"
     return {
         "episodes": episodes,
@@ -62,24 +66,25 @@ def evaluate(config: RunConfig, network: ActorCritic, episodes: int) -> dict[str
         "std": float(np.std(scores)),
         "median": float(np.median(scores)),
         "returns": scores,
-        "protocol": f"{how}, raw returns of whole episodes, {envs} environments with {episodes // envs} episode(s) each"
+        "protocol": f"{how}, raw returns of whole episodes, shared evenly by {envs} environments"
         + (f", up to {config.env.noop_max} no-ops at the start" if config.env.suite == "atari" else ""),
     }
 
 
-def record_episode(config: RunConfig, network: ActorCritic, most_steps: int = 5_000) -> tuple[np.ndarray, float]:
-    """Frames [T, H, W, 3] uint8 of one episode, and its raw return (NaN if `most_steps` did not end it)."""
-    env = build_env(config, 1, stream=-2, render=True)
-    player = Player(env, network, config.training.eval_policy == "sample", seed=config.training.seed)
+def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
+    """Write a GIF of one episode (its first MOST_FRAMES steps) to `path`; EnvError where the task cannot be drawn."""
+    env = build_env(config, 1, stream=VIDEO, render=True)
+    player = Player(env, network, config.training.eval_policy == "sample", stream_seed(config, VIDEO))
     frames = []
     try:
         step = env.reset()
-        for _ in range(most_steps):
+        while len(frames) < MOST_FRAMES and np.isnan(step.episode_return[0]):
             frames.append(env.render()[0])
             step = env.step(player.act(step))
-            if not np.isnan(step.episode_return[0]):
-                frames.append(env.render()[0])
-                break
     finally:
         env.close()
-    return np.stack(frames), float(step.episode_return[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gif = write_gif(path, np.stack(frames), fps=15 if config.env.suite == "atari" else 30)
+    score = step.episode_return[0]
+    print(f"video of an episode, {'cut short' if np.isnan(score) else f'return {score:g}'}: {path}")
+    return gif

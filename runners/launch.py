@@ -9,16 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import monotonic, strftime
 
-from runners.checkpoint import Checkpoints
+from envs.interface import EnvError
+from runners.checkpoint import Checkpoints, fits
 from runners.cli import parse
 from runners.config import RunConfig, cores, to_dict
 from runners.display import Display
 from runners.errors import UsageError
-from runners.evaluation import evaluate, record_episode
+from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
 from runners.metrics import CsvLog, TensorBoardLog
 from runners.training import Training
-from runners.video import write_gif
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,7 +33,8 @@ def main(suite: str, argv: list[str]) -> int:
         loaded = checkpoints.latest()
         if loaded.warning:
             print(f"warning: {loaded.warning}")
-        training.set_state(loaded.state)
+        with fits(loaded.path):
+            training.set_state(loaded.state)
     (run_dir / "videos").mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     print(
@@ -54,7 +55,7 @@ def _train(
 ) -> bool:
     """True when the budget is spent, False when a signal stopped the run; saved either way."""
     title = f"{config.env.name} {config.agent.agent} + {config.network.core}"
-    saved = monotonic()
+    saved = -float("inf")  # the first batch is saved at once: from then on a killed run resumes
     with StopSignal() as stop, Display(config.training.steps, title) as display:
         for row in training.run():
             if row:
@@ -71,7 +72,7 @@ def _train(
 
 
 def _save(training: Training, checkpoints: Checkpoints) -> None:
-    best = training.tracker.count and training.tracker.mean_return > training.best_return
+    best = training.tracker.full and training.tracker.mean_return > training.best_return
     if best:
         training.best_return = training.tracker.mean_return
     state = training.get_state()
@@ -99,24 +100,25 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "wall_seconds": training.wall_seconds,
         "cpu_seconds": training.cpu_seconds,
         "steps_per_second": training.steps / training.wall_seconds,
-        "train_return": training.tracker.mean_return,
+        "train_return": training.tracker.mean_return if training.tracker.count else None,
         "parameters": _count(training),
         "eval": result,
         "versions": {name: _version(name) for name in ("torch", "numpy", "envpool", "ale-py", "gymnasium")},
         "git_commit": _git_commit(),
         "machine": {"processor": _processor(), "cores": cores(), "device": str(training.device)},
     }
-    if config.training.video:
-        frames, score = record_episode(config, network)
-        gif = write_gif(run_dir / "videos" / "episode.gif", frames, fps=15 if config.env.suite == "atari" else 30)
-        board.video(training.steps, "episode", gif)
-        print(f"video of an episode (return {score:g}): {run_dir / 'videos' / 'episode.gif'}")
-    write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2).encode())
+    write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
     print(
         f"evaluation: {result['mean']:.2f} +- {result['std']:.2f} over {result['episodes']} episodes; "
         f"{training.steps:,} steps in {training.wall_seconds:.0f} s ({summary['steps_per_second']:,.0f} a second); "
         f"{run_dir / 'summary.json'}"
     )
+    if config.training.video:
+        path = run_dir / "videos" / "episode.gif"
+        try:
+            board.video(training.steps, "episode", record_video(config, network, path))
+        except EnvError as error:
+            print(f"no video: {error}")
 
 
 class StopSignal:
@@ -145,7 +147,7 @@ def _new_folder(config: RunConfig) -> Path:
         name = f"{config.env.name}-{config.agent.agent}-{config.network.core}-{config.training.seed}"
         return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
     run_dir = Path(config.training.run_dir)
-    if (run_dir / "config.json").exists():
+    if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
     return run_dir
 
@@ -163,7 +165,7 @@ def _version(package: str) -> str | None:
 
 def _git_commit() -> str | None:
     """The commit of the code, with a mark where it was edited since."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40"]
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -1,5 +1,6 @@
 """The learner: gradient steps on batches of unrolls."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from agents.factory import Agent
 from agents.types import Unroll
 from networks.actor_critic import ActorCritic
 from runners.config import RunConfig
+from runners.errors import RunError
 
 
 class Learner:
@@ -31,8 +33,6 @@ class Learner:
     def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None]) -> None:
         """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
         training = self.config.training
-        if self.updates == 0:
-            self.network.fit_input(unroll.observation)
         if training.anneal:
             self.optimizer.param_groups[0]["lr"] = training.learning_rate * (1 - progress)
         for _ in range(training.passes):
@@ -64,6 +64,11 @@ class Learner:
         """Means over the gradient steps since the last call."""
         means = {name: float(value) / self._count for name, value in self._sums.items()}
         self._sums, self._count = {}, 0
+        if not math.isfinite(means["m_step/gradient_norm"]):
+            raise RunError(
+                f"training diverged by gradient step {self.updates}: the gradient is not finite;"
+                " --resume goes back to the last checkpoint, a lower --learning-rate may help"
+            )
         return means
 
     def get_state(self) -> dict:

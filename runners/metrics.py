@@ -32,7 +32,7 @@ LAYOUT = {
     },
     "M-step": {
         "alpha": ["Multiline", ["m_step/alpha.*"]],
-        "KL and its budget": ["Multiline", ["m_step/kl.*", "m_step/epsilon.*"]],
+        "KL": ["Multiline", ["m_step/kl.*"]],
     },
     "Memory": {"memory": ["Multiline", ["memory/.*"]]},
     "Speed": {"steps and frames per second": ["Multiline", ["speed/(steps|frames)_per_second"]]},

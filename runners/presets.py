@@ -1,12 +1,10 @@
-"""Presets: what differs from the defaults, for a kind of task, a learning rule and a kind of action."""
+"""Presets: what differs from the defaults, for a kind of task and a learning rule."""
 
 from dataclasses import replace
 
 from agents.config import AgentConfig
 from networks.config import NetworkConfig
 from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
-
-CONTINUOUS = ("Pendulum-v1",)
 
 
 def small_atari(agent: str) -> RunConfig:
@@ -19,24 +17,19 @@ def small_atari(agent: str) -> RunConfig:
             gae_lambda=0.95,
             standardise_advantages=True,
             epsilon_eta=0.1,
-            epsilon_alpha=0.005,
+            epsilon_alpha=0.003,
             alpha_init=1.0,
+            entropy_coefficient=0.01,
             popart_step_size=1e-3,
         ),
         training=TrainingConfig(unroll=32),
     )
-    if agent == "ppo":
-        return replace(
-            config,
-            agent=replace(config.agent, entropy_coefficient=0.01, clip_epsilon=0.1, value_coefficient=0.5),
-            training=replace(config.training, learning_rate=2.5e-4, passes=2),
-        )
-    return config
+    return replace(config, agent=replace(config.agent, value_coefficient=0.5)) if agent == "ppo" else config
 
 
 def paper_atari(agent: str) -> RunConfig:
     """V-MPO tables 1, 6 and appendix F, and section 12 of the seed; what they leave open is as in `small`."""
-    return RunConfig(
+    config = RunConfig(
         env=AtariEnv(),
         network=NetworkConfig(
             torso="resnet", resnet_channels=(64, 128, 128), embedding=256, layers=8, heads=4, key_size=32, mlp_size=512
@@ -55,10 +48,24 @@ def paper_atari(agent: str) -> RunConfig:
             max_gradient_norm=0.0,
         ),
     )
+    return _paper_ppo(config) if agent == "ppo" else config
+
+
+def _paper_ppo(config: RunConfig) -> RunConfig:
+    """PPO in the place of V-MPO: its ratios want fresh actors, several passes and GAE (arXiv 1707.06347, table 5)."""
+    agent = replace(
+        config.agent,
+        gae_lambda=0.95,
+        standardise_advantages=True,
+        entropy_coefficient=0.01,
+        clip_epsilon=0.1,
+    )
+    training = replace(config.training, target_period=0, passes=3, minibatches=4, max_gradient_norm=0.5)
+    return replace(config, agent=agent, training=training)
 
 
 def small_control(agent: str) -> RunConfig:
-    """Learns CartPole in a minute on one core, in one process."""
+    """Learns CartPole in seconds on one core, in one process."""
     return RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64),
@@ -67,19 +74,28 @@ def small_control(agent: str) -> RunConfig:
             gae_lambda=0.95,
             standardise_advantages=True,
             epsilon_eta=0.1,
-            epsilon_alpha=0.01,
+            epsilon_alpha=0.003,
+            epsilon_alpha_mu=0.05,
+            epsilon_alpha_sigma=1e-3,
             alpha_init=1.0,
+            entropy_coefficient=0.01,
             popart_step_size=1e-3,
         ),
         training=TrainingConfig(
-            steps=300_000, actors=0, envs=16, unroll=64, passes=2, minibatches=4, eval_episodes=100, learning_rate=1e-3
+            steps=300_000,
+            actors=0,
+            passes=4,
+            minibatches=4,
+            learning_rate=1e-3,
+            anneal=True,
+            eval_episodes=100,
         ),
     )
 
 
 def paper_control(agent: str) -> RunConfig:
     """V-MPO tables 1 and 7 for OpenAI Gym: unroll 39, T_target 100, and the GTrXL of section 12."""
-    return RunConfig(
+    config = RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=256, embedding=256, layers=8, key_size=32, mlp_size=512),
         agent=AgentConfig(agent=agent, epsilon_eta=0.01),
@@ -97,6 +113,7 @@ def paper_control(agent: str) -> RunConfig:
             eval_episodes=100,
         ),
     )
+    return _paper_ppo(config) if agent == "ppo" else config
 
 
 PRESETS = {

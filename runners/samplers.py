@@ -1,38 +1,57 @@
 """Where batches come from: actor processes, or one actor in this process.
 
-Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights.
+Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights. `start` counts
+the starts of a run, so that resumed it repeats none of its random numbers; `saved` is an earlier `get_state()`, of
+either kind and any number of actors: the acting weights. Environments cannot be saved, they begin new episodes.
 """
 
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Semaphore
+from multiprocessing.util import Finalize
 
 import torch
 import torch.multiprocessing as multiprocessing
+from torch import Tensor
 
-from envs.interface import EnvSpec, VectorEnv
+from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.actor import Actor
-from runners.build import build_env, build_network
+from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
-from runners.errors import RunError
+from runners.errors import RunError, describe
 from runners.unrolls import Buffer, make_buffer
-from runners.weights import SharedWeights, flatten_parameters
+from runners.weights import SharedWeights, flatten_parameters, load_parameters
 
 BUFFERS = 2
 """Batches in flight: one being filled while the learner reads the other."""
+
+PATIENCE = 1.0
+"""Seconds to wait for an actor before asking whether it still lives."""
+
+STREAMS_A_START = 1000
+"""Actor i of the run's n-th start draws from stream n * STREAMS_A_START + i, whatever the number of actors."""
 
 
 class LocalSampler:
     """Acts when asked, in this process: a batch is always from the weights last published."""
 
-    def __init__(self, config: RunConfig, env: VectorEnv, network: ActorCritic, bf16: bool, start: int) -> None:
-        self.network = build_network(config, env.spec, bf16)
-        self.weights = flatten_parameters(self.network)
-        self.actor = Actor(env, self.network, seed=config.training.seed)
-        self.buffer = _batch(config, env.spec, network, shared=False)
-        self.publish(network)
+    def __init__(
+        self, config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool, start: int, saved: dict | None = None
+    ) -> None:
+        self.actor = _make_actor(config, config.training.envs, bf16, start, number=0)
+        self.network = self.actor.network
+        load_parameters(self.network, _weights(network, saved))
+        self.buffer = _batch(config, spec, network, shared=False)
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
@@ -49,56 +68,51 @@ class LocalSampler:
         return 0.0
 
     def publish(self, network: ActorCritic) -> None:
-        with torch.no_grad():
-            self.weights.copy_(torch.cat([p.detach().reshape(-1) for p in network.parameters()]))
+        load_parameters(self.network, flatten_parameters(network))
 
     def get_state(self) -> dict:
-        return {"generator": self.actor.generator.get_state(), "weights": self.weights}
-
-    def set_state(self, state: dict) -> None:
-        """Environments cannot be saved: they begin new episodes."""
-        self.actor.generator.set_state(state["generator"])
-        with torch.no_grad():
-            self.weights.copy_(state["weights"])
+        return {"weights": flatten_parameters(self.network)}
 
     def close(self) -> None:
         self.actor.env.close()
 
 
 class ProcessSampler:
-    """`config.training.actors` processes, each with an equal share of the environments, always one batch ahead.
+    """`config.training.actors` processes, each with an equal share of the environments, always one batch ahead."""
 
-    `start` tells the actors of a resumed run from those before, whose random numbers they must not repeat.
-    """
-
-    def __init__(self, config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool, start: int) -> None:
+    def __init__(
+        self, config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool, start: int, saved: dict | None = None
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         actors = config.training.actors
+        share = config.training.envs // actors
         self.buffers = [_batch(config, spec, network, shared=True) for _ in range(BUFFERS)]
-        self.weights = SharedWeights(sum(p.numel() for p in network.parameters()), context)
-        self.publish(network)
+        self.weights = SharedWeights(_weights(network, saved), context)
         self.free = [context.Semaphore(BUFFERS) for _ in range(actors)]
         self.full = [context.Semaphore(0) for _ in range(actors)]
-        self.processes = []
-        share = config.training.envs // actors
-        for i in range(actors):
-            columns = slice(i * share, (i + 1) * share)
-            views = [buffer.columns(columns) for buffer in self.buffers]
-            arguments = (config, i, start, bf16, views, self.weights, self.free[i], self.full[i])
-            self.processes.append(context.Process(target=_act, args=arguments, daemon=True, name=f"actor {i}"))
-        for process in self.processes:
-            process.start()
+        self.failures: list[Connection] = []
+        self.processes: list[BaseProcess] = []
+        # Also at exit or when forgotten, before multiprocessing sends its daemons a SIGTERM, which these block.
+        self._end = Finalize(self, _kill, [self.processes], exitpriority=10)
+        # The semaphores have started Python's resource tracker, which would undo the blocking were it started inside.
+        with _signals_blocked():
+            for i in range(actors):
+                views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
+                failure, report = context.Pipe(duplex=False)
+                arguments = (config, bf16, start, i, views, self.weights, self.free[i], self.full[i], report)
+                process = context.Process(target=_act, args=arguments, daemon=True, name=f"actor {i}")
+                process.start()
+                self.processes.append(process)
+                self.failures.append(failure)
+                report.close()  # the actor's end alone is open: with the actor, the connection ends
         self.taken = 0
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
         began = time.perf_counter()
-        for process, full in zip(self.processes, self.full, strict=True):
-            while not full.acquire(timeout=1.0):
-                if not process.is_alive():
-                    raise RunError(
-                        f"{process.name} died (exit code {process.exitcode}); continue with --resume once mended"
-                    )
+        for full in self.full:
+            while not full.acquire(timeout=PATIENCE):
+                self._check()
         self.wait_seconds += time.perf_counter() - began
         return self.buffers[self.taken % BUFFERS]
 
@@ -117,24 +131,34 @@ class ProcessSampler:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def publish(self, network: ActorCritic) -> None:
-        self.weights.publish(network)
+        while not self.weights.publish(network, timeout=PATIENCE):
+            self._check()
 
     def get_state(self) -> dict:
         return {"weights": self.weights.vector}
 
-    def set_state(self, state: dict) -> None:
-        with self.weights.version.get_lock():
-            self.weights.vector.copy_(state["weights"])
-            self.weights.version.value += 1
-
     def close(self) -> None:
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.join()
+        self._end()
+
+    def _check(self) -> None:
+        """Raises RunError if any actor failed or died: another may be waiting for what it took with it."""
+        for process, failure in zip(self.processes, self.failures, strict=True):
+            if failure.poll():
+                try:
+                    why, trace = failure.recv()
+                except EOFError:
+                    process.join()
+                    died = f"{process.name} died (exit code {process.exitcode}); continue with --resume once mended"
+                    raise RunError(died) from None
+                raise RunError(f"{process.name}: {why}") from RuntimeError(trace)
 
 
 Sampler = LocalSampler | ProcessSampler
+
+
+def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
+    """What to act with at first [P]: under --target-period not always the newest."""
+    return flatten_parameters(network) if saved is None else saved["weights"]
 
 
 def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool) -> Buffer:
@@ -143,33 +167,58 @@ def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool)
     return make_buffer(spec, training.unroll, training.envs, policy_size, network.initial_state(1), shared)
 
 
-def _act(config: RunConfig, number: int, start: int, bf16: bool, views, weights: SharedWeights, free, full) -> None:
-    """The life of an actor process. It ends with its parent, never by the parent's Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _make_actor(config: RunConfig, envs: int, bf16: bool, start: int, number: int) -> Actor:
+    """With weights of no meaning yet."""
+    stream = start * STREAMS_A_START + number
+    env = build_env(config, envs, stream)
+    return Actor(env, build_network(config, env.spec, bf16), stream_seed(config, stream))
+
+
+def _act(
+    config: RunConfig,
+    bf16: bool,
+    start: int,
+    number: int,
+    views: list[Buffer],
+    weights: SharedWeights,
+    free: Semaphore,
+    full: Semaphore,
+    report: Connection,
+) -> None:
+    """The life of an actor process: it fills its `views` in turn; of an error it reports one line and the traceback."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _die_with_parent()
-    stream = start * config.training.actors + number
-    env = build_env(config, views[0].unroll.first.shape[1], stream)
-    network = build_network(config, env.spec, bf16)
-    vector, version = flatten_parameters(network), -1
-    actor = Actor(env, network, seed=config.training.seed * 1_000_003 + stream)
-    batches = 0
-    while True:
-        free.acquire()
-        with torch.no_grad():
-            version = weights.fetch(vector, version)
-        actor.collect(views[batches % BUFFERS])
-        full.release()
-        batches += 1
+    try:
+        actor, version = _make_actor(config, views[0].unroll.first.shape[1], bf16, start, number), 0
+        for view in itertools.cycle(views):
+            free.acquire()
+            version = weights.fetch(actor.network, version)
+            actor.collect(view)
+            full.release()
+    except Exception as error:
+        report.send((describe(error)[1], traceback.format_exc()))
+        sys.exit(1)
 
 
 def _die_with_parent() -> None:
-    parent = os.getppid()
+    """However it ended: a killed learner leaves no actors behind."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Processes started inside inherit the mask: a Ctrl-C or SIGTERM to the whole group must leave the actors alive,
+    so that the learner can finish its batch and save."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()

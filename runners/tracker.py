@@ -29,6 +29,11 @@ class EpisodeTracker:
         return self._returns[: self.count]
 
     @property
+    def full(self) -> bool:
+        """Whether as many episodes have ended as it holds."""
+        return self.count >= len(self._returns)
+
+    @property
     def mean_return(self) -> float:
         """NaN before the first episode ends, as `mean_length`."""
         return float(self._returns[: self.count].mean()) if self.count else float("nan")

@@ -9,10 +9,10 @@ import torch
 from agents.factory import make_agent
 from envs.interface import Discrete, EnvSpec
 from networks.actor_critic import ActorCritic
-from runners.build import build_env, build_network, pick_device, use_bf16
+from runners.build import build_env, build_network, pick_device, random_pictures, use_bf16
 from runners.config import RunConfig, cores
 from runners.learner import Learner
-from runners.samplers import LocalSampler, ProcessSampler
+from runners.samplers import LocalSampler, ProcessSampler, Sampler
 from runners.tracker import EpisodeTracker, Rate
 
 Row = dict[str, float]
@@ -28,16 +28,20 @@ class Training:
         torch.set_num_threads(training.threads or max(1, cores() - training.actors if training.actors else 1))
         self.device = pick_device(config)
         self.acting_bf16 = use_bf16(config, torch.device("cpu"))
-        env = build_env(config, training.envs if training.actors == 0 else 1, stream=0)
+        env = build_env(config, 1, stream=0)
         self.spec: EnvSpec = env.spec
-        self.network = build_network(config, env.spec, use_bf16(config, self.device))
-        agent = make_agent(config.agent, continuous=not isinstance(env.spec.action, Discrete))
+        env.close()
+        self.network = build_network(config, self.spec, use_bf16(config, self.device))
+        if config.network.centre_pixels:
+            self.network.fit_input(random_pictures(config))
+        agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete))
         self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device)
         self.tracker = EpisodeTracker()
         self.batches = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
         self.best_return = float("-inf")
-        self._env = env
+        self.sampler: Sampler
+        self._sampler_state: dict | None = None
 
     @property
     def steps(self) -> int:
@@ -50,14 +54,9 @@ class Training:
     def run(self) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         config, training = self.config, self.config.training
-        if training.actors:
-            self._env.close()
-            sampler = ProcessSampler(config, self.spec, self.network, self.acting_bf16, self.starts)
-        else:
-            sampler = LocalSampler(config, self._env, self.network, self.acting_bf16, self.starts)
-        if self._sampler_state is not None:
-            sampler.set_state(self._sampler_state)
-        self.sampler = sampler
+        make_sampler = ProcessSampler if training.actors else LocalSampler
+        arguments = (config, self.spec, self.network, self.acting_bf16, self.starts, self._sampler_state)
+        self.sampler = sampler = make_sampler(*arguments)
         self.starts += 1
         period = training.target_period
 
@@ -75,8 +74,7 @@ class Training:
                 self.learner.train(batch.unroll, self.batches / config.total_batches, after_step)
                 if not period:
                     sampler.publish(self.network)
-                # Row 0 repeats the last row of the batch before.
-                self.tracker.add(batch.episode_return[1:].numpy(), batch.episode_length[1:].numpy())
+                self.tracker.add(batch.episode_return.numpy(), batch.episode_length.numpy())
                 sampler.release()
                 self.batches += 1
                 now = time.perf_counter()
@@ -105,8 +103,6 @@ class Training:
         finally:
             self._sampler_state = sampler.get_state()
             sampler.close()
-
-    _sampler_state: dict | None = None
 
     def acting_network(self) -> ActorCritic:
         """A copy of the network on the CPU for evaluation."""

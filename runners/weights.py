@@ -1,32 +1,47 @@
 """The network's weights as one shared vector with a version: the learner publishes, actors fetch."""
 
+from multiprocessing.context import BaseContext
+
 import torch
 from torch import Tensor, nn
 
 
+@torch.no_grad()
 def flatten_parameters(module: nn.Module) -> Tensor:
-    """Make every parameter of `module` a view of one new vector, and return the vector."""
-    flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
-    nn.utils.vector_to_parameters(flat, module.parameters())
-    return flat
+    """Every parameter of `module`, in its order, copied into one vector [P]."""
+    return torch.cat([parameter.reshape(-1) for parameter in module.parameters()])
+
+
+@torch.no_grad()
+def load_parameters(module: nn.Module, vector: Tensor) -> None:
+    """The inverse. It writes in place: parameters made views of `vector` would lose their channels-last strides."""
+    parameters = list(module.parameters())
+    for parameter, part in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
+        parameter.copy_(part.view_as(parameter))
 
 
 class SharedWeights:
-    """`context`: the multiprocessing context of the processes that share it."""
+    """Version 1 is `vector` [P], which is copied; `context` is that of the processes that share them."""
 
-    def __init__(self, size: int, context) -> None:
-        self.vector = torch.zeros(size).share_memory_()
-        self.version = context.Value("q", 0)
+    def __init__(self, vector: Tensor, context: BaseContext) -> None:
+        self.vector = vector.to("cpu", copy=True).share_memory_()
+        self.version = context.Value("q", 1)
 
-    def publish(self, module: nn.Module) -> None:
-        vector = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
-        with self.version.get_lock():
+    def publish(self, module: nn.Module, timeout: float) -> bool:
+        """False, and nothing done, if the lock stays taken for `timeout` seconds: who died with it never lets go."""
+        vector, lock = flatten_parameters(module), self.version.get_lock()
+        if not lock.acquire(timeout=timeout):
+            return False
+        try:
             self.vector.copy_(vector)
             self.version.value += 1
+        finally:
+            lock.release()
+        return True
 
-    def fetch(self, into: Tensor, version: int) -> int:
-        """Copy into the vector of `flatten_parameters` what is newer than `version`; the version it then holds."""
+    def fetch(self, into: nn.Module, version: int) -> int:
+        """Copy into `into` what is newer than `version`; the version that it then holds."""
         with self.version.get_lock():
             if self.version.value != version:
-                into.copy_(self.vector)
+                load_parameters(into, self.vector)
             return self.version.value

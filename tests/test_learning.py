@@ -46,4 +46,4 @@ def test_evaluation_counts_equal_episodes_an_environment() -> None:
     result = evaluate(config, training.network, 40)
     assert len(result["returns"]) == result["episodes"] == 40
     assert result["mean"] == pytest.approx(np.mean(result["returns"]))
-    assert "20 environments with 2" in result["protocol"]
+    assert "32 environments" in result["protocol"]

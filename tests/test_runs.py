@@ -131,7 +131,8 @@ def test_actor_processes_feed_the_learner_and_their_death_is_named() -> None:
     for _ in range(3):
         row = next(loop)
     assert row["steps"] == 3 * 4 * 16 and row["cpu_seconds"] > 0
-    assert training.sampler.weights.version.value == 1 + 3 * 2 * 4 // 3  # passes x minibatches a batch, every third
+    updates = 3 * config.training.passes * config.training.minibatches
+    assert training.sampler.weights.version.value == 1 + updates // 3
     training.sampler.processes[1].kill()
     with pytest.raises(RunError, match="actor 1 died"):
         for _ in range(5):
@@ -151,7 +152,7 @@ def test_target_period_keeps_the_acting_weights() -> None:
 
 
 def test_ppo_stops_early_beyond_its_target_kl() -> None:
-    config = small("feedforward", agent="ppo", passes=10)
+    config = small("feedforward", agent="ppo", passes=10, minibatches=4)
     eager = replace(config, agent=replace(config.agent, target_kl=1e-12))
     assert batches(config, 2).learner.updates == 2 * 10 * 4
     assert batches(eager, 2).learner.updates < 2 * 10 * 4

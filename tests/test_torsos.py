@@ -6,7 +6,7 @@ import torch
 from networks.actor_critic import ActorCritic
 from networks.config import NetworkConfig
 from networks.torsos import MLPTorso, NatureTorso, Pixels, ResNetTorso
-from runners.weights import flatten_parameters
+from runners.weights import flatten_parameters, load_parameters
 
 SHAPE = (4, 84, 84)
 
@@ -32,9 +32,8 @@ def test_the_mean_picture_travels_with_the_weights_and_is_never_trained() -> Non
     network, actor = (ActorCritic(config, SHAPE, 3, continuous=False) for _ in range(2))
     x = pictures()
     network.fit_input(x.unsqueeze(1))
-    vector = flatten_parameters(actor)
-    with torch.no_grad():
-        vector.copy_(torch.cat([p.reshape(-1) for p in network.parameters()]))
+    load_parameters(actor, flatten_parameters(network))
+    assert actor.torso.body[0].weight.is_contiguous(memory_format=torch.channels_last), "as the torso laid it out"
     zeros, false = torch.zeros(6), torch.zeros(6, dtype=torch.bool)
     torch.testing.assert_close(actor.encode(x, zeros, zeros, false), network.encode(x, zeros, zeros, false))
     network.encode(x, zeros, zeros, false).sum().backward()

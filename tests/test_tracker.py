@@ -80,7 +80,7 @@ def test_a_log_gets_a_line_every_ten_seconds_and_the_last(monkeypatch):
 def test_what_is_not_known_is_a_dash():
     shown, file = plain_display(10)
     with shown:
-        shown.update({"steps": 4, "return/train": float("nan"), "e_step/eta": None, "m_step/kl_mean": 0.01234})
+        shown.update({"steps": 4, "return/train": float("nan"), "e_step/eta": None, "m_step/kl_mu": 0.01234})
     line = file.getvalue().splitlines()[-1]
     for part in ("steps 4/10", "mean return -", "eta -", "alpha -", "KL 0.0123", "time left -"):
         assert part in line

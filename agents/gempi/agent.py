@@ -5,6 +5,7 @@ from torch import nn
 
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
+from agents.gempi.anchors import log_base
 from agents.gempi.e_step import e_step
 from agents.gempi.m_step import weighted_likelihood_loss
 from agents.gempi.methods import METHODS
@@ -35,8 +36,11 @@ class Gempi(nn.Module):
         new = kind(*(p[:-1] for p in output.policy))
         old = kind.from_parameters(unroll.policy)
 
+        # pi_t is the only anchor of every method so far, with the whole of the temperature.
+        behaviour = old.log_prob(unroll.action).flatten()
+        base = log_base(behaviour.unsqueeze(0), torch.ones_like(behaviour[:1]), behaviour)
         advantages, mask = evaluation.advantages.flatten(), valid.flatten()
-        step = e_step(advantages, torch.zeros_like(advantages), mask, self.divergence, self.temperature, self.filter)
+        step = e_step(advantages, base, mask, self.divergence, self.temperature, self.filter)
         policy_loss = weighted_likelihood_loss(new.log_prob(unroll.action).flatten(), step.weights)
         region = self.trust_region(old, new, valid)
         entropy = masked_mean(new.entropy(), valid)

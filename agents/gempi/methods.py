@@ -11,7 +11,7 @@ from agents.gempi.trust_region import DualKL, TrustRegion
 
 
 class Method(NamedTuple):
-    """G = (D, anchor, temperature, F, D_M): one E-step and one M-step. The anchor of every row here is pi_t."""
+    """G = (D, T, F, D_M) with the anchor pi_t: one E-step and one M-step."""
 
     divergence: KL
     temperature: Temperature

@@ -1,5 +1,5 @@
 from results.experiments.recall30 import recall
 
-STEPS = 2_000_000
+STEPS = 500_000
 
 EXPERIMENT = recall(100, STEPS)
