@@ -4,7 +4,6 @@ Writes results/README.md, results/plots/<experiment>.png, and in the top README.
 `<!-- results:<experiment> -->` and `<!-- /results:<experiment> -->`.
 """
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from results import tables
 from results.collect import read_curves, read_summaries
 from results.experiment import ROOT, Experiment, experiment_names, load
 from results.plots import learning_curves
-from runners.errors import RunError, main_guard, usage_errors
+from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.files import write_atomically
 
 HEAD = """\
@@ -99,7 +98,7 @@ def report(experiments: Sequence[Experiment], root: Path) -> list[Path]:
 
 def main(argv: list[str]) -> int:
     description = "Rebuild results/README.md, results/plots/ and the results in README.md."
-    parser = argparse.ArgumentParser(prog="python -m results.report", description=description)
+    parser = Parser(prog="python -m results.report", description=description)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a table is stale")
     check = parser.parse_args(argv).check
     with usage_errors():

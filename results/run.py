@@ -4,7 +4,6 @@ Work goes to runs/<experiment>/<label>-seed<k>/; beside the folder lie the run's
 finished run is skipped, a started one resumes from its checkpoints, one of another command is moved aside.
 """
 
-import argparse
 import fcntl
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Literal, NamedTuple, TextIO
 
 from results.collect import collect, command_file, finished, same_command
 from results.experiment import ROOT, RUNS, Experiment, Run, experiment_names, load
-from runners.errors import main_guard, usage_errors
+from runners.errors import Parser, main_guard, usage_errors
 
 State = Literal["finished", "started", "changed", "missing"]
 Say = Callable[[str], None]
@@ -158,7 +157,7 @@ def choose(experiment: Experiment, only: Sequence[str]) -> list[Run]:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m results.run", description="Run what is missing of an experiment.")
+    parser = Parser(prog="python -m results.run", description="Run what is missing of an experiment.")
     parser.add_argument("name", help=f"one of {', '.join(experiment_names())}")
     parser.add_argument(
         "--only", metavar="LABEL", action="append", default=[], help="run this label, or label-seedK, alone"

@@ -1,7 +1,13 @@
 """`python -m runners.control`: train an agent on a task with a vector observation, memory tasks included."""
 
 from runners.errors import main_guard
-from runners.launch import main
+
+
+def main(argv: list[str]) -> int:
+    from runners.launch import main  # here, so that a Ctrl-C while torch loads is met by the guard
+
+    return main("control", argv)
+
 
 if __name__ == "__main__":
-    main_guard(lambda argv: main("control", argv))
+    main_guard(main)

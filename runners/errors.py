@@ -1,5 +1,6 @@
 """How a command fails: one line on stderr and an exit code (2: used wrongly, 1: went wrong), a traceback on request."""
 
+import argparse
 import errno
 import sys
 import threading
@@ -17,6 +18,13 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """The run itself failed: a dead actor, an unreadable checkpoint, a full disk. Exit code 1."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are a UsageError, one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
 
 
 @contextmanager

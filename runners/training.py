@@ -12,7 +12,8 @@ from networks.actor_critic import ActorCritic
 from runners.build import build_env, build_network, pick_device, random_pictures, use_bf16
 from runners.config import RunConfig, cores
 from runners.learner import Learner
-from runners.samplers import LocalSampler, ProcessSampler, Sampler
+from runners.limits import check_compile, check_memory
+from runners.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
 from runners.tracker import EpisodeTracker, Rate
 
 Row = dict[str, float]
@@ -31,6 +32,8 @@ class Training:
         env = build_env(config, 1, stream=0)
         self.spec: EnvSpec = env.spec
         env.close()
+        check_memory(config, self.spec, BUFFERS if training.actors else 1)
+        check_compile(config)
         self.network = build_network(config, self.spec, use_bf16(config, self.device))
         if config.network.centre_pixels:
             self.network.fit_input(random_pictures(config))

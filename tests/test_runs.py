@@ -187,6 +187,11 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.atari", "--memory", "0"], "--memory must be at least 1"),
         (["runners.atari", "--envs", "7"], "--envs 7"),
         (["runners.control", "--torso", "nature"], "--torso mlp"),
+        (["runners.control", "--centre-pixels"], "--centre-pixels"),
+        (["runners.control", "--unroll", "1000000000"], "GB"),
+        (["runners.control", "--core", "lstm", "--compile"], "--compile"),
+        (["runners.control", "--target-kl", "0.1"], "--target-kl"),
+        (["runners.control", "--learning-rate", "nan"], "--learning-rate"),
         (["runners.control", "--resume", "no/such/run"], "no/such/run"),
         (["runners.evaluate", "no/such/run"], "no/such/run"),
         pytest.param(

@@ -12,6 +12,7 @@ EXPERIMENT = Experiment(
             f"vmpo-{core}",
             seed,
             f"runners.control --env Pendulum-v1 --agent vmpo --core {core} --steps {STEPS} --actors 0"
+            " --discount 0.95 --passes 8 --minibatches 2"
             " --eval-episodes 100 --log-seconds 1",
         )
         for seed in SEEDS

@@ -1,0 +1,57 @@
+"""What the machine can hold and do, asked before anything starts."""
+
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from envs.interface import EnvSpec
+from runners.config import RunConfig
+from runners.errors import UsageError
+
+COMPILERS = ("c++", "g++", "clang++")
+
+
+def check_memory(config: RunConfig, spec: EnvSpec, buffers: int) -> None:
+    """UsageError where `buffers` batches and a learner's copy of one do not fit, in memory or in /dev/shm."""
+    training = config.training
+    picture = math.prod(spec.observation_shape) * np.dtype(spec.observation_dtype).itemsize
+    batch = (training.unroll + 1) * training.envs * picture
+    for needed, there, where in (
+        ((buffers + 1) * batch, _available(), "memory is free"),
+        (buffers * batch if training.actors else 0, _shared(), "/dev/shm is free"),
+    ):
+        if needed > there:
+            raise UsageError(
+                f"batches of --envs {training.envs} x --unroll {training.unroll} take {needed / 1e9:.1f} GB, and only "
+                f"{there / 1e9:.1f} GB of {where}: lower one of them"
+            )
+
+
+def check_compile(config: RunConfig) -> None:
+    """UsageError where --compile cannot work: torch.compile needs a C++ compiler on the CPU, and one fixed graph."""
+    if not config.training.compile:
+        return
+    if not any(map(shutil.which, COMPILERS)):
+        raise UsageError(f"--compile needs a C++ compiler ({', '.join(COMPILERS)}), and none is on the path")
+    if config.network.core == "lstm":
+        raise UsageError("--compile does not go with --core lstm, which cuts its unrolls where episodes end")
+
+
+def _available() -> float:
+    """Bytes that programs may still take; unlimited where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), math.inf)
+
+
+def _shared() -> float:
+    try:
+        disk = os.statvfs("/dev/shm")
+    except OSError:
+        return math.inf
+    return disk.f_bavail * disk.f_frsize
