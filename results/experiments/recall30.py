@@ -14,8 +14,8 @@ def recall(delay: int, steps: int, memory: int) -> Experiment:
             Run(
                 f"vmpo-{core}",
                 seed,
-                f"runners.control --env recall-{delay} --agent vmpo --core {core} --memory {memory} --steps {steps} --actors 0"
-                " --eval-episodes 100 --log-seconds 1",
+                f"runners.control --env recall-{delay} --agent vmpo --core {core} --memory {memory} --steps {steps}"
+                " --actors 0 --eval-episodes 100 --log-seconds 1",
             )
             for seed in SEEDS
             for core in ("feedforward", "lstm", "trxl-i", "gtrxl")
