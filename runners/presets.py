@@ -22,7 +22,7 @@ def small_atari(agent: str) -> RunConfig:
             entropy_coefficient=0.01,
             popart_step_size=1e-3,
         ),
-        training=TrainingConfig(steps=1_750_000, unroll=32, anneal=True),
+        training=TrainingConfig(steps=1_500_000, unroll=32),
     )
     return replace(config, agent=replace(config.agent, value_coefficient=0.5)) if agent == "ppo" else config
 

@@ -91,7 +91,8 @@ def test_settings_that_cannot_be_are_usage_errors():
 
 def test_a_real_interrupt_of_a_real_process_is_one_line():
     program = (
-        "import time; from runners.errors import main_guard\n"
+        "import signal, time; from runners.errors import main_guard\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         "def main(argv): print('ready', flush=True); time.sleep(30)\n"
         "main_guard(main)"
     )

@@ -1,6 +1,6 @@
 from results.experiment import Experiment, Run
 
-STEPS = 1_750_000
+STEPS = 1_500_000
 SEEDS = (0,)
 
 EXPERIMENT = Experiment(
