@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import signal
 import sys
 import threading
 import traceback
@@ -41,6 +42,7 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
 
     `--debug` anywhere in `argv` (default: the command line) is taken out, and prints the traceback above that line.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     if not debug:

@@ -91,8 +91,7 @@ def test_settings_that_cannot_be_are_usage_errors():
 
 def test_a_real_interrupt_of_a_real_process_is_one_line():
     program = (
-        "import signal, time; from runners.errors import main_guard\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
+        "import time; from runners.errors import main_guard\n"
         "def main(argv): print('ready', flush=True); time.sleep(30)\n"
         "main_guard(main)"
     )
