@@ -1,6 +1,6 @@
 from results.experiment import Experiment, Run
 
-STEPS = 400_000
+STEPS = 1_000_000
 SEEDS = (0, 1, 2)
 
 EXPERIMENT = Experiment(
