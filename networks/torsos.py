@@ -21,8 +21,8 @@ class Pixels(nn.Module):
     """uint8 pixels [N, C, H, W] to float32: in [0, 1], or centred on what a pixel mostly shows.
 
     Centred, x becomes (x - mean) / 64, `mean` [C, H, W] that of pictures seen before learning begins. What moves is a
-    few small things on a large still picture. With the picture in, its share of every activation hides theirs, and a
-    critic of Pong explains nothing in its first five hundred gradient steps; without it, half the variance.
+    few small things on a large still picture, whose share of every activation otherwise hides theirs: the critic of
+    Pong then explains nothing for its first quarter of a million steps.
     """
 
     def __init__(self, shape: tuple[int, int, int], centred: bool) -> None:
