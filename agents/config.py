@@ -32,6 +32,9 @@ class AgentConfig:
     """V-MPO: E-step budget, KL(psi || uniform over the kept samples)."""
     eta_init: float = 1.0
     """V-MPO: initial temperature eta."""
+    control_variate: float = 0.0
+    """V-MPO: coefficient of the M-step's control variate. 0 is the plain weighted likelihood; 1 is equal to it on
+    average and takes out the noise of which actions happened to be drawn."""
     epsilon_alpha: float = 0.01
     """V-MPO: M-step budget, mean KL(pi_old || pi) of a categorical policy."""
     alpha_init: float = 5.0
@@ -59,7 +62,7 @@ class AgentConfig:
         for name in (*positive, "epsilon_alpha_sigma", "alpha_sigma_init", "clip_epsilon", "popart_step_size"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
-        for name in ("value_coefficient", "entropy_coefficient", "target_kl"):
+        for name in ("value_coefficient", "entropy_coefficient", "control_variate", "target_kl"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
         if self.target_kl and self.agent != "ppo":

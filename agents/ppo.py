@@ -43,4 +43,4 @@ class PPO(nn.Module):
                 "m_step/kl": masked_mean(old.kl(new), valid),
                 "m_step/clipped": masked_mean(((ratio - 1).abs() > epsilon).float(), valid),
             }
-        return Loss(total, evaluation.returns, evaluation.metrics | own)
+        return Loss(total, evaluation.loss, evaluation.returns, evaluation.metrics | own)

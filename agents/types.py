@@ -40,8 +40,9 @@ class Unroll(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A scalar to minimise, the value targets [T, B] behind it (for PopArt), and scalars to log."""
+    """A scalar to minimise, its value part alone, the value targets [T, B] (for PopArt), and scalars to log."""
 
     total: Tensor
+    value: Tensor
     value_targets: Tensor
     metrics: dict[str, Tensor]

@@ -36,42 +36,40 @@ class Recall(BackendEnv):
     All other rewards are 0, all other actions are free, distractors are independent of the cue: it cannot be told from
     anything after step 0. (An agent that is shown its own last action could in principle pass the cue along as actions;
     so compare with a memoryless agent of the same inputs.)
-    An episode has N + 2 agent steps and is never truncated; all environments are at the same step of theirs.
+    An episode has N + 2 agent steps and is never truncated. Environments are spread evenly over its course, or whole
+    batches would hold no answer at all: before the cue of its first episode environment i of n waits i (N + 3) / n
+    steps that show nothing.
     """
 
     def __init__(self, delay: int, num_envs: int, seed: int, render: bool):
-        spec = EnvSpec(f"recall-{delay}", (GO + 1,), "float32", Discrete(CUES), 1, delay + 2)
+        spec = EnvSpec(f"recall-{delay}", (GO + 1,), "float32", Discrete(CUES), 1, 2 * delay + 4)
         super().__init__(spec, num_envs, render)
         self._go = delay + 1
         self._rng = np.random.default_rng(seed)
-        self._rows = np.arange(num_envs)
+        self._t = -(np.arange(num_envs) * (delay + 3) // num_envs)
+        self._cue = self._rng.integers(CUES, size=num_envs)
 
     def _reset(self) -> np.ndarray:
-        self._t = 0
-        self._cue = self._rng.integers(CUES, size=self.num_envs)
         return self._observe()
 
     def _send(self, action: np.ndarray) -> None:
         self._action = action
 
     def _recv(self) -> RawStep:
-        ended = np.full(self.num_envs, self._t == self._go)
+        ended = self._t == self._go
         reward = (ended & (self._action == self._cue)).astype(np.float32)
-        if self._t > self._go:
-            observation = self._reset()
-        else:
-            self._t += 1
-            observation = self._observe()
-        return RawStep(observation, reward, ended, np.zeros(self.num_envs, bool))
+        begins = self._t > self._go
+        self._t = np.where(begins, 0, self._t + 1)
+        self._cue = np.where(begins, self._rng.integers(CUES, size=self.num_envs), self._cue)
+        return RawStep(self._observe(), reward, ended, np.zeros(self.num_envs, bool))
 
     def _observe(self) -> np.ndarray:
         observation = np.zeros((self.num_envs, GO + 1), np.float32)
-        if self._t == 0:
-            observation[self._rows, self._cue] = 1.0
-        elif self._t < self._go:
-            observation[:, CUES:GO] = self._rng.uniform(-1.0, 1.0, (self.num_envs, FEATURES))
-        elif self._t == self._go:
-            observation[:, GO] = 1.0
+        shows_cue, shows_go = np.flatnonzero(self._t == 0), self._t == self._go
+        observation[shows_cue, self._cue[shows_cue]] = 1.0
+        distracts = ((self._t > 0) & (self._t < self._go))[:, None]
+        observation[:, CUES:GO] = distracts * self._rng.uniform(-1.0, 1.0, (self.num_envs, FEATURES))
+        observation[:, GO] = shows_go
         self._observation = observation
         return observation
 
@@ -79,12 +77,13 @@ class Recall(BackendEnv):
         """What the agent sees: a coloured square for the cue, grey bars for distractors, a white frame for go."""
         picture = np.full((self.num_envs, SIZE, SIZE, 3), 24, np.uint8)
         inside = picture[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
-        if self._t == 0:
-            inside[:] = COLOURS[self._cue][:, None, None]
-        elif self._t < self._go:
-            grey = (128 + 100 * self._observation[:, CUES:GO]).astype(np.uint8)
-            inside[:] = np.repeat(grey, inside.shape[2] // FEATURES, axis=1)[:, None, :, None]
-        elif self._t == self._go:
-            picture[:] = 255
-            inside[:] = 24
+        for i, t in enumerate(self._t):
+            if t == 0:
+                inside[i] = COLOURS[self._cue[i]]
+            elif 0 < t < self._go:
+                grey = (128 + 100 * self._observation[i, CUES:GO]).astype(np.uint8)
+                inside[i] = np.repeat(grey, inside.shape[2] // FEATURES)[:, None]
+            elif t == self._go:
+                picture[i] = 255
+                inside[i] = 24
         return picture

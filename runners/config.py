@@ -57,6 +57,8 @@ class TrainingConfig:
     """Passes over each batch."""
     minibatches: int = 8
     """Gradient steps a pass; each takes whole sequences."""
+    value_warmup: int = 0
+    """Agent steps at the beginning of a run that train the value alone: a first policy, then its improvement."""
     target_period: int = 0
     """T_target: gradient steps between copies of the network to the actors, whose policy is pi_old; 0: once a batch."""
     learning_rate: float = 5e-4
@@ -96,7 +98,8 @@ class TrainingConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
-        for name in ("actors", "target_period", "threads", "max_gradient_norm", "dual_learning_rate", "log_seconds"):
+        counts = ("actors", "value_warmup", "target_period", "threads")
+        for name in (*counts, "max_gradient_norm", "dual_learning_rate", "log_seconds"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
         for name in ("learning_rate", "adam_epsilon", "checkpoint_seconds"):

@@ -30,7 +30,7 @@ class Learner:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
-    def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None]) -> None:
+    def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None], value_only: bool = False) -> None:
         """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
         training = self.config.training
         if training.anneal:
@@ -38,18 +38,18 @@ class Learner:
         for _ in range(training.passes):
             order = torch.randperm(training.envs, generator=self.generator)
             for index in order.chunk(training.minibatches):
-                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index))
+                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), value_only)
                 self.updates += 1
                 after_step()
                 if 0 < self.config.agent.target_kl < kl:
                     return
 
-    def _step(self, unroll: Unroll) -> float:
+    def _step(self, unroll: Unroll, value_only: bool) -> float:
         unroll = _to(unroll, self.device)
         output = self.forward(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
         loss = self.agent.loss(output, unroll, self.network.value_head)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        (loss.value if value_only else loss.total).backward()
         limit = self.config.training.max_gradient_norm or torch.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         self.optimizer.step()

@@ -74,7 +74,8 @@ class Training:
         try:
             while self.batches < config.total_batches:
                 batch = sampler.next()
-                self.learner.train(batch.unroll, self.batches / config.total_batches, after_step)
+                progress, value_only = self.batches / config.total_batches, self.steps < training.value_warmup
+                self.learner.train(batch.unroll, progress, after_step, value_only)
                 if not period:
                     sampler.publish(self.network)
                 self.tracker.add(batch.episode_return.numpy(), batch.episode_length.numpy())

@@ -95,7 +95,7 @@ def test_reset_steps_follow_ends_and_carry_nothing(case):
     assert not steps.reward[steps.first].any()
     assert not (steps.terminated & steps.truncated).any()
     assert (ended(steps)[1:].sum(0) >= 2).all(), "every environment must end twice for this to mean anything"
-    fresh = steps.observation[steps.first]
+    fresh = steps.observation[1:][steps.first[1:]]
     last = steps.observation[ended(steps)]
     assert not any(np.array_equal(a, b) for a in fresh for b in last)
 
@@ -453,23 +453,36 @@ def test_both_atari_backends_have_the_same_spec(case):
 
 
 def recall(delay: int, answer, num_envs: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """One episode: observations [N + 3, num_envs, 9] and rewards; `answer(cue, t)` acts."""
+    """The first episode of each environment from its cue on: observations [N + 3, num_envs, 9] and rewards.
+
+    `answer(cue, t)` acts, `t` [num_envs] counted from the cue on, which environment i awaits for i (N + 3) / num_envs
+    blank steps.
+    """
     env = make_env(EnvConfig(f"recall-{delay}", "control"), num_envs, 3)
+    waits = np.arange(num_envs) * (delay + 3) // num_envs
+    cue = np.zeros(num_envs, np.int64)
     steps = [env.reset()]
-    cue = steps[0].observation[:, :4].argmax(1)
-    for t in range(delay + 2):
-        assert not ended(steps[-1]).any()
-        steps.append(env.step(answer(cue, t)))
-    assert steps[-1].terminated.all() and (steps[-1].episode_length == delay + 2).all()
-    assert np.array_equal(steps[-1].episode_return, steps[-1].reward)
-    return np.stack([s.observation for s in steps]), np.stack([s.reward for s in steps])
+    for t in range(2 * delay + 4):
+        shown = (t == waits) | (t == waits + delay + 3)
+        assert np.array_equal(shown, steps[-1].observation[:, :4].any(1))
+        assert np.array_equal(ended(steps[-1]), t == waits + delay + 2)
+        cue = np.where(shown, steps[-1].observation[:, :4].argmax(1), cue)
+        steps.append(env.step(answer(cue, t - waits)))
+    every = TimeStep(*map(np.stack, zip(*steps, strict=True)))
+    assert not every.observation[np.arange(len(steps))[:, None] < waits].any()
+    envs, rows = np.arange(num_envs), waits + np.arange(delay + 3)[:, None]
+    last = every.terminated[rows, envs]
+    assert last[-1].all() and not last[:-1].any() and not every.truncated.any()
+    assert np.array_equal(every.episode_length[rows[-1], envs], waits + delay + 2)
+    assert np.array_equal(every.episode_return[rows[-1], envs], every.reward[rows[-1], envs])
+    return every.observation[rows, envs], every.reward[rows, envs]
 
 
 def test_recall_pays_the_right_answer_at_go_and_nothing_else():
     for delay in (1, 2, 30):
-        _, right = recall(delay, lambda cue, t, go=delay + 1: cue if t == go else (cue + 1) % 4)
+        _, right = recall(delay, lambda cue, t, go=delay + 1: np.where(t == go, cue, (cue + 1) % 4))
         assert right[-1].all() and not right[:-1].any()
-        _, wrong = recall(delay, lambda cue, t, go=delay + 1: (cue + 1) % 4 if t == go else cue)
+        _, wrong = recall(delay, lambda cue, t, go=delay + 1: np.where(t == go, (cue + 1) % 4, cue))
         assert not wrong.any()
     _, guess = recall(5, lambda cue, t: np.zeros_like(cue))
     assert guess[-1].mean() == pytest.approx(0.25, abs=0.035)  # 5 standard errors

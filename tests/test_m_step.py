@@ -5,7 +5,7 @@ import pytest
 import torch
 from agent_oracles import categorical_kl, central_difference, gaussian_kl_mean, gaussian_kl_std, log_softmax
 
-from agents.gempi.m_step import weighted_likelihood_loss
+from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
 from agents.gempi.trust_region import DualKL, Penalty, Unconstrained
 from networks.distributions import Categorical, Gaussian
 
@@ -77,6 +77,40 @@ def test_the_maximum_of_the_weighted_likelihood_is_the_weighted_share():
     optimiser.step(closure)
     share = [weights[action == a].sum().item() for a in range(A)]
     np.testing.assert_allclose(leaf.detach().softmax(0).numpy(), share, atol=1e-6)
+
+
+def test_the_sampling_error_of_a_categorical_is_zero_on_average():
+    """Exactly: every action once a state, weighed by pi_old, for a pi far from it."""
+    old, new = (Categorical(torch.tensor(x)) for x in logits(4, 1.5))
+    cross_entropy, everywhere = old.kl(new) + old.entropy(), torch.ones(1, dtype=torch.bool)
+    for state in range(N):
+        errors = [
+            sampling_error(new.log_prob(torch.full((N,), a))[state], cross_entropy[state], everywhere) for a in range(A)
+        ]
+        assert max(map(abs, errors)) > 0.1
+        mean = sum(p * e for p, e in zip(old.logits[state].softmax(0), errors, strict=True))
+        assert mean.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_sampling_error_of_a_gaussian_is_zero_on_average():
+    """By Gauss-Hermite quadrature, exact for the quadratic log density of each dimension."""
+    mean_old, std_old, mean, std = (torch.tensor(x[:, :1]) for x in gaussians(5, 0.7))
+    old, new = Gaussian(mean_old, std_old), Gaussian(mean, std)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(5)
+    everywhere = torch.ones(N, dtype=torch.bool)
+    errors = [
+        sampling_error(new.log_prob(mean_old + std_old * x), old.kl(new) + old.entropy(), everywhere) for x in nodes
+    ]
+    assert max(map(abs, errors)) > 0.1
+    assert np.dot(weights, [e.item() for e in errors]) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_sampling_error_is_a_mean_over_the_mask():
+    mask = torch.tensor(masked(6))
+    log_prob, cross_entropy = torch.randn(2, N, generator=torch.Generator().manual_seed(0))
+    log_prob[~mask] = -torch.inf
+    expected = np.mean([(log_prob[i] + cross_entropy[i]).item() for i in range(N) if mask[i]])
+    assert sampling_error(log_prob, cross_entropy, mask).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_categorical_trust_region():

@@ -124,6 +124,22 @@ def test_a_checkpoint_holds_the_whole_learner(tmp_path: Path) -> None:
             assert torch.equal(a, b), name
 
 
+def test_the_value_is_trained_alone_at_first() -> None:
+    def parts(training: Training) -> dict[str, torch.Tensor]:
+        network, agent = training.learner.network, training.learner.agent
+        named = {"policy": network.policy_head, "duals": agent, "value": network.value_head, "core": network.core}
+        return {name: torch.nn.utils.parameters_to_vector(part.parameters()).clone() for name, part in named.items()}
+
+    config = small("gtrxl", value_warmup=2 * 4 * 16)
+    training = Training(config)
+    before, loop = parts(training), training.run()
+    for batch in range(3):
+        next(loop)
+        moved = {name for name, part in parts(training).items() if not torch.equal(part, before[name])}
+        assert moved == ({"value", "core"} if batch < 2 else {"policy", "duals", "value", "core"})
+    loop.close()
+
+
 def test_actor_processes_feed_the_learner_and_their_death_is_named() -> None:
     config = small("lstm", actors=2, target_period=3)
     training = Training(config)

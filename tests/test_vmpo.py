@@ -94,6 +94,31 @@ def test_the_options(continuous):
 
 
 @BOTH
+def test_the_control_variate_enters_the_policy_loss(continuous):
+    batch, c = random_batch(10, continuous), 0.7
+    agent = make(continuous, control_variate=c)
+    expected = reference(batch, agent)
+    error = batch.log_prob(batch.new) + batch.kl(batch.new) + batch.entropy(batch.old)
+    loss, _, _, _ = run(batch, agent)
+    assert loss.metrics["m_step/policy_loss"].item() == pytest.approx(
+        expected.policy + c * error[batch.valid].mean(), abs=1e-9
+    )
+    assert loss.total.item() == pytest.approx(expected.total + c * error[batch.valid].mean(), abs=1e-6)
+
+
+@BOTH
+def test_with_the_control_variate_advantages_without_a_difference_move_the_policy_nowhere(continuous):
+    """At theta_old, where KL has no gradient. Without it the likelihood raises whichever actions were drawn."""
+    batch = random_batch(11, continuous)
+    nothing = np.zeros_like(batch.reward)
+    batch = batch._replace(reward=nothing, value=nothing - MEAN / STD, new=np.concatenate([batch.old, batch.old[-1:]]))
+    _, plain, _, _ = run(batch, make(continuous, top_k=1.0))
+    _, controlled, _, _ = run(batch, make(continuous, top_k=1.0, control_variate=1.0))
+    assert np.abs(plain).max() > 1e-3
+    np.testing.assert_allclose(controlled, 0, atol=1e-9)
+
+
+@BOTH
 @pytest.mark.parametrize("seed", range(2))
 def test_policy_gradient(continuous, seed):
     """To theta: weights and multipliers are constants, so d(L_pi + sum alpha KL) by finite differences."""

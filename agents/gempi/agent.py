@@ -7,7 +7,7 @@ from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
 from agents.gempi.anchors import log_base
 from agents.gempi.e_step import e_step
-from agents.gempi.m_step import weighted_likelihood_loss
+from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
 from agents.gempi.methods import METHODS
 from agents.returns import masked_mean
 from agents.types import Loss, Unroll
@@ -41,7 +41,10 @@ class Gempi(nn.Module):
         base = log_base(behaviour.unsqueeze(0), torch.ones_like(behaviour[:1]), behaviour)
         advantages, mask = evaluation.advantages.flatten(), valid.flatten()
         step = e_step(advantages, base, mask, self.divergence, self.temperature, self.filter)
-        policy_loss = weighted_likelihood_loss(new.log_prob(unroll.action).flatten(), step.weights)
+        log_prob = new.log_prob(unroll.action)
+        policy_loss = weighted_likelihood_loss(log_prob.flatten(), step.weights)
+        if c := self.config.control_variate:
+            policy_loss = policy_loss + c * sampling_error(log_prob, old.kl(new) + old.entropy(), valid)
         region = self.trust_region(old, new, valid)
         entropy = masked_mean(new.entropy(), valid)
 
@@ -49,4 +52,5 @@ class Gempi(nn.Module):
         if self.config.entropy_coefficient:
             total = total - self.config.entropy_coefficient * entropy
         own = {"m_step/policy_loss": policy_loss.detach(), "m_step/entropy": entropy.detach()}
-        return Loss(total, evaluation.returns, evaluation.metrics | step.diagnostics | region.metrics | own)
+        metrics = evaluation.metrics | step.diagnostics | region.metrics | own
+        return Loss(total, evaluation.loss, evaluation.returns, metrics)

@@ -1,7 +1,9 @@
-"""The M-step: weighted maximum likelihood."""
+"""The M-step: weighted maximum likelihood, and a control variate that takes chance out of it."""
 
 import torch
 from torch import Tensor
+
+from agents.returns import masked_mean
 
 
 def weighted_likelihood_loss(log_prob: Tensor, weights: Tensor) -> Tensor:
@@ -10,3 +12,15 @@ def weighted_likelihood_loss(log_prob: Tensor, weights: Tensor) -> Tensor:
     A sample of weight 0 adds exactly nothing, whatever its log-probability.
     """
     return -torch.where(weights > 0, weights * log_prob, 0).sum()
+
+
+def sampling_error(log_prob: Tensor, cross_entropy: Tensor, mask: Tensor) -> Tensor:
+    """Mean over `mask` of log pi(a_i|s_i) - E_{a ~ pi_old}[log pi(a|s_i)]: what the draw of the actions alone adds.
+
+    `log_prob` and `cross_entropy` = -E_{pi_old}[log pi] = KL(pi_old || pi) + H(pi_old), both [...]. Over actions drawn
+    from pi_old its expectation is 0 whatever pi is, so a multiple c of it leaves the weighted likelihood the same on
+    average (a control variate; Owen 2013, section 8.9). With c = 1, the mean of N psi_i, weights that say nothing
+    (psi_i = 1/N) move the policy nowhere. The plain likelihood then raises whichever actions were drawn, and these
+    errors add up to a random walk that ends at a deterministic policy.
+    """
+    return masked_mean(log_prob + cross_entropy, mask)
