@@ -38,9 +38,10 @@ class Pixels(nn.Module):
             self.mean.copy_(observation.sum(0) / len(observation))
 
     def forward(self, observation: Tensor) -> Tensor:
-        # In float32 and in the order that pixels come in: one vectorised pass. Converted to bfloat16 or reordered
-        # here, it took ten times as long; the first convolution does both on its way.
-        return (observation - self.mean) * self.scale if self.centred else observation * self.scale
+        # In float32, in the order that pixels come in, and in place: one vectorised pass a line. In bfloat16, reordered
+        # or into fresh memory each time it takes five to thirty times as long; the first convolution does the rest.
+        x = observation.to(torch.float32, copy=True)
+        return (x.sub_(self.mean) if self.centred else x).mul_(self.scale)
 
 
 class NatureTorso(nn.Module):

@@ -66,7 +66,7 @@ class TrainingConfig:
     dual_learning_rate: float = 1e-2
     """Adam's step size for eta and alpha."""
     anneal: bool = False
-    """Let the network's learning rate fall linearly to 0 over the run."""
+    """Let the network's learning rate and the entropy bonus fall linearly to 0 over the run."""
     adam_epsilon: float = 1e-8
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5

@@ -33,21 +33,21 @@ class Learner:
     def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None], value_only: bool = False) -> None:
         """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
         training = self.config.training
-        if training.anneal:
-            self.optimizer.param_groups[0]["lr"] = training.learning_rate * (1 - progress)
+        left = 1 - progress if training.anneal else 1.0
+        self.optimizer.param_groups[0]["lr"] = training.learning_rate * left
         for _ in range(training.passes):
             order = torch.randperm(training.envs, generator=self.generator)
             for index in order.chunk(training.minibatches):
-                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), value_only)
+                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), left, value_only)
                 self.updates += 1
                 after_step()
                 if 0 < self.config.agent.target_kl < kl:
                     return
 
-    def _step(self, unroll: Unroll, value_only: bool) -> float:
+    def _step(self, unroll: Unroll, left: float, value_only: bool) -> float:
         unroll = _to(unroll, self.device)
         output = self.forward(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
-        loss = self.agent.loss(output, unroll, self.network.value_head)
+        loss = self.agent.loss(output, unroll, self.network.value_head, left)
         self.optimizer.zero_grad(set_to_none=True)
         (loss.value if value_only else loss.total).backward()
         limit = self.config.training.max_gradient_norm or torch.inf

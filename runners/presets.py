@@ -16,15 +16,23 @@ def small_atari(agent: str) -> RunConfig:
             agent=agent,
             gae_lambda=0.95,
             standardise_advantages=True,
-            epsilon_eta=0.1,
+            top_k=1.0,
+            epsilon_eta=0.3,
+            control_variate=1.0,
             epsilon_alpha=0.003,
             alpha_init=1.0,
             entropy_coefficient=0.01,
             popart_step_size=1e-3,
         ),
-        training=TrainingConfig(steps=1_500_000, unroll=32),
+        training=TrainingConfig(steps=1_500_000, unroll=32, value_warmup=40_000),
     )
-    return replace(config, agent=replace(config.agent, value_coefficient=0.5)) if agent == "ppo" else config
+    return _small_ppo(config) if agent == "ppo" else config
+
+
+def _small_ppo(config: RunConfig) -> RunConfig:
+    """PPO with the same network and the same data, its rate annealed as in its paper."""
+    agent = replace(config.agent, value_coefficient=0.5)
+    return replace(config, agent=agent, training=replace(config.training, anneal=True))
 
 
 def paper_atari(agent: str) -> RunConfig:
@@ -74,9 +82,10 @@ def small_control(agent: str) -> RunConfig:
             gae_lambda=0.95,
             standardise_advantages=True,
             epsilon_eta=0.1,
+            control_variate=1.0,
             epsilon_alpha=0.003,
-            epsilon_alpha_mu=0.05,
-            epsilon_alpha_sigma=1e-3,
+            epsilon_alpha_mu=0.01,
+            epsilon_alpha_sigma=1e-4,
             alpha_init=1.0,
             entropy_coefficient=0.01,
             popart_step_size=1e-3,

@@ -26,6 +26,7 @@ from torch import Tensor
 from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.actor import Actor
+from runners.allocator import keep_freed_memory
 from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
 from runners.errors import RunError, describe
@@ -188,6 +189,7 @@ def _act(
     """The life of an actor process: it fills its `views` in turn; of an error it reports one line and the traceback."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    keep_freed_memory()
     try:
         actor, version = _make_actor(config, views[0].unroll.first.shape[1], bf16, start, number), 0
         for view in itertools.cycle(views):

@@ -9,6 +9,7 @@ import torch
 from agents.factory import make_agent
 from envs.interface import Discrete, EnvSpec
 from networks.actor_critic import ActorCritic
+from runners.allocator import keep_freed_memory
 from runners.build import build_env, build_network, pick_device, random_pictures, use_bf16
 from runners.config import RunConfig, cores
 from runners.learner import Learner
@@ -25,6 +26,7 @@ class Training:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         training = config.training
+        keep_freed_memory()
         torch.manual_seed(training.seed)
         torch.set_num_threads(training.threads or max(1, cores() - training.actors if training.actors else 1))
         self.device = pick_device(config)

@@ -1,6 +1,6 @@
 from results.experiment import Experiment, Run
 
-STEPS = 600_000
+STEPS = 400_000
 SEEDS = (0, 1, 2)
 
 EXPERIMENT = Experiment(
@@ -12,7 +12,7 @@ EXPERIMENT = Experiment(
             "vmpo-feedforward",
             seed,
             f"runners.control --env Pendulum-v1 --agent vmpo --core feedforward --steps {STEPS} --actors 0"
-            " --discount 0.95 --passes 8 --minibatches 2 --entropy-coefficient 0"
+            " --discount 0.95 --learning-rate 3e-4 --entropy-coefficient 0"
             " --eval-episodes 100 --log-seconds 1",
         )
         for seed in SEEDS

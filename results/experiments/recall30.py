@@ -4,7 +4,7 @@ STEPS = 400_000
 SEEDS = (0, 1, 2)
 
 
-def recall(delay: int, steps: int, options: str) -> Experiment:
+def recall(delay: int, memory: int, steps: int) -> Experiment:
     """V-MPO with each core on the recall task: a cue, `delay` distractors, then the answer."""
     return Experiment(
         name=f"recall{delay}",
@@ -14,8 +14,8 @@ def recall(delay: int, steps: int, options: str) -> Experiment:
             Run(
                 f"vmpo-{core}",
                 seed,
-                f"runners.control --env recall-{delay} --agent vmpo --core {core} {options} --steps {steps}"
-                " --actors 0 --eval-episodes 100 --log-seconds 1",
+                f"runners.control --env recall-{delay} --agent vmpo --core {core} --memory {memory} --steps {steps}"
+                " --epsilon-eta 1 --actors 0 --eval-episodes 100 --eval-policy sample --log-seconds 1",
             )
             for seed in SEEDS
             for core in ("feedforward", "lstm", "trxl-i", "gtrxl")
@@ -25,4 +25,4 @@ def recall(delay: int, steps: int, options: str) -> Experiment:
     )
 
 
-EXPERIMENT = recall(30, STEPS, "--memory 64")
+EXPERIMENT = recall(30, memory=64, steps=STEPS)
