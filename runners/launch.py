@@ -103,9 +103,9 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "train_return": training.tracker.mean_return if training.tracker.count else None,
         "parameters": _count(training),
         "eval": result,
-        "versions": {name: _version(name) for name in ("torch", "numpy", "envpool", "ale-py", "gymnasium")},
+        "versions": package_versions(),
         "git_commit": _git_commit(),
-        "machine": {"processor": _processor(), "cores": cores(), "device": str(training.device)},
+        "machine": {**machine(), "device": str(training.device)},
     }
     write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
     print(
@@ -154,6 +154,15 @@ def _new_folder(config: RunConfig) -> Path:
 
 def _count(training: Training) -> int:
     return sum(p.numel() for p in training.network.parameters() if p.requires_grad)
+
+
+def package_versions() -> dict[str, str | None]:
+    """Of what decides a run's numbers."""
+    return {name: _version(name) for name in ("torch", "numpy", "envpool", "ale-py", "gymnasium")}
+
+
+def machine() -> dict[str, str | int]:
+    return {"processor": _processor(), "cores": cores()}
 
 
 def _version(package: str) -> str | None:

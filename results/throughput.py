@@ -1,0 +1,75 @@
+"""How fast a run is on this machine, part by part: `python -m results.throughput` and flags of a training run."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from results.tables import markdown
+from runners.benchmark import ROUNDS, measure, profile
+from runners.cli import parse
+from runners.errors import Parser, UsageError, main_guard
+from runners.files import write_atomically
+from runners.launch import machine, package_versions
+
+
+def table(figures: dict[str, Any], env: str) -> str:
+    """The parts, each alone on one core, then the bound that follows and the pipeline."""
+    peak = max(figures["peak_gflops"].values())
+    gflops = figures["training_gflops"]
+    cores = f"on {figures['cores']} cores"
+    share = f"{gflops:.0f} GFLOP/s, {gflops / peak:.0%} of the matrix product's {peak:.0f}"
+    rows = [
+        (f"{env}, random actions", figures["environment"], "one core, as acting and, without a GPU, training"),
+        ("acting", figures["acting"], "environments that cost nothing"),
+        ("training", figures["training"], f"{figures['batch_ms']:.0f} ms a batch; {share}"),
+        (f"bound {cores}", figures["bound"], "all three in perfect balance"),
+        (f"pipeline {cores}", figures["pipeline"], f"{figures['ratio']:.0%} of the bound"),
+    ]
+    rows = [(part, f"{steps:,.0f}", note) for part, steps, note in rows]
+    return markdown(["Part", f"Agent steps/s, median of {ROUNDS}", "Note"], rows)
+
+
+def profile_table(part: str, stages: dict[str, float]) -> str:
+    total = sum(stages.values())
+    rows = [[name, f"{us:.1f}", f"{us / total:.0%}"] for name, us in sorted(stages.items(), key=lambda x: -x[1])]
+    return markdown([part, "us a step", "share"], [*rows, ["all", f"{total:.1f}", ""]])
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(
+        prog="python -m results.throughput",
+        description="Measure environments, acting, training and the pipeline. Every other flag is one of "
+        "runners.atari, or with --env of runners.control, and describes the run to measure.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--profile", action="store_true", help="add where actor and learner spend their time")
+    parser.add_argument("--seconds", type=float, default=2.0, help=f"length of each of the {ROUNDS} rounds of a part")
+    options, rest = parser.parse_known_args(argv)
+    if not options.seconds > 0:
+        raise UsageError(f"--seconds must be greater than 0, not {options.seconds}")
+    suite = "control" if any(flag.partition("=")[0] == "--env" for flag in rest) else "atari"
+    config, resumed = parse(suite, rest)
+    if resumed:
+        raise UsageError("--resume belongs to training; the benchmark takes the flags of a new run")
+
+    figures = measure(config, options.seconds)
+    print(table(figures, config.env.name))
+    if options.profile:
+        figures["profile_us"] = profile(config)
+        for part, stages in figures["profile_us"].items():
+            print(f"\n{profile_table(part, stages)}")
+    if options.json:
+        about = {
+            "command": ["python", "-m", "results.throughput", *argv],
+            "machine": machine(),
+            "versions": package_versions(),
+        }
+        write_atomically(options.json, json.dumps(about | figures, indent=2).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    main_guard(main)

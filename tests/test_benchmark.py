@@ -1,0 +1,82 @@
+"""The throughput benchmark: its arithmetic, that it measures what it names, and its command line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from results.throughput import main
+from runners import benchmark
+from runners.benchmark import measure, profile, rate, stopwatch
+from runners.config import RunConfig
+from runners.errors import UsageError
+from runners.presets import PRESETS
+
+
+def small(**training) -> RunConfig:
+    config = PRESETS["control", "small"]("vmpo")
+    network = replace(config.network, core="feedforward")
+    return replace(config, network=network, training=replace(config.training, envs=8, unroll=16, **training))
+
+
+def test_a_rate_is_the_median_of_rounds(monkeypatch) -> None:
+    """Rounds of one call each, which take 1, 2, 3, 4 and 10 seconds for 12 units."""
+    clock = iter([t for end in (1, 2, 3, 4, 10) for t in (0, 0, end)])
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
+    assert rate(lambda: 12, seconds=0.5) == 12 / 3
+
+
+def test_the_bound_follows_from_the_parts() -> None:
+    figures = measure(small(), seconds=0.05)
+    parts = [figures[name] for name in ("environment", "acting", "training")]
+    assert min(parts) > 0 and min(figures["peak_gflops"].values()) > 0
+    assert figures["bound"] == pytest.approx(figures["cores"] / sum(1 / part for part in parts))
+    assert figures["ratio"] == pytest.approx(figures["pipeline"] / figures["bound"])
+    assert figures["batch_ms"] == pytest.approx(1000 * 8 * 16 / figures["training"])
+
+
+def test_the_work_of_training_is_counted() -> None:
+    """An MLP's training step takes six operations a weight and sample, less what the input's gradient would take."""
+    config = small(passes=1, minibatches=1)
+    training = benchmark.Training(replace(config, training=replace(config.training, actors=0)))
+    _, flops = benchmark.training_alone(training, seconds=0.01)
+    weights = sum(p.numel() for p in training.network.parameters() if p.dim() == 2)
+    rows = 17 / 16  # the bootstrap row is computed, too
+    assert 5 * weights * rows < flops <= 6 * weights * rows
+
+
+def test_a_profile_accounts_for_all_the_time() -> None:
+    tables = profile(small(), batches=2)
+    assert set(tables) == {"actor", "learner"}
+    for stages in tables.values():
+        assert min(stages.values()) >= 0 and len(stages) >= 5
+    assert tables["learner"]["backward"] > 0 and tables["actor"]["torso"] > 0
+
+
+def test_a_stopwatch_leaves_nothing_behind() -> None:
+    layer = torch.nn.Linear(2, 2)
+    before, backward = dict(vars(layer)), torch.Tensor.backward
+    with stopwatch([(layer, "forward", "forward"), (torch.Tensor, "backward", "backward")]) as spent:
+        layer(torch.ones(1, 2)).sum().backward()
+    assert spent["forward"] > 0 and spent["backward"] > 0
+    assert vars(layer).keys() == before.keys() and torch.Tensor.backward is backward
+
+
+def test_the_command_line(tmp_path, capsys) -> None:
+    flags = "--env CartPole-v1 --core feedforward --envs 8 --unroll 16 --seconds 0.02".split()
+    assert main([*flags, "--json", str(tmp_path / "speed.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "CartPole-v1, random actions" in printed and "of the bound" in printed
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert written["pipeline"] > 0 and written["versions"]["torch"] and written["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [(["--seconds", "0"], "greater than 0"), (["--agent", "vmpoo"], "vmpo"), (["--jsn", "x"], "--jsn")],
+)
+def test_a_wrong_flag_is_one_line(flags, says) -> None:
+    with pytest.raises(UsageError, match=says) as error:
+        main(flags)
+    assert "\n" not in str(error.value)
