@@ -1,10 +1,13 @@
 """Hyperparameters of the learning rules, by the names of their papers."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 AgentName = Literal["vmpo", "ppo"]
+PPO_ONLY = ("clip_epsilon", "target_kl")
+VMPO_ONLY = ("top_k", "epsilon_eta", "eta_init", "control_variate", "epsilon_alpha", "alpha_init", "epsilon_alpha_mu")
+VMPO_ONLY += ("alpha_mu_init", "epsilon_alpha_sigma", "alpha_sigma_init")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class AgentConfig:
     """PPO: stop the passes over a batch once a minibatch's mean KL(pi_old || pi) exceeds this; 0 never stops."""
 
     def __post_init__(self) -> None:
-        unit = {"discount": self.discount, "gae_lambda": self.gae_lambda, "top_k": self.top_k}
+        unit = {name: getattr(self, name) for name in ("discount", "gae_lambda", "top_k", "control_variate")}
         for name, value in unit.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"--{name.replace('_', '-')} must lie between 0 and 1, not {value}")
@@ -62,8 +65,10 @@ class AgentConfig:
         for name in (*positive, "epsilon_alpha_sigma", "alpha_sigma_init", "clip_epsilon", "popart_step_size"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
-        for name in ("value_coefficient", "entropy_coefficient", "control_variate", "target_kl"):
+        for name in ("value_coefficient", "entropy_coefficient", "target_kl"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
-        if self.target_kl and self.agent != "ppo":
-            raise ValueError("--target-kl belongs to --agent ppo; V-MPO's budgets are --epsilon-alpha and its kin")
+        for each in fields(self):
+            owner = "ppo" if each.name in PPO_ONLY else "vmpo" if each.name in VMPO_ONLY else self.agent
+            if owner != self.agent and getattr(self, each.name) != each.default:
+                raise ValueError(f"--{each.name.replace('_', '-')} belongs to --agent {owner}, not to {self.agent}")

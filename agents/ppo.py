@@ -18,8 +18,8 @@ class PPO(nn.Module):
         super().__init__()
         self.config = config
 
-    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, bonus: float = 1.0) -> Loss:
-        """From a forward pass over all T+1 rows of `unroll`; `bonus` is what is left of the entropy bonus, 0 to 1."""
+    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
+        """From a forward pass over all T+1 rows of `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
         valid, epsilon = unroll.valid, self.config.clip_epsilon
         evaluation = evaluate_policy(output, unroll, popart, self.config)
         kind = type(output.policy)
@@ -35,7 +35,7 @@ class PPO(nn.Module):
         policy_loss = -masked_mean(surrogate, valid)
         entropy = masked_mean(new.entropy(), valid)
         total = policy_loss + self.config.value_coefficient * evaluation.loss
-        total = total - bonus * self.config.entropy_coefficient * entropy
+        total = total - annealing * self.config.entropy_coefficient * entropy
         with torch.no_grad():
             own = {
                 "m_step/policy_loss": policy_loss.detach(),

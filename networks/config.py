@@ -25,8 +25,8 @@ class NetworkConfig:
     """Memory: none, an LSTM, or a transformer (post-norm, identity map reordering, gated)."""
     gate: GateName = "gru"
     """Gate in the place of GTrXL's residual connections."""
-    gate_bias: float = 2.0
-    """b_g at initialisation, for the gates that have one; 2 starts a GRU gate near the identity."""
+    gate_bias: float | None = None
+    """b_g at initialisation; by default the paper's, 2 for a GRU gate, which starts it near the identity, else 1."""
     embedding: int = 128
     """Width of the core: the transformer's model size, the LSTM's hidden size."""
     layers: int = 2

@@ -80,6 +80,8 @@ class SigTanhGate(nn.Module):
 GATES = {"gru": GRUGate, "input": InputGate, "output": OutputGate, "highway": HighwayGate, "sigtanh": SigTanhGate}
 
 
-def make_gate(name: str, size: int, bias: float) -> nn.Module:
-    """A gate over vectors of `size`, its bias (where it has one) starting at `bias`."""
+def make_gate(name: str, size: int, bias: float | None = None) -> nn.Module:
+    """A gate over vectors of `size`, its bias (where it has one) starting at `bias`, by default at the paper's."""
+    if bias is None:
+        bias = 2.0 if name == "gru" else 1.0
     return GATES[name](size, bias)

@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 class TransformerLayer(nn.Module):
     def __init__(
-        self, d_model: int, heads: int, key_size: int, mlp_size: int, variant: str, gate: str, gate_bias: float
+        self, d_model: int, heads: int, key_size: int, mlp_size: int, variant: str, gate: str, gate_bias: float | None
     ) -> None:
         super().__init__()
         self.post_norm = variant == "trxl"
@@ -66,7 +66,7 @@ class TransformerCore(nn.Module):
         memory: int,
         variant: str,
         gate: str = "gru",
-        gate_bias: float = 2.0,
+        gate_bias: float | None = None,
     ) -> None:
         super().__init__()
         self.output_size, self.memory = d_model, memory

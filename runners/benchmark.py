@@ -31,7 +31,7 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
     where a GPU trains, the lesser of its rate and that of the cores.
     """
     every_core = sorted(os.sched_getaffinity(0))
-    config = replace(config, training=replace(config.training, video=False, log_seconds=1e9))
+    config = replace(config, training=replace(config.training, value_warmup=0, log_seconds=1e9))
     os.sched_setaffinity(0, every_core[:1])  # threads that simulators start inherit it
     try:
         alone = replace(config, training=replace(config.training, actors=0, threads=1))
@@ -183,7 +183,8 @@ def rate(work: Callable[[], int], seconds: float, warm_up: int = 1) -> float:
 
 def profile(config: RunConfig, batches: int = 8) -> dict[str, dict[str, float]]:
     """Microseconds an agent step of each stage, in one process and thread: of the actor, of the learner, all of it."""
-    training = Training(replace(config, training=replace(config.training, actors=0, threads=1, log_seconds=1e9)))
+    alone = replace(config.training, actors=0, threads=1, value_warmup=0, log_seconds=1e9)
+    training = Training(replace(config, training=alone))
     loop = training.run()
     next(loop)
     actor, learner = training.sampler.actor, training.learner

@@ -61,14 +61,15 @@ def pick_device(config: RunConfig) -> torch.device:
 
 
 def use_bf16(config: RunConfig, device: torch.device) -> bool:
-    """Of the torso: asked for, or `auto` where convolutions in bfloat16 have instructions of their own."""
+    """Of the torso, in the learner on `device` and in actors on the CPU alike, or their policies would differ.
+
+    Asked for, or `auto` where convolutions in bfloat16 have instructions of their own.
+    """
     precision = config.training.precision
     if precision != "auto":
         return precision == "bfloat16"
-    if config.network.torso == "mlp":
+    if config.network.torso == "mlp" or (device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return False
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
     # torch tells this by private names alone; where they are gone, float32 is right, if slower.
     checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(check() for check in checks if check)

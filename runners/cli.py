@@ -49,6 +49,8 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise UsageError(f"a resumed run keeps its configuration: leave out {flags}, or start a new run")
+    if saved.training.anneal and config.training.steps != saved.training.steps:
+        print(f"warning: this run's learning rate was to reach 0 at --steps {saved.training.steps}; it is set anew")
     return config, run_dir
 
 

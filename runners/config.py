@@ -58,7 +58,8 @@ class TrainingConfig:
     minibatches: int = 8
     """Gradient steps a pass; each takes whole sequences."""
     value_warmup: int = 0
-    """Agent steps at the beginning of a run that train the value alone: a first policy, then its improvement."""
+    """Agent steps at the beginning, at most a tenth of the run, that minimise the value loss alone: the first policy is
+    evaluated before it is improved."""
     target_period: int = 0
     """T_target: gradient steps between copies of the network to the actors, whose policy is pi_old; 0: once a batch."""
     learning_rate: float = 5e-4
@@ -78,7 +79,7 @@ class TrainingConfig:
     compile: bool = False
     """Compile the learner's network with torch.compile."""
     threads: int = 0
-    """Torch threads of the learner; 0: the cores that actors leave."""
+    """Torch threads of the learner; 0: the cores that actors leave, or one with --actors 0 (sums in one order)."""
     run_dir: str | None = None
     """Folder of the run; by default a new one under runs/."""
     eval_episodes: int = 30
@@ -129,6 +130,10 @@ class RunConfig:
     @property
     def total_batches(self) -> int:
         return -(-self.training.steps // self.steps_per_batch)
+
+    @property
+    def warmup_steps(self) -> int:
+        return min(self.training.value_warmup, self.training.steps // 10)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import tyro
 from runners.build import build_env, build_network, use_bf16
 from runners.checkpoint import Checkpoints, fits
 from runners.cli import load_config, parse_flags
-from runners.errors import UsageError, main_guard
+from runners.errors import UsageError, main_guard, usage_errors
 from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
 
@@ -26,8 +26,8 @@ class Options:
     """Episodes to play."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The newest checkpoint, or the one with the best training return."""
-    policy: Literal["mode", "sample"] = "mode"
-    """Act by the policy's mode, or by samples of it."""
+    policy: Literal["mode", "sample"] | None = None
+    """Act by the policy's mode, or by samples of it; by default as the run's own evaluation did."""
     seed: int | None = None
     """Seed of environments and actions; by default the run's own evaluation seed."""
     video: bool = False
@@ -44,8 +44,10 @@ def main(argv: list[str]) -> int:
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
     config = load_config(run_dir)
-    seed = config.training.seed if options.seed is None else options.seed
-    config = replace(config, training=replace(config.training, eval_policy=options.policy, seed=seed))
+    asked = {"eval_policy": options.policy, "seed": options.seed}
+    with usage_errors():
+        asked = {name: value for name, value in asked.items() if value is not None}
+        config = replace(config, training=replace(config.training, **asked))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     loaded = checkpoints.best() if options.checkpoint == "best" else checkpoints.latest()
 

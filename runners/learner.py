@@ -33,21 +33,22 @@ class Learner:
     def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None], value_only: bool = False) -> None:
         """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
         training = self.config.training
-        left = 1 - progress if training.anneal else 1.0
-        self.optimizer.param_groups[0]["lr"] = training.learning_rate * left
+        annealing = 1 - progress if training.anneal else 1.0
+        self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         for _ in range(training.passes):
             order = torch.randperm(training.envs, generator=self.generator)
             for index in order.chunk(training.minibatches):
-                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), left, value_only)
+                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), annealing, value_only)
                 self.updates += 1
                 after_step()
                 if 0 < self.config.agent.target_kl < kl:
-                    return
+                    return self._check()
+        self._check()
 
-    def _step(self, unroll: Unroll, left: float, value_only: bool) -> float:
+    def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
         unroll = _to(unroll, self.device)
         output = self.forward(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
-        loss = self.agent.loss(output, unroll, self.network.value_head, left)
+        loss = self.agent.loss(output, unroll, self.network.value_head, annealing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss.value if value_only else loss.total).backward()
         limit = self.config.training.max_gradient_norm or torch.inf
@@ -64,12 +65,15 @@ class Learner:
         """Means over the gradient steps since the last call."""
         means = {name: float(value) / self._count for name, value in self._sums.items()}
         self._sums, self._count = {}, 0
-        if not math.isfinite(means["m_step/gradient_norm"]):
+        return means
+
+    def _check(self) -> None:
+        """RunError where a gradient was not finite, before anything acts with the network or saves it."""
+        if not math.isfinite(self._sums["m_step/gradient_norm"]):
             raise RunError(
                 f"training diverged by gradient step {self.updates}: the gradient is not finite;"
                 " --resume goes back to the last checkpoint, a lower --learning-rate may help"
             )
-        return means
 
     def get_state(self) -> dict:
         return {

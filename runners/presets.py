@@ -9,40 +9,33 @@ from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
 
 def small_atari(agent: str) -> RunConfig:
     """Learns Pong on two CPU cores."""
-    config = RunConfig(
+    ppo = agent == "ppo"
+    vmpo = dict(top_k=1.0, epsilon_eta=0.3, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    return RunConfig(
         env=AtariEnv(),
         network=NetworkConfig(torso="nature", torso_hidden=512, centre_pixels=True),
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,
             standardise_advantages=True,
-            top_k=1.0,
-            epsilon_eta=0.3,
-            control_variate=1.0,
-            epsilon_alpha=0.003,
-            alpha_init=1.0,
+            value_coefficient=0.5 if ppo else 1.0,
             entropy_coefficient=0.01,
             popart_step_size=1e-3,
+            **({} if ppo else vmpo),
         ),
-        training=TrainingConfig(steps=1_500_000, unroll=32, value_warmup=40_000),
+        training=TrainingConfig(steps=1_500_000, unroll=32, value_warmup=40_000, anneal=ppo),
     )
-    return _small_ppo(config) if agent == "ppo" else config
-
-
-def _small_ppo(config: RunConfig) -> RunConfig:
-    """PPO with the same network and the same data, its rate annealed as in its paper."""
-    agent = replace(config.agent, value_coefficient=0.5)
-    return replace(config, agent=agent, training=replace(config.training, anneal=True))
 
 
 def paper_atari(agent: str) -> RunConfig:
     """V-MPO tables 1, 6 and appendix F, and section 12 of the seed; what they leave open is as in `small`."""
+    vmpo = dict(epsilon_eta=0.02, epsilon_alpha=0.01, alpha_init=5.0)
     config = RunConfig(
         env=AtariEnv(),
         network=NetworkConfig(
             torso="resnet", resnet_channels=(64, 128, 128), embedding=256, layers=8, heads=4, key_size=32, mlp_size=512
         ),
-        agent=AgentConfig(agent=agent, discount=0.997, epsilon_eta=0.02, epsilon_alpha=0.01, alpha_init=5.0),
+        agent=AgentConfig(agent=agent, discount=0.997, **({} if agent == "ppo" else vmpo)),
         training=TrainingConfig(
             preset="paper",
             steps=2_500_000_000,
@@ -74,6 +67,8 @@ def _paper_ppo(config: RunConfig) -> RunConfig:
 
 def small_control(agent: str) -> RunConfig:
     """Learns CartPole in seconds on one core, in one process."""
+    vmpo = dict(epsilon_eta=0.1, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    vmpo |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4)
     return RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64),
@@ -81,14 +76,9 @@ def small_control(agent: str) -> RunConfig:
             agent=agent,
             gae_lambda=0.95,
             standardise_advantages=True,
-            epsilon_eta=0.1,
-            control_variate=1.0,
-            epsilon_alpha=0.003,
-            epsilon_alpha_mu=0.01,
-            epsilon_alpha_sigma=1e-4,
-            alpha_init=1.0,
             entropy_coefficient=0.01,
             popart_step_size=1e-3,
+            **({} if agent == "ppo" else vmpo),
         ),
         training=TrainingConfig(
             steps=300_000,
@@ -107,7 +97,7 @@ def paper_control(agent: str) -> RunConfig:
     config = RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=256, embedding=256, layers=8, key_size=32, mlp_size=512),
-        agent=AgentConfig(agent=agent, epsilon_eta=0.01),
+        agent=AgentConfig(agent=agent, **({} if agent == "ppo" else {"epsilon_eta": 0.01})),
         training=TrainingConfig(
             preset="paper",
             steps=1_000_000_000,

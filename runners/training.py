@@ -30,13 +30,13 @@ class Training:
         torch.manual_seed(training.seed)
         torch.set_num_threads(training.threads or max(1, cores() - training.actors if training.actors else 1))
         self.device = pick_device(config)
-        self.acting_bf16 = use_bf16(config, torch.device("cpu"))
+        self.bf16 = use_bf16(config, self.device)
         env = build_env(config, 1, stream=0)
         self.spec: EnvSpec = env.spec
         env.close()
         check_memory(config, self.spec, BUFFERS if training.actors else 1)
         check_compile(config)
-        self.network = build_network(config, self.spec, use_bf16(config, self.device))
+        self.network = build_network(config, self.spec, self.bf16)
         if config.network.centre_pixels:
             self.network.fit_input(random_pictures(config))
         agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete))
@@ -60,7 +60,7 @@ class Training:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         config, training = self.config, self.config.training
         make_sampler = ProcessSampler if training.actors else LocalSampler
-        arguments = (config, self.spec, self.network, self.acting_bf16, self.starts, self._sampler_state)
+        arguments = (config, self.spec, self.network, self.bf16, self.starts, self._sampler_state)
         self.sampler = sampler = make_sampler(*arguments)
         self.starts += 1
         period = training.target_period
@@ -76,7 +76,7 @@ class Training:
         try:
             while self.batches < config.total_batches:
                 batch = sampler.next()
-                progress, value_only = self.batches / config.total_batches, self.steps < training.value_warmup
+                progress, value_only = self.batches / config.total_batches, self.steps < config.warmup_steps
                 self.learner.train(batch.unroll, progress, after_step, value_only)
                 if not period:
                     sampler.publish(self.network)
@@ -112,7 +112,7 @@ class Training:
 
     def acting_network(self) -> ActorCritic:
         """A copy of the network on the CPU for evaluation."""
-        network = build_network(self.config, self.spec, self.acting_bf16)
+        network = build_network(self.config, self.spec, self.bf16)
         network.load_state_dict({k: v.cpu() for k, v in self.network.state_dict().items()})
         return network
 

@@ -119,3 +119,9 @@ def test_gate_gradients_by_finite_differences(name: str) -> None:
         return torch.func.functional_call(gate, dict(zip(names, values, strict=True)), (x, y))
 
     assert torch.autograd.gradcheck(run, (x, y, *values))
+
+
+def test_gates_start_at_the_papers_bias():
+    """GTrXL, table of gates: 2 for GRU, 1 for the others that have one."""
+    starts = {name: make_gate(name, SIZE).bias.unique().tolist() for name in ("gru", "output", "highway", "sigtanh")}
+    assert starts == {"gru": [2.0], "output": [1.0], "highway": [1.0], "sigtanh": [1.0]}

@@ -15,7 +15,7 @@ import torch
 
 from agents.factory import make_agent
 from runners.actor import Actor
-from runners.build import build_env, build_network
+from runners.build import build_env, build_network, random_pictures
 from runners.checkpoint import Checkpoints
 from runners.config import ControlEnv, RunConfig, from_dict, to_dict
 from runners.errors import RunError, main_guard
@@ -69,6 +69,22 @@ def test_the_learner_recomputes_the_behaviour_policy(core: str, env: str) -> Non
         torch.testing.assert_close(output.policy.parameters()[:-1], unroll.policy, atol=1e-5, rtol=1e-5)
         ends += int((unroll.terminated | unroll.truncated)[1:].sum())
     assert ends > 0 or env == "Pendulum-v1"
+
+
+def test_the_learner_recomputes_the_behaviour_policy_from_pixels() -> None:
+    """Convolutions sum in another order where the batch has another size."""
+    config = PRESETS["atari", "small"]("vmpo")
+    vector = build_env(config, 4, stream=0)
+    for bf16, tolerance in ((False, 1e-5), (True, 1e-2)):
+        network = build_network(config, vector.spec, bf16)
+        network.fit_input(random_pictures(config, steps=2))
+        buffer = make_buffer(vector.spec, 16, 4, vector.spec.action.n, network.initial_state(1), shared=False)
+        Actor(build_env(config, 4, stream=0), network, seed=1).collect(buffer)
+        unroll = buffer.unroll
+        with torch.no_grad():
+            output = network(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
+        torch.testing.assert_close(output.policy.logits[:-1], unroll.policy, atol=tolerance, rtol=0)
+        assert unroll.policy.std() > 10 * 1e-5
 
 
 def test_rows_of_consecutive_unrolls_join() -> None:
@@ -140,6 +156,34 @@ def test_the_value_is_trained_alone_at_first() -> None:
     loop.close()
 
 
+def test_the_warm_up_is_at_most_a_tenth_of_the_run() -> None:
+    assert small("lstm", steps=100_000, value_warmup=4_000).warmup_steps == 4_000
+    assert small("lstm", steps=10_000, value_warmup=4_000).warmup_steps == 1_000
+
+
+def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero() -> None:
+    config = small("feedforward", learning_rate=1e-3, dual_learning_rate=1e-2, anneal=True, passes=1, minibatches=1)
+    training = batches(replace(config, agent=replace(config.agent, entropy_coefficient=0.1)), 1)
+    learner, unroll = training.learner, training.sampler.buffer.unroll
+    output = learner.network(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
+    totals = [learner.agent.loss(output, unroll, learner.network.value_head, share) for share in (1.0, 0.25)]
+    bonus = 0.1 * totals[0].metrics["m_step/entropy"]
+    torch.testing.assert_close(totals[1].total - totals[0].total, 0.75 * bonus)
+    shares, loss = [], learner.agent.loss
+    learner.agent.loss = lambda *arguments: shares.append(arguments[-1]) or loss(*arguments)
+    for progress in (0.0, 0.75):
+        learner.train(unroll, progress, lambda: None)
+        assert [group["lr"] for group in learner.optimizer.param_groups] == [1e-3 * (1 - progress), 1e-2]
+    assert shares == [1.0, 0.25]
+
+
+def test_a_run_that_diverges_ends_before_anything_uses_it() -> None:
+    training = batches(small("feedforward", log_seconds=1e9), 1)
+    unroll = training.sampler.buffer.unroll
+    with pytest.raises(RunError, match="training diverged by gradient step"):
+        training.learner.train(unroll._replace(reward=unroll.reward * torch.nan), 0.0, lambda: None)
+
+
 def test_actor_processes_feed_the_learner_and_their_death_is_named() -> None:
     config = small("lstm", actors=2, target_period=3)
     training = Training(config)
@@ -208,6 +252,9 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--core", "lstm", "--compile"], "--compile"),
         (["runners.control", "--target-kl", "0.1"], "--target-kl"),
         (["runners.control", "--learning-rate", "nan"], "--learning-rate"),
+        (["runners.control", "--control-variate", "2"], "--control-variate must lie between 0 and 1"),
+        (["runners.control", "--agent", "ppo", "--top-k", "0.2"], "--top-k belongs to --agent vmpo"),
+        (["runners.control", "--clip-epsilon", "0.1"], "--clip-epsilon belongs to --agent ppo"),
         (["runners.control", "--resume", "no/such/run"], "no/such/run"),
         (["runners.evaluate", "no/such/run"], "no/such/run"),
         pytest.param(

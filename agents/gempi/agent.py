@@ -28,8 +28,8 @@ class Gempi(nn.Module):
         self.divergence, self.filter = method.divergence, method.filter
         self.temperature, self.trust_region = method.temperature, method.trust_region
 
-    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, bonus: float = 1.0) -> Loss:
-        """From a forward pass over all T+1 rows of `unroll`; `bonus` is what is left of the entropy bonus, 0 to 1."""
+    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
+        """From a forward pass over all T+1 rows of `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
         valid = unroll.valid
         evaluation = evaluate_policy(output, unroll, popart, self.config)
         kind = type(output.policy)
@@ -49,7 +49,7 @@ class Gempi(nn.Module):
         entropy = masked_mean(new.entropy(), valid)
 
         total = self.config.value_coefficient * evaluation.loss + policy_loss + step.dual_loss + region.loss
-        total = total - bonus * self.config.entropy_coefficient * entropy
+        total = total - annealing * self.config.entropy_coefficient * entropy
         own = {"m_step/policy_loss": policy_loss.detach(), "m_step/entropy": entropy.detach()}
         metrics = evaluation.metrics | step.diagnostics | region.metrics | own
         return Loss(total, evaluation.loss, evaluation.returns, metrics)

@@ -17,10 +17,11 @@ def weighted_likelihood_loss(log_prob: Tensor, weights: Tensor) -> Tensor:
 def sampling_error(log_prob: Tensor, cross_entropy: Tensor, mask: Tensor) -> Tensor:
     """Mean over `mask` of log pi(a_i|s_i) - E_{a ~ pi_old}[log pi(a|s_i)]: what the draw of the actions alone adds.
 
-    `log_prob` and `cross_entropy` = -E_{pi_old}[log pi] = KL(pi_old || pi) + H(pi_old), both [...]. Over actions drawn
-    from pi_old its expectation is 0 whatever pi is, so a multiple c of it leaves the weighted likelihood the same on
-    average (a control variate; Owen 2013, section 8.9). With c = 1, the mean of N psi_i, weights that say nothing
-    (psi_i = 1/N) move the policy nowhere. The plain likelihood then raises whichever actions were drawn, and these
-    errors add up to a random walk that ends at a deterministic policy.
+    `log_prob` and `cross_entropy` = -E_{pi_old}[log pi] = KL(pi_old || pi) + H(pi_old), both [...]. For actions drawn
+    from pi_old and a pi that has not been fitted to them its expectation is 0, so a multiple c of it leaves the
+    weighted likelihood the same on average (a control variate; Owen 2013, section 8.9). With c = 1, the mean of
+    N psi_i, weights that say nothing (psi_i = 1/N) have no gradient at pi = pi_old. The plain likelihood then raises
+    whichever actions were drawn, and these errors add up to a random walk that ends at a deterministic policy. The
+    price: actions of small weight are pushed down, and only the trust region, or small steps, set that a bound.
     """
     return masked_mean(log_prob + cross_entropy, mask)

@@ -1,4 +1,4 @@
-"""The table of methods: each row of the seed's "Recovering existing methods" is one entry here."""
+"""The table of methods: a row is one entry. So far it holds V-MPO."""
 
 from collections.abc import Callable
 from typing import NamedTuple
