@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from agents.config import AgentConfig
+from agents.ranks import ALONE, Ranks
 from agents.returns import lambda_returns, masked_mean, standardise
 from agents.types import Unroll
 from networks.actor_critic import Output
@@ -20,7 +21,9 @@ class Evaluation(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def evaluate_policy(output: Output, unroll: Unroll, popart: PopArtHead, config: AgentConfig) -> Evaluation:
+def evaluate_policy(
+    output: Output, unroll: Unroll, popart: PopArtHead, config: AgentConfig, ranks: Ranks = ALONE
+) -> Evaluation:
     """From a forward pass over all T+1 rows of `unroll`.
 
     Every value, the bootstrap included, is the online network's (V-MPO section 4.1), so several passes over a batch
@@ -33,14 +36,15 @@ def evaluate_policy(output: Output, unroll: Unroll, popart: PopArtHead, config: 
     returns = lambda_returns(unroll.reward[1:], discount, value, ended, config.gae_lambda)
     advantages = returns - value[:-1]
     error = output.value[:-1] - popart.normalise(returns)
-    loss = 0.5 * masked_mean(error.square(), valid)
-    spread = masked_mean((returns - masked_mean(returns, valid)).square(), valid)
+    loss = 0.5 * masked_mean(error.square(), valid, ranks)
+    spread = masked_mean((returns - masked_mean(returns, valid, ranks)).square(), valid, ranks)
+    mean_square = masked_mean(advantages.square(), valid, ranks)
     metrics = {
         "value/loss": loss.detach(),
-        "value/mean": masked_mean(value[:-1], valid),
-        "value/explained_variance": 1 - masked_mean(advantages.square(), valid) / spread.clamp(min=1e-8),
-        "value/advantage_rms": masked_mean(advantages.square(), valid).sqrt(),
+        "value/mean": masked_mean(value[:-1], valid, ranks),
+        "value/explained_variance": 1 - mean_square / spread.clamp(min=1e-8),
+        "value/advantage_rms": mean_square.sqrt(),
     }
     if config.standardise_advantages:
-        advantages = standardise(advantages, valid)
+        advantages = standardise(advantages, valid, ranks)
     return Evaluation(returns, advantages, loss, metrics)

@@ -5,6 +5,7 @@ from torch import nn
 
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
+from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from agents.types import Loss, Unroll
 from networks.actor_critic import Output
@@ -14,14 +15,14 @@ from networks.heads import PopArtHead
 class PPO(nn.Module):
     """L = -L_clip + c_v L_V - c_e H (seed section 4). Its minibatches are sequences, so the memory stays whole."""
 
-    def __init__(self, config: AgentConfig, continuous: bool) -> None:
+    def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.ranks = config, ranks
 
     def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
         """From a forward pass over all T+1 rows of `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
-        valid, epsilon = unroll.valid, self.config.clip_epsilon
-        evaluation = evaluate_policy(output, unroll, popart, self.config)
+        valid, ranks, epsilon = unroll.valid, self.ranks, self.config.clip_epsilon
+        evaluation = evaluate_policy(output, unroll, popart, self.config, ranks)
         kind = type(output.policy)
         new = kind(*(p[:-1] for p in output.policy))
         old = kind.from_parameters(unroll.policy)
@@ -32,15 +33,15 @@ class PPO(nn.Module):
         surrogate = torch.minimum(
             ratio * evaluation.advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * evaluation.advantages
         )
-        policy_loss = -masked_mean(surrogate, valid)
-        entropy = masked_mean(new.entropy(), valid)
+        policy_loss = -masked_mean(surrogate, valid, ranks)
+        entropy = masked_mean(new.entropy(), valid, ranks)
         total = policy_loss + self.config.value_coefficient * evaluation.loss
         total = total - annealing * self.config.entropy_coefficient * entropy
         with torch.no_grad():
             own = {
                 "m_step/policy_loss": policy_loss.detach(),
                 "m_step/entropy": entropy.detach(),
-                "m_step/kl": masked_mean(old.kl(new), valid),
-                "m_step/clipped": masked_mean(((ratio - 1).abs() > epsilon).float(), valid),
+                "m_step/kl": masked_mean(old.kl(new), valid, ranks),
+                "m_step/clipped": masked_mean(((ratio - 1).abs() > epsilon).float(), valid, ranks),
             }
         return Loss(total, evaluation.loss, evaluation.returns, evaluation.metrics | own)

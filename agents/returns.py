@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from agents.ranks import ALONE, Ranks
+
 
 def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, cut: Tensor, lambda_: float) -> Tensor:
     """lambda-returns [T, B]; G - V are the generalised advantages (Schulman et al. 2016).
@@ -30,14 +32,14 @@ def _scan_back(a: Tensor, b: Tensor) -> Tensor:
     return a
 
 
-def standardise(x: Tensor, mask: Tensor) -> Tensor:
-    """`x` with mean 0 and standard deviation 1 over `mask`; 0 elsewhere."""
-    count = mask.sum().clamp(min=1)
-    mean = torch.where(mask, x, 0).sum() / count
-    centred = torch.where(mask, x - mean, 0)
-    return centred / (centred.square().sum() / count).sqrt().clamp(min=1e-8)
+def standardise(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """`x` with mean 0 and standard deviation 1 over `mask`, of all ranks; 0 elsewhere."""
+    centred = torch.where(mask, x - masked_mean(x, mask, ranks), 0)
+    return centred / masked_mean(centred.square(), mask, ranks).sqrt().clamp(min=1e-8)
 
 
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `x` over `mask`, 0 where the mask is empty."""
-    return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)
+def masked_mean(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
+    """Mean of `x` over `mask`, of all ranks; 0 where the mask is empty."""
+    sums = torch.stack([torch.where(mask, x, 0).sum(), mask.sum().to(x.dtype)])  # in one message between ranks
+    total, count = ranks.total(sums)
+    return total / count.clamp(min=1)

@@ -1,5 +1,7 @@
 """Policy and value heads: each an MLP of one hidden layer on the core's output."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -64,14 +66,16 @@ class PopArtHead(nn.Module):
         return (value - self.mean.to(value.dtype)) / self.std.to(value.dtype)
 
     @torch.no_grad()
-    def update(self, targets: Tensor, mask: Tensor) -> None:
-        """Move the statistics towards `targets` [...] where `mask` [...], and the output layer against them."""
-        keep = mask.to(torch.float64)
-        count = keep.sum()
+    def update(self, targets: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        """Move the statistics towards `targets` [...] where `mask` [...], and the output layer against them.
+
+        `total` sums over the processes that the batch is spread over.
+        """
         targets = torch.where(mask, targets, 0).double()
+        count, sum1, sum2 = total(torch.stack([mask.sum().double(), targets.sum(), targets.square().sum()]))
         step = self.step_size * (count > 0)
-        self.moment1 += step * (targets.sum() / count.clamp(min=1) - self.moment1)
-        self.moment2 += step * (targets.square().sum() / count.clamp(min=1) - self.moment2)
+        self.moment1 += step * (sum1 / count.clamp(min=1) - self.moment1)
+        self.moment2 += step * (sum2 / count.clamp(min=1) - self.moment2)
         self.weight += step * (1 - self.weight)
         started = self.weight > 0
         weight = torch.where(started, self.weight, 1)

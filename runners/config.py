@@ -50,7 +50,10 @@ class TrainingConfig:
     actors: int = 1
     """Actor processes; 0 acts and learns in turn in one process, reproducible to the bit for a seed."""
     envs: int = 32
-    """Environments over all actors: the sequences of a batch."""
+    """Environments over all actors: the sequences of a batch. Under torchrun, of each rank's part of it."""
+    statistics: Literal["batch", "rank"] = "batch"
+    """Under torchrun, top-k, psi, duals and moments of advantages are of the whole batch, or of each rank's part, as
+    in V-MPO's paper."""
     unroll: int = 64
     """Steps of a sequence."""
     passes: int = 1
@@ -125,11 +128,8 @@ class RunConfig:
 
     @property
     def steps_per_batch(self) -> int:
+        """Of one rank."""
         return self.training.envs * self.training.unroll
-
-    @property
-    def total_batches(self) -> int:
-        return -(-self.training.steps // self.steps_per_batch)
 
     @property
     def warmup_steps(self) -> int:

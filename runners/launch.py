@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, strftime
 
 from envs.interface import EnvError
+from runners.build import pick_device
 from runners.checkpoint import Checkpoints, fits
 from runners.cli import parse
 from runners.config import RunConfig, cores, to_dict
@@ -18,6 +19,7 @@ from runners.errors import UsageError
 from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
 from runners.metrics import CsvLog, TensorBoardLog
+from runners.ranks import join
 from runners.training import Training
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -26,15 +28,28 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def main(suite: str, argv: list[str]) -> int:
     """`python -m runners.atari` and `runners.control`: returns the exit code."""
     config, resumed = parse(suite, argv)
-    run_dir = resumed or _new_folder(config)
-    training = Training(config)
+    with join(pick_device(config)) as ranks:
+        leads = ranks.rank == 0
+        run_dir = resumed or (_new_folder(config) if leads else None)
+        training = Training(config, ranks)
+        loaded = Checkpoints(resumed / "checkpoints").latest() if resumed else None
+        if loaded:
+            with fits(loaded.path):
+                training.set_state(loaded.state)
+        if leads:
+            return _lead(suite, config, training, run_dir, loaded.warning if loaded else "")
+        with StopSignal() as stop:
+            for _ in training.run():
+                if ranks.any(stop.asked):
+                    break
+    return 0
+
+
+def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warning: str) -> int:
+    """The first rank, or the only one: it trains like the others, and keeps the run's folder."""
     checkpoints = Checkpoints(run_dir / "checkpoints")
-    if resumed:
-        loaded = checkpoints.latest()
-        if loaded.warning:
-            print(f"warning: {loaded.warning}")
-        with fits(loaded.path):
-            training.set_state(loaded.state)
+    if warning:
+        print(f"warning: {warning}")
     (run_dir / "videos").mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     print(
@@ -62,10 +77,11 @@ def _train(
                 table.write(training.steps, row)
                 board.scalars(training.steps, row)
                 display.update(row)
-            if stop.asked or monotonic() - saved >= config.training.checkpoint_seconds:
+            stopping = training.ranks.any(stop.asked)
+            if stopping or monotonic() - saved >= config.training.checkpoint_seconds:
                 _save(training, checkpoints)
                 saved = monotonic()
-            if stop.asked:
+            if stopping:
                 return False
     _save(training, checkpoints)
     return True
@@ -101,6 +117,7 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "cpu_seconds": training.cpu_seconds,
         "steps_per_second": training.steps / training.wall_seconds,
         "train_return": training.tracker.mean_return if training.tracker.count else None,
+        "ranks": training.ranks.size,
         "parameters": _count(training),
         "eval": result,
         "versions": package_versions(),

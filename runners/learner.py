@@ -11,13 +11,16 @@ from agents.types import Unroll
 from networks.actor_critic import ActorCritic
 from runners.config import RunConfig
 from runners.errors import RunError
+from runners.ranks import ONE_RANK, Ranks
 
 
 class Learner:
     """Owns network, agent, optimiser and the order of minibatches. `after_step` is called after each gradient step."""
 
-    def __init__(self, config: RunConfig, network: ActorCritic, agent: Agent, device: torch.device) -> None:
-        self.config, self.network, self.agent, self.device = config, network, agent, device
+    def __init__(
+        self, config: RunConfig, network: ActorCritic, agent: Agent, device: torch.device, ranks: Ranks = ONE_RANK
+    ) -> None:
+        self.config, self.network, self.agent, self.device, self.ranks = config, network, agent, device, ranks
         self.forward = torch.compile(network) if config.training.compile else network
         training = config.training
         groups = [
@@ -51,15 +54,29 @@ class Learner:
         loss = self.agent.loss(output, unroll, self.network.value_head, annealing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss.value if value_only else loss.total).backward()
+        kl = loss.metrics.get("m_step/kl") if self.config.agent.target_kl else None
+        if self.config.training.statistics == "rank":
+            kl = self._average_over_ranks(kl)
+        else:  # each rank's multipliers have the gradient of the whole batch already
+            self.ranks.sum_gradients(self.network.parameters())
         limit = self.config.training.max_gradient_norm or torch.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         self.optimizer.step()
-        self.network.value_head.update(loss.value_targets, unroll.valid)
+        self.network.value_head.update(loss.value_targets, unroll.valid, self.ranks.total)
         metrics = loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm}
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0) + value
         self._count += 1
-        return float(loss.metrics["m_step/kl"]) if self.config.agent.target_kl else 0.0
+        return 0.0 if kl is None else float(kl)
+
+    def _average_over_ranks(self, kl: Tensor | None) -> Tensor | None:
+        """Gradients of network and multipliers, and `kl`, where each rank had a loss of its own."""
+        parameters = [*self.network.parameters(), *self.agent.parameters()]
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad /= self.ranks.size
+        self.ranks.sum_gradients(parameters)
+        return None if kl is None else self.ranks.total(kl) / self.ranks.size
 
     def drain_metrics(self) -> dict[str, float]:
         """Means over the gradient steps since the last call."""

@@ -3,6 +3,7 @@
 Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights. `start` counts
 the starts of a run, so that resumed it repeats none of its random numbers; `saved` is an earlier `get_state()`, of
 either kind and any number of actors: the acting weights. Environments cannot be saved, they begin new episodes.
+Actors are numbered over all ranks, so that no two draw the same random numbers.
 """
 
 import itertools
@@ -47,9 +48,16 @@ class LocalSampler:
     """Acts when asked, in this process: a batch is always from the weights last published."""
 
     def __init__(
-        self, config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool, start: int, saved: dict | None = None
+        self,
+        config: RunConfig,
+        spec: EnvSpec,
+        network: ActorCritic,
+        bf16: bool,
+        start: int,
+        saved: dict | None = None,
+        rank: int = 0,
     ) -> None:
-        self.actor = _make_actor(config, config.training.envs, bf16, start, number=0)
+        self.actor = _make_actor(config, config.training.envs, bf16, start, number=rank)
         self.network = self.actor.network
         load_parameters(self.network, _weights(network, saved))
         self.buffer = _batch(config, spec, network, shared=False)
@@ -82,7 +90,14 @@ class ProcessSampler:
     """`config.training.actors` processes, each with an equal share of the environments, always one batch ahead."""
 
     def __init__(
-        self, config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool, start: int, saved: dict | None = None
+        self,
+        config: RunConfig,
+        spec: EnvSpec,
+        network: ActorCritic,
+        bf16: bool,
+        start: int,
+        saved: dict | None = None,
+        rank: int = 0,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         actors = config.training.actors
@@ -100,8 +115,9 @@ class ProcessSampler:
             for i in range(actors):
                 views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
                 failure, report = context.Pipe(duplex=False)
-                arguments = (config, bf16, start, i, views, self.weights, self.free[i], self.full[i], report)
-                process = context.Process(target=_act, args=arguments, daemon=True, name=f"actor {i}")
+                number = rank * actors + i
+                arguments = (config, bf16, start, number, views, self.weights, self.free[i], self.full[i], report)
+                process = context.Process(target=_act, args=arguments, daemon=True, name=f"actor {number}")
                 process.start()
                 self.processes.append(process)
                 self.failures.append(failure)

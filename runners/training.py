@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from agents.factory import make_agent
+from agents.ranks import ALONE
 from envs.interface import Discrete, EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.allocator import keep_freed_memory
@@ -14,6 +15,7 @@ from runners.build import build_env, build_network, pick_device, random_pictures
 from runners.config import RunConfig, cores
 from runners.learner import Learner
 from runners.limits import check_compile, check_memory
+from runners.ranks import ONE_RANK, Ranks
 from runners.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
 from runners.tracker import EpisodeTracker, Rate
 
@@ -23,34 +25,32 @@ Row = dict[str, float]
 class Training:
     """A run in progress: everything that a checkpoint holds."""
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK) -> None:
+        self.config, self.ranks = config, ranks
         training = config.training
         keep_freed_memory()
         torch.manual_seed(training.seed)
-        torch.set_num_threads(training.threads or max(1, cores() - training.actors if training.actors else 1))
+        spare = cores() // ranks.local_size - training.actors if training.actors else 1
+        torch.set_num_threads(training.threads or max(1, spare))
         self.device = pick_device(config)
         self.bf16 = use_bf16(config, self.device)
         env = build_env(config, 1, stream=0)
         self.spec: EnvSpec = env.spec
         env.close()
-        check_memory(config, self.spec, BUFFERS if training.actors else 1)
+        check_memory(config, self.spec, ranks.local_size * (BUFFERS if training.actors else 1))
         check_compile(config)
         self.network = build_network(config, self.spec, self.bf16)
         if config.network.centre_pixels:
             self.network.fit_input(random_pictures(config))
-        agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete))
-        self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device)
+        whole_batch = ranks if training.statistics == "batch" else ALONE
+        agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
+        self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks)
         self.tracker = EpisodeTracker()
-        self.batches = self.starts = 0
+        self.steps = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
         self.best_return = float("-inf")
         self.sampler: Sampler
         self._sampler_state: dict | None = None
-
-    @property
-    def steps(self) -> int:
-        return self.batches * self.config.steps_per_batch
 
     @property
     def frames(self) -> int:
@@ -60,7 +60,7 @@ class Training:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         config, training = self.config, self.config.training
         make_sampler = ProcessSampler if training.actors else LocalSampler
-        arguments = (config, self.spec, self.network, self.bf16, self.starts, self._sampler_state)
+        arguments = (config, self.spec, self.network, self.bf16, self.starts, self._sampler_state, self.ranks.rank)
         self.sampler = sampler = make_sampler(*arguments)
         self.starts += 1
         period = training.target_period
@@ -74,19 +74,21 @@ class Training:
         logged = clock
         waited = 0.0
         try:
-            while self.batches < config.total_batches:
+            while self.steps < training.steps:
                 batch = sampler.next()
-                progress, value_only = self.batches / config.total_batches, self.steps < config.warmup_steps
+                progress, value_only = self.steps / training.steps, self.steps < config.warmup_steps
                 self.learner.train(batch.unroll, progress, after_step, value_only)
                 if not period:
                     sampler.publish(self.network)
-                self.tracker.add(batch.episode_return.numpy(), batch.episode_length.numpy())
+                ended = (self.ranks.gather(x) for x in (batch.episode_return, batch.episode_length))
+                self.tracker.add(*(x.numpy() for x in ended))
                 sampler.release()
-                self.batches += 1
+                self.steps += config.steps_per_batch * self.ranks.size
                 now = time.perf_counter()
                 self.wall_seconds = wall_before + now - clock
-                self.cpu_seconds = cpu_before + _cpu_seconds() - cpu + sampler.cpu_seconds()
-                if now - logged < training.log_seconds and self.batches < config.total_batches:
+                spent = torch.tensor(_cpu_seconds() - cpu + sampler.cpu_seconds(), dtype=torch.float64)
+                self.cpu_seconds = cpu_before + float(self.ranks.total(spent))
+                if now - logged < training.log_seconds and self.steps < training.steps:
                     yield {}
                     continue
                 waiting, waited = (sampler.wait_seconds - waited) / (now - logged), sampler.wait_seconds
@@ -123,7 +125,7 @@ class Training:
             "tracker": self.tracker.get_state(),
             "torch_generator": torch.get_rng_state(),
             "counters": {
-                "batches": self.batches,
+                "steps": self.steps,
                 "starts": self.starts,
                 "wall_seconds": self.wall_seconds,
                 "cpu_seconds": self.cpu_seconds,

@@ -66,7 +66,7 @@ def test_a_run_resumes_with_another_number_of_actors(before: int, after: int, tm
     two.set_state(Checkpoints(tmp_path).latest().state)
     loop = two.run()
     next(loop)
-    assert two.batches == two.starts == 2
+    assert two.steps == 2 * two.config.steps_per_batch and two.starts == 2
     assert torch.equal(two.sampler.get_state()["weights"], state["sampler"]["weights"])
     loop.close()
 

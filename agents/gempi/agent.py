@@ -9,6 +9,7 @@ from agents.gempi.anchors import log_base
 from agents.gempi.e_step import e_step
 from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
 from agents.gempi.methods import METHODS
+from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from agents.types import Loss, Unroll
 from networks.actor_critic import Output
@@ -21,17 +22,17 @@ class Gempi(nn.Module):
     Top-k, psi and the KL average are taken over the samples of one gradient step.
     """
 
-    def __init__(self, config: AgentConfig, continuous: bool) -> None:
+    def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.ranks = config, ranks
         method = METHODS[config.agent](config, continuous)
         self.divergence, self.filter = method.divergence, method.filter
         self.temperature, self.trust_region = method.temperature, method.trust_region
 
     def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
         """From a forward pass over all T+1 rows of `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
-        valid = unroll.valid
-        evaluation = evaluate_policy(output, unroll, popart, self.config)
+        valid, ranks = unroll.valid, self.ranks
+        evaluation = evaluate_policy(output, unroll, popart, self.config, ranks)
         kind = type(output.policy)
         new = kind(*(p[:-1] for p in output.policy))
         old = kind.from_parameters(unroll.policy)
@@ -39,14 +40,14 @@ class Gempi(nn.Module):
         # pi_t is the only anchor of every method so far, with the whole of the temperature.
         behaviour = old.log_prob(unroll.action).flatten()
         base = log_base(behaviour.unsqueeze(0), torch.ones_like(behaviour[:1]), behaviour)
-        advantages, mask = evaluation.advantages.flatten(), valid.flatten()
-        step = e_step(advantages, base, mask, self.divergence, self.temperature, self.filter)
+        samples = (ranks.gather(x.flatten()) for x in (evaluation.advantages, base, valid))
+        step = e_step(*samples, self.divergence, self.temperature, self.filter)
         log_prob = new.log_prob(unroll.action)
-        policy_loss = weighted_likelihood_loss(log_prob.flatten(), step.weights)
+        policy_loss = ranks.total(weighted_likelihood_loss(log_prob.flatten(), ranks.own(step.weights)))
         if c := self.config.control_variate:
-            policy_loss = policy_loss + c * sampling_error(log_prob, old.kl(new) + old.entropy(), valid)
-        region = self.trust_region(old, new, valid)
-        entropy = masked_mean(new.entropy(), valid)
+            policy_loss = policy_loss + c * sampling_error(log_prob, old.kl(new) + old.entropy(), valid, ranks)
+        region = self.trust_region(old, new, valid, ranks)
+        entropy = masked_mean(new.entropy(), valid, ranks)
 
         total = self.config.value_coefficient * evaluation.loss + policy_loss + step.dual_loss + region.loss
         total = total - annealing * self.config.entropy_coefficient * entropy

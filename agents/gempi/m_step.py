@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 
 
@@ -14,7 +15,7 @@ def weighted_likelihood_loss(log_prob: Tensor, weights: Tensor) -> Tensor:
     return -torch.where(weights > 0, weights * log_prob, 0).sum()
 
 
-def sampling_error(log_prob: Tensor, cross_entropy: Tensor, mask: Tensor) -> Tensor:
+def sampling_error(log_prob: Tensor, cross_entropy: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Mean over `mask` of log pi(a_i|s_i) - E_{a ~ pi_old}[log pi(a|s_i)]: what the draw of the actions alone adds.
 
     `log_prob` and `cross_entropy` = -E_{pi_old}[log pi] = KL(pi_old || pi) + H(pi_old), both [...]. For actions drawn
@@ -24,4 +25,4 @@ def sampling_error(log_prob: Tensor, cross_entropy: Tensor, mask: Tensor) -> Ten
     whichever actions were drawn, and these errors add up to a random walk that ends at a deterministic policy. The
     price: actions of small weight are pushed down, and only the trust region, or small steps, set that a bound.
     """
-    return masked_mean(log_prob + cross_entropy, mask)
+    return masked_mean(log_prob + cross_entropy, mask, ranks)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.gempi.temperature import Positive
+from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from networks.distributions import Distribution, Gaussian
 
@@ -30,8 +31,8 @@ def kl_parts(old: Distribution, new: Distribution) -> dict[str, Tensor]:
 class Unconstrained(nn.Module):
     """No trust region: AWR, DAR. The KL is logged all the same."""
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor) -> Region:
-        kl = masked_mean(old.kl(new), mask)
+    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+        kl = masked_mean(old.kl(new), mask, ranks)
         return Region(torch.zeros_like(kl), {"m_step/kl": kl.detach()})
 
 
@@ -42,8 +43,8 @@ class Penalty(nn.Module):
         super().__init__()
         self.gamma = gamma
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor) -> Region:
-        kl = masked_mean(old.kl(new), mask)
+    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+        kl = masked_mean(old.kl(new), mask, ranks)
         return Region(self.gamma * kl, {"m_step/kl": kl.detach()})
 
 
@@ -60,11 +61,11 @@ class DualKL(nn.Module):
         self.epsilon = {part: epsilon for part, (_, epsilon) in budgets.items()}
         self.alpha = nn.ModuleDict({_key(part): Positive(initial) for part, (initial, _) in budgets.items()})
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor) -> Region:
+    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         """`old` and `new` with leading shape [...], `mask` [...] bool."""
         losses, metrics = [], {}
         for part, each in kl_parts(old, new).items():
-            kl, alpha = masked_mean(each, mask), self.alpha[_key(part)]()
+            kl, alpha = masked_mean(each, mask, ranks), self.alpha[_key(part)]()
             losses.append(alpha * (self.epsilon[part] - kl.detach()) + alpha.detach() * kl)
             suffix = f"_{part}" if part else ""
             metrics |= {f"m_step/kl{suffix}": kl.detach(), f"m_step/alpha{suffix}": alpha.detach()}

@@ -1,0 +1,96 @@
+"""Ranks as processes that torchrun started: `torchrun --nproc-per-node 2 -m runners.atari ...`.
+
+Each has its own share of the environments, its own actors and a copy of the network; gradients and statistics are
+summed over all, so that every copy takes the same step.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from agents.ranks import Alone
+
+
+class OneRank(Alone):
+    """A run in one process."""
+
+    rank, size, local_size = 0, 1, 1
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        pass
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class TorchRanks:
+    """`agents.ranks.Ranks` over torch.distributed: tensors on GPUs travel by NCCL, others by gloo."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+
+    def total(self, x: Tensor) -> Tensor:
+        return _Total.apply(x)
+
+    @torch.no_grad()
+    def gather(self, x: Tensor) -> Tensor:
+        whole = x.new_empty(self.size * len(x), *x.shape[1:])
+        dist.all_gather_into_tensor(whole, x.contiguous())
+        return whole
+
+    def own(self, x: Tensor) -> Tensor:
+        return x.chunk(self.size)[self.rank]
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sums the gradients of `parameters` over ranks, in one message."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` holds on any rank."""
+        return self.total(torch.tensor(float(flag))).item() > 0
+
+
+Ranks = OneRank | TorchRanks
+ONE_RANK = OneRank()
+
+
+def started_by_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+@contextmanager
+def join(device: torch.device) -> Iterator[Ranks]:
+    """Inside, this process is one of torchrun's ranks, if it is one at all."""
+    if not started_by_torchrun():
+        yield ONE_RANK
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield TorchRanks()
+    finally:
+        dist.destroy_process_group()

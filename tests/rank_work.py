@@ -1,0 +1,98 @@
+"""What the processes of test_ranks.py do: importable, as spawned processes need it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from agent_oracles import popart, random_batch, to_torch
+from torch import Tensor
+
+from agents.config import AgentConfig
+from agents.factory import make_agent
+from agents.ranks import ALONE
+from envs.interface import Discrete
+from runners.build import build_env, build_network
+from runners.config import ControlEnv, RunConfig
+from runners.learner import Learner
+from runners.presets import PRESETS
+from runners.ranks import Ranks, TorchRanks
+from runners.samplers import LocalSampler
+from runners.unrolls import Buffer
+
+SHARED = dict(discount=0.9, gae_lambda=0.8, standardise_advantages=True, entropy_coefficient=0.02)
+AGENTS = {
+    "vmpo": AgentConfig(**SHARED, epsilon_eta=0.1, eta_init=0.7, control_variate=0.5),
+    "vmpo, all samples": AgentConfig(**SHARED, top_k=1.0),
+    "ppo": AgentConfig(agent="ppo", **SHARED),
+}
+CASES = [(name, continuous) for name in AGENTS for continuous in (False, True)]
+
+
+def columns(rank: int, size: int, of: int) -> slice:
+    return slice(rank * of // size, (rank + 1) * of // size)
+
+
+def loss_and_gradients(name: str, continuous: bool, ranks: Ranks) -> dict[str, Tensor]:
+    """Of a batch of 4 environments, this rank's part of it: the loss, all it logs, and the whole batch's gradients."""
+    part = columns(ranks.rank, ranks.size, 4)
+    output, unroll, parameters, value = to_torch(random_batch(5, continuous, batch=4))
+    output = output._replace(
+        policy=type(output.policy)(*(p[:, part] for p in output.policy)), value=output.value[:, part]
+    )
+    agent = make_agent(AGENTS[name], continuous, ranks).double()
+    loss = agent.loss(output, unroll.columns(part), popart(0.5, 2.0))
+    loss.total.backward()
+    for leaf in (parameters, value):  # of which this rank has its part; the network's gradients add up like these
+        leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    ranks.sum_gradients([parameters, value])
+    gradients = {"policy": parameters.grad, "value": value.grad}
+    duals = {f"dual {name}": p.grad for name, p in agent.named_parameters()}
+    return {"total": loss.total.detach(), **loss.metrics, **gradients, **duals}
+
+
+def config(agent: str, **training: Any) -> RunConfig:
+    """A small GTrXL on CartPole, whose episodes end within the unroll."""
+    config = PRESETS["control", "small"](agent)
+    network = replace(config.network, embedding=16, heads=2, key_size=8, mlp_size=16, memory=12)
+    options = {"envs": 4, "unroll": 24, "passes": 3, "minibatches": 1, **training}
+    return replace(config, env=ControlEnv(), network=network, training=replace(config.training, **options))
+
+
+def batch(config: RunConfig) -> Buffer:
+    """The same on every rank: 8 environments under a network of seed 0."""
+    whole = replace(config, training=replace(config.training, envs=8))
+    torch.manual_seed(0)
+    env = build_env(whole, 1, stream=0)
+    network = build_network(whole, env.spec, bf16=False)
+    sampler = LocalSampler(whole, env.spec, network, False, 0)
+    sampler.next()
+    return sampler.next()
+
+
+def trained(config: RunConfig, ranks: Ranks) -> dict[str, Tensor]:
+    """Everything that learning changes, after the passes over this rank's part of `batch`."""
+    unroll = batch(config).unroll
+    torch.manual_seed(0)
+    env = build_env(config, 1, stream=0)
+    network = build_network(config, env.spec, bf16=False)
+    whole_batch = ranks if config.training.statistics == "batch" else ALONE
+    agent = make_agent(config.agent, not isinstance(env.spec.action, Discrete), whole_batch)
+    share = replace(config, training=replace(config.training, envs=8 // ranks.size))
+    learner = Learner(share, network, agent, torch.device("cpu"), ranks)
+    learner.train(unroll.columns(columns(ranks.rank, ranks.size, 8)), 0.0, lambda: None)
+    return {**network.state_dict(), **{f"dual {name}": p for name, p in agent.state_dict().items()}}
+
+
+def work(rank: int, size: int, folder: str) -> None:
+    """Rank `rank` of `size`, which meet in `folder`: writes what each finds to `<rank>.pt`."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
+    ranks = TorchRanks()
+    found: dict[str, Any] = {str(case): loss_and_gradients(*case, ranks) for case in CASES}
+    found |= {agent: trained(config(agent), ranks) for agent in ("vmpo", "ppo")}
+    found["per rank"] = trained(config("vmpo", statistics="rank"), ranks)
+    found["votes"] = [ranks.any(vote) for vote in (False, rank == 1)]
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,91 @@
+"""Two ranks equal one with the joined batch: losses, gradients, and what whole runs make of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import rank_work
+import torch
+import torch.multiprocessing as multiprocessing
+
+from runners.ranks import ONE_RANK
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory) -> list[dict]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    multiprocessing.spawn(rank_work.work, (2, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", rank_work.CASES, ids=str)
+def test_losses_and_gradients_are_those_of_the_joined_batch(two_ranks, case) -> None:
+    alone = rank_work.loss_and_gradients(*case, ONE_RANK)
+    for found in two_ranks:
+        assert found[str(case)].keys() == alone.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(
+                found[str(case)][name], value, atol=1e-9, rtol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+            )
+    assert alone["policy"].abs().max() > 1e-3 and alone["value"].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("agent", ["vmpo", "ppo"])
+def test_learning_is_that_of_the_joined_batch(two_ranks, agent) -> None:
+    """Network, multipliers and PopArt's moments after three gradient steps, in float32."""
+    unroll = rank_work.batch(rank_work.config(agent)).unroll
+    assert (unroll.terminated | unroll.truncated).any()
+    alone = rank_work.trained(rank_work.config(agent), ONE_RANK)
+    for found in two_ranks:
+        for name, value in alone.items():
+            torch.testing.assert_close(
+                found[agent][name], value, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+def test_statistics_per_rank_are_another_method_that_keeps_the_ranks_equal(two_ranks) -> None:
+    one, two = (found["per rank"] for found in two_ranks)
+    for name, value in one.items():
+        assert torch.equal(two[name], value), name
+    assert any((value - two_ranks[0]["vmpo"][name]).abs().max() > 1e-4 for name, value in one.items())
+
+
+def test_any_rank_may_ask(two_ranks) -> None:
+    assert [found["votes"] for found in two_ranks] == [[False, True]] * 2
+
+
+def torchrun(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+def test_torchrun_trains_stops_and_resumes(tmp_path) -> None:
+    flags = "--core lstm --embedding 16 --envs 4 --unroll 16 --eval-episodes 2 --no-video --log-seconds 0".split()
+    run = torchrun(
+        "runners.control", *flags, "--actors", "1", "--steps", "100000000", "--run-dir", str(tmp_path / "run")
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/checkpoints/step_*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+    run.send_signal(signal.SIGTERM)
+    said, _ = run.communicate(timeout=60)
+    assert "stopped at step" in said, said
+
+    config = tmp_path / "run/config.json"
+    config.write_text(config.read_text().replace('"steps": 100000000', '"steps": 1024'))
+    said, _ = torchrun("runners.control", "--resume", str(tmp_path / "run")).communicate(timeout=120)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["ranks"] == 2 and summary["steps"] >= 2 * 4 * 16 and summary["steps"] % (2 * 4 * 16) == 0, said
