@@ -8,12 +8,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from results import tables
+from results import speed, tables
 from results.collect import read_curves, read_summaries
 from results.experiment import ROOT, Experiment, experiment_names, load
 from results.plots import learning_curves
 from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.files import write_atomically
+
+SPEED = "throughput"
+"""The marker of the section on speed, which comes from `results.throughput`."""
 
 HEAD = """\
 # Results
@@ -50,14 +53,19 @@ def results_page(experiments: Sequence[Experiment], root: Path) -> str:
         command = f"`python -m results.run {experiment.name}`; a run is, for example, `{experiment.runs[0].line}`."
         detail = f"<details><summary>Every run</summary>\n\n{tables.runs_table(experiment, rows)}\n\n</details>"
         page += [f"## {experiment.title}", section(experiment, root, "plots"), command, detail]
+    page += ["## Speed", speed_section(root)]
     return "\n\n".join(page) + "\n"
+
+
+def speed_section(root: Path) -> str:
+    return speed.overview(root / "results/data") or "Nothing measured yet."
 
 
 def filled(text: str, experiments: Sequence[Experiment], root: Path) -> str:
     """The top README with the text between each pair of markers replaced; RunError for a marker that is wrong."""
     known = {experiment.name: experiment for experiment in experiments}
     for name in re.findall(r"<!-- results:(\S+) -->", text):
-        if name not in known:
+        if name not in known and name != SPEED:
             raise RunError(
                 f"README.md has a marker for {name!r}, which is no experiment; there are: {', '.join(known)}"
             )
@@ -66,7 +74,8 @@ def filled(text: str, experiments: Sequence[Experiment], root: Path) -> str:
         _, found, after = rest.partition(closing)
         if not found:
             raise RunError(f"README.md opens {opening} and never closes it; add {closing}")
-        text = f"{before}{opening}\n{section(known[name], root, 'results/plots')}\n{closing}{after}"
+        content = speed_section(root) if name == SPEED else section(known[name], root, "results/plots")
+        text = f"{before}{opening}\n{content}\n{closing}{after}"
     return text
 
 

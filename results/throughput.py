@@ -3,37 +3,13 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from results.tables import markdown
+from results.speed import profile_table, table
 from runners.benchmark import ROUNDS, measure, profile
 from runners.cli import parse
 from runners.errors import Parser, UsageError, main_guard
 from runners.files import write_atomically
 from runners.launch import machine, package_versions
-
-
-def table(figures: dict[str, Any], env: str) -> str:
-    """The parts, each alone on one core, then the bound that follows and the pipeline."""
-    peak = max(figures["peak_gflops"].values())
-    gflops = figures["training_gflops"]
-    cores = f"on {figures['cores']} cores"
-    share = f"{gflops:.0f} GFLOP/s, {gflops / peak:.0%} of the matrix product's {peak:.0f}"
-    rows = [
-        (f"{env}, random actions", figures["environment"], "one core, as acting and, without a GPU, training"),
-        ("acting", figures["acting"], "environments that cost nothing"),
-        ("training", figures["training"], f"{figures['batch_ms']:.0f} ms a batch; {share}"),
-        (f"bound {cores}", figures["bound"], "all three in perfect balance"),
-        (f"pipeline {cores}", figures["pipeline"], f"{figures['ratio']:.0%} of the bound"),
-    ]
-    rows = [(part, f"{steps:,.0f}", note) for part, steps, note in rows]
-    return markdown(["Part", f"Agent steps/s, median of {ROUNDS}", "Note"], rows)
-
-
-def profile_table(part: str, stages: dict[str, float]) -> str:
-    total = sum(stages.values())
-    rows = [[name, f"{us:.1f}", f"{us / total:.0%}"] for name, us in sorted(stages.items(), key=lambda x: -x[1])]
-    return markdown([part, "us a step", "share"], [*rows, ["all", f"{total:.1f}", ""]])
 
 
 def main(argv: list[str]) -> int:
@@ -56,7 +32,8 @@ def main(argv: list[str]) -> int:
         raise UsageError("--resume belongs to training; the benchmark takes the flags of a new run")
 
     figures = measure(config, options.seconds)
-    print(table(figures, config.env.name))
+    figures |= {"env": config.env.name, "rounds": ROUNDS}
+    print(table(figures))
     if options.profile:
         figures["profile_us"] = profile(config)
         for part, stages in figures["profile_us"].items():

@@ -55,6 +55,7 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
         "batch_ms": 1e3 * config.steps_per_batch / train,
         "training_gflops": flops * train / 1e9,
         "peak_gflops": peaks,
+        "parameters": sum(p.numel() for p in training.network.parameters() if p.requires_grad),
         "cores": cores,
         "bound": bound,
         "pipeline": pipeline,

@@ -190,10 +190,14 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code, with a mark where it was edited since."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of the code, with a mark where code that a run executes was edited since."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        edited = git("status", "--porcelain", "--untracked-files=no", "--", "agents", "envs", "networks", "runners")
+        return git("rev-parse", "HEAD").strip() + ("-dirty" if edited else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from results import speed
 from results.throughput import main
 from runners import benchmark
 from runners.benchmark import measure, profile, rate, stopwatch
@@ -80,3 +81,23 @@ def test_a_wrong_flag_is_one_line(flags, says) -> None:
     with pytest.raises(UsageError, match=says) as error:
         main(flags)
     assert "\n" not in str(error.value)
+
+
+def test_kept_figures_become_a_table(tmp_path) -> None:
+    assert speed.overview(tmp_path) == ""
+    parts = {"environment": 3000.0, "acting": 6000.0, "training": 2000.0, "bound": 2000.0, "pipeline": 1800.0}
+    about = {
+        "machine": {"processor": "a chip", "cores": 2},
+        "versions": {"torch": "2.9"},
+        "command": ["python", "-m", "x"],
+    }
+    figures = {"env": "Pong", "rounds": 5, "parameters": 2_500_000, "cores": 2, "batch_ms": 512.0, "ratio": 0.9}
+    figures |= {"training_gflops": 50.0, "peak_gflops": {"float32": 100.0, "bfloat16": 200.0}, **parts, **about}
+    (tmp_path / "throughput").mkdir()
+    (tmp_path / "throughput/small.json").write_text(json.dumps(figures))
+    page = speed.overview(tmp_path)
+    row = next(line for line in page.splitlines() if line.startswith("| small"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["small", "2.5M", "3,000", "6,000", "2,000", "50 of 200 GFLOP/s (25%)", "2,000", "1,800", "90%"]
+    assert "- small: `python -m x`" in page and "a chip, 2 cores, torch 2.9" in page
+    assert "1,800" in speed.table(figures) and "90% of the bound" in speed.table(figures)

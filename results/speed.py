@@ -1,0 +1,60 @@
+"""Tables of `results.throughput`'s figures: one run's, and of all that are kept in results/data/throughput/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from results.tables import count, markdown
+
+Figures = dict[str, Any]
+
+
+def table(figures: Figures) -> str:
+    """The parts, each alone on one core, then the bound that follows and the pipeline."""
+    cores = f"on {figures['cores']} cores"
+    rows = [
+        (f"{figures['env']}, random actions", "environment", "one core, as acting and, without a GPU, training"),
+        ("acting", "acting", "environments that cost nothing"),
+        ("training", "training", f"{figures['batch_ms']:.0f} ms a batch; {achieved(figures)}"),
+        (f"bound {cores}", "bound", "all three in perfect balance"),
+        (f"pipeline {cores}", "pipeline", f"{figures['ratio']:.0%} of the bound"),
+    ]
+    cells = [(part, f"{figures[name]:,.0f}", note) for part, name, note in rows]
+    return markdown(["Part", f"Agent steps/s, median of {figures['rounds']}", "Note"], cells)
+
+
+def profile_table(part: str, stages: dict[str, float]) -> str:
+    """Where an actor or a learner spends its time, most first."""
+    total = sum(stages.values())
+    rows = [[name, f"{us:.1f}", f"{us / total:.0%}"] for name, us in sorted(stages.items(), key=lambda x: -x[1])]
+    return markdown([part, "us a step", "share"], [*rows, ["all", f"{total:.1f}", ""]])
+
+
+def achieved(figures: Figures) -> str:
+    peak = max(figures["peak_gflops"].values())
+    return f"{figures['training_gflops']:.0f} of {peak:.0f} GFLOP/s ({figures['training_gflops'] / peak:.0%})"
+
+
+def overview(data: Path) -> str:
+    """A row a file of results/data/throughput/, empty where there is none."""
+    kept = {path.stem: json.loads(path.read_text()) for path in sorted((data / "throughput").glob("*.json"))}
+    if not kept:
+        return ""
+    header = ["Run", "Parameters", "Environment", "Acting", "Training", "Training, of a matrix product's rate"]
+    header += ["Bound", "Pipeline", "Of the bound"]
+    rows = [
+        [name, count(x["parameters"]), *(f"{x[part]:,.0f}" for part in ("environment", "acting", "training"))]
+        + [achieved(x), f"{x['bound']:,.0f}", f"{x['pipeline']:,.0f}", f"{x['ratio']:.0%}"]
+        for name, x in kept.items()
+    ]
+    commands = [f"- {name}: `{' '.join(x['command'])}`" for name, x in kept.items()]
+    note = (
+        "Agent steps a second, medians of several rounds; environment, acting and training alone on one core, bound "
+        f"and pipeline on all. Machine: {'; '.join(sorted({machine(x) for x in kept.values()}))}."
+    )
+    return "\n\n".join([markdown(header, rows), note, "\n".join(commands)])
+
+
+def machine(figures: Figures) -> str:
+    about = figures["machine"]
+    return f"{about['processor']}, {about['cores']} cores, torch {figures['versions']['torch']}"
