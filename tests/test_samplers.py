@@ -35,13 +35,13 @@ def small(env: str = "CartPole-v1", **training) -> RunConfig:
     )
 
 
-def make(kind: type, config: RunConfig, start: int = 0, acts_in: RunConfig | None = None):
+def make(kind: type, config: RunConfig, start: int = 0, acts_in: RunConfig | None = None, rank: int = 0):
     """A sampler and the network it starts from; `acts_in` for the actors' environments to differ from `config`'s."""
     torch.manual_seed(0)
     env = build_env(config, 1, stream=0)
     env.close()
     network = build_network(config, env.spec, bf16=False)
-    return kind(acts_in or config, env.spec, network, False, start), network
+    return kind(acts_in or config, env.spec, network, False, start, rank=rank), network
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
@@ -69,6 +69,15 @@ def test_a_run_resumes_with_another_number_of_actors(before: int, after: int, tm
     assert two.steps == 2 * two.config.steps_per_batch and two.starts == 2
     assert torch.equal(two.sampler.get_state()["weights"], state["sampler"]["weights"])
     loop.close()
+
+
+@pytest.mark.parametrize(("kind", "actors"), [(LocalSampler, 0), (ProcessSampler, 2)])
+def test_no_two_actors_of_any_rank_meet_the_same_episodes(kind: type, actors: int) -> None:
+    samplers = [make(kind, small(actors=actors), rank=rank)[0] for rank in range(2)]
+    seen = torch.cat([sampler.next().unroll.observation[0] for sampler in samplers])
+    assert len(seen.unique(dim=0)) == len(seen) == 8
+    for sampler in samplers:
+        sampler.close()
 
 
 def test_a_resumed_run_meets_new_episodes() -> None:
