@@ -1,5 +1,5 @@
 from results.experiments.recall30 import recall
 
-STEPS = 1_000_000
+STEPS = 600_000
 
-EXPERIMENT = recall(100, memory=128, steps=STEPS)
+EXPERIMENT = recall(100, memory=128, steps=STEPS, rate=" --learning-rate 3e-4")
