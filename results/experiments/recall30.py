@@ -4,7 +4,7 @@ STEPS = 400_000
 SEEDS = (0, 1, 2)
 
 
-def recall(delay: int, memory: int, steps: int, rate: str = "") -> Experiment:
+def recall(delay: int, memory: int, steps: int, options: str = "") -> Experiment:
     """V-MPO with each core on the recall task: a cue, `delay` distractors, then the answer."""
     return Experiment(
         name=f"recall{delay}",
@@ -15,7 +15,7 @@ def recall(delay: int, memory: int, steps: int, rate: str = "") -> Experiment:
                 f"vmpo-{core}",
                 seed,
                 f"runners.control --env recall-{delay} --agent vmpo --core {core} --memory {memory} --steps {steps}"
-                f" --epsilon-eta 1{rate} --actors 0 --eval-episodes 100 --eval-policy sample --log-seconds 1",
+                f" --epsilon-eta 1{options} --actors 0 --eval-episodes 100 --eval-policy sample --log-seconds 1",
             )
             for seed in SEEDS
             for core in ("feedforward", "lstm", "trxl-i", "gtrxl")
