@@ -35,6 +35,11 @@ class EpisodeAccount:
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
 
+    def discard(self, where: np.ndarray) -> None:
+        """Forget what has added up where [N] bool."""
+        self._return[where] = 0.0
+        self._length[where] = 0
+
     def update(self, reward: np.ndarray, first: np.ndarray, over: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Add a step; (return, length), which are NaN and 0 except where `over`."""
         self._return += reward
@@ -42,8 +47,7 @@ class EpisodeAccount:
         if not over.any():
             return np.full(over.shape, np.nan), np.zeros(over.shape, np.int64)
         closed = np.where(over, self._return, np.nan), np.where(over, self._length, 0)
-        self._return[over] = 0.0
-        self._length[over] = 0
+        self.discard(over)
         return closed
 
 

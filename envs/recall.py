@@ -36,17 +36,18 @@ class Recall(BackendEnv):
     All other rewards are 0, all other actions are free, distractors are independent of the cue: it cannot be told from
     anything after step 0. (An agent that is shown its own last action could in principle pass the cue along as actions;
     so compare with a memoryless agent of the same inputs.)
-    An episode has N + 2 agent steps and is never truncated. Environments are spread evenly over its course, or whole
-    batches would hold no answer at all: before the cue of its first episode environment i of n waits i (N + 3) / n
-    steps that show nothing.
+    An episode has N + 2 agent steps. Environments are spread evenly over its course, or whole batches would hold no
+    answer at all: environment i of n begins with i (N + 3) / n steps that show nothing, which are truncated, so that no
+    memory of them reaches the first episode, and count as no episode.
     """
 
     def __init__(self, delay: int, num_envs: int, seed: int, render: bool):
-        spec = EnvSpec(f"recall-{delay}", (GO + 1,), "float32", Discrete(CUES), 1, 2 * delay + 4)
+        spec = EnvSpec(f"recall-{delay}", (GO + 1,), "float32", Discrete(CUES), 1, delay + 2)
         super().__init__(spec, num_envs, render)
         self._go = delay + 1
         self._rng = np.random.default_rng(seed)
-        self._t = -(np.arange(num_envs) * (delay + 3) // num_envs)
+        waits = np.arange(num_envs) * (delay + 3) // num_envs
+        self._t = -np.where(waits == 1, 0, waits)  # the first step cannot be the last
         self._cue = self._rng.integers(CUES, size=num_envs)
 
     def _reset(self) -> np.ndarray:
@@ -61,7 +62,8 @@ class Recall(BackendEnv):
         begins = self._t > self._go
         self._t = np.where(begins, 0, self._t + 1)
         self._cue = np.where(begins, self._rng.integers(CUES, size=self.num_envs), self._cue)
-        return RawStep(self._observe(), reward, ended, np.zeros(self.num_envs, bool))
+        self._account.discard(self._t == 0)
+        return RawStep(self._observe(), reward, ended, truncated=self._t == -1, game_over=ended)
 
     def _observe(self) -> np.ndarray:
         observation = np.zeros((self.num_envs, GO + 1), np.float32)
