@@ -1,5 +1,6 @@
 from results.experiments.recall30 import recall
 
-STEPS = 600_000
+STEPS = 800_000
 
-EXPERIMENT = recall(100, memory=128, steps=STEPS, options=" --learning-rate 3e-4")
+# A batch holds whole episodes, of 102 steps.
+EXPERIMENT = recall(100, memory=128, steps=STEPS, options=" --unroll 128 --learning-rate 3e-4 --no-anneal")
