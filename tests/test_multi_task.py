@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from agent_oracles import random_batch, to_torch
 
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
@@ -22,7 +23,6 @@ from runners.errors import UsageError
 from runners.launch import main
 from runners.tracker import EpisodeTracker, TaskTracker
 from runners.training import Training
-from tests.agent_oracles import random_batch, to_torch
 
 GAMES = "Pong,Breakout,Freeway"
 
