@@ -27,21 +27,25 @@ def evaluate_policy(
     """From a forward pass over all T+1 rows of `unroll`.
 
     Every value, the bootstrap included, is the online network's (V-MPO section 4.1), so several passes over a batch
-    see advantages that are up to date.
+    see advantages that are up to date. Where tasks of different scales share a batch, advantages are in the units of
+    each one's standard deviation (Hessel et al. 2018, section 4).
     """
-    valid = unroll.valid
-    value = popart.denormalise(output.value.detach())
+    valid, task = unroll.valid, unroll.task
+    value = popart.denormalise(output.value.detach(), task)
     ended = (unroll.terminated | unroll.truncated)[1:]
     discount = config.discount * (~unroll.terminated[1:]).to(value.dtype)
     returns = lambda_returns(unroll.reward[1:], discount, value, ended, config.gae_lambda)
     advantages = returns - value[:-1]
-    error = output.value[:-1] - popart.normalise(returns)
+    error = output.value[:-1] - popart.normalise(returns, task)
     loss = 0.5 * masked_mean(error.square(), valid, ranks)
-    spread = masked_mean((returns - masked_mean(returns, valid, ranks)).square(), valid, ranks)
+    shown = returns
+    if popart.tasks > 1:
+        shown, advantages = popart.normalise(returns, task), advantages / popart.scale(task, value.dtype)[1]
+    spread = masked_mean((shown - masked_mean(shown, valid, ranks)).square(), valid, ranks)
     mean_square = masked_mean(advantages.square(), valid, ranks)
     metrics = {
         "value/loss": loss.detach(),
-        "value/mean": masked_mean(value[:-1], valid, ranks),
+        "value/mean": masked_mean(shown - advantages, valid, ranks),
         "value/explained_variance": 1 - mean_square / spread.clamp(min=1e-8),
         "value/advantage_rms": mean_square.sqrt(),
     }

@@ -11,7 +11,8 @@ class Unroll(NamedTuple):
     Row t holds observation t, the `reward` that came with it, whether it begins an episode (`first`) or is an
     episode's true last one (`terminated`, or `truncated` by a time limit), and the action that led to it: the action
     taken at t stands in `previous_action[t + 1]`. `policy` [T, B, P] are the parameters of the distribution that each
-    action was drawn from, `state` the core's state before row 0, batch first.
+    action was drawn from, `task` [B] is which of several tasks an environment plays, `state` the core's state before
+    row 0, batch first.
     """
 
     observation: Tensor
@@ -21,6 +22,7 @@ class Unroll(NamedTuple):
     truncated: Tensor
     previous_action: Tensor
     policy: Tensor
+    task: Tensor
     state: tuple[Tensor, ...]
 
     @property
@@ -35,8 +37,8 @@ class Unroll(NamedTuple):
 
     def columns(self, index: Tensor | slice) -> "Unroll":
         """The unrolls of some environments alone."""
-        fields = [x[:, index] for x in self[:-1]]
-        return Unroll(*fields, tuple(s[index] for s in self.state))
+        fields = [x[:, index] for x in self[:-2]]
+        return Unroll(*fields, self.task[index], tuple(s[index] for s in self.state))
 
 
 class Loss(NamedTuple):

@@ -12,7 +12,7 @@ FRAME_SKIP = 4
 
 
 class AleAtari(BackendEnv):
-    """The preprocessing and minimal action set of `EnvpoolAtari`; FIRE comes before the no-ops of a reset, not after.
+    """The preprocessing and actions of `EnvpoolAtari`; FIRE comes before the no-ops of a reset, not after.
 
     Where an episode ends, ale leaves out the newest frame from the maximum of two: some pixels of the last
     observation are one agent step old. Pictures are the agent's own view, 84x84 grey.
@@ -31,6 +31,7 @@ class AleAtari(BackendEnv):
                 noop_max=config.noop_max,
                 frameskip=FRAME_SKIP,
                 reward_clipping=False,
+                full_action_space=config.full_actions,
             )
         except (AssertionError, RuntimeError, ValueError, OSError) as error:
             raise EnvError(f"ale cannot make {config.name}: {' '.join(str(error).split())}") from error

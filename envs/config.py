@@ -1,14 +1,17 @@
 """Which environment, simulated by what, under which rules."""
 
+import difflib
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from envs.atari57 import RANDOM_AND_HUMAN
 from envs.interface import EnvError
 
 Suite = Literal["atari", "control"]
 Backend = Literal["envpool", "ale", "gymnasium"]
 BACKENDS: dict[str, tuple[str, ...]] = {"atari": ("envpool", "ale"), "control": ("envpool", "gymnasium")}
-ATARI_ONLY = ("sticky_actions", "noop_max", "episodic_life", "max_episode_frames")
+ATARI_ONLY = ("sticky_actions", "noop_max", "episodic_life", "max_episode_frames", "full_actions")
+ATARI57 = "atari57"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class EnvConfig:
     """Whether losing an Atari life ends the learner's episode; reported returns are of whole games all the same."""
     max_episode_frames: int = 108_000
     """Time limit of an Atari episode in frames (4 a step): 30 minutes of play."""
+    full_actions: bool = False
+    """All 18 Atari actions, not the game's minimal set; with several games always."""
 
     def __post_init__(self) -> None:
         """EnvError, one line, for values that no environment could honour."""
@@ -53,3 +58,21 @@ class EnvConfig:
             for option in ATARI_ONLY:
                 if getattr(self, option) != defaults[option]:
                     raise EnvError(f"{option} is an Atari option: {self.suite} tasks cannot honour it")
+        if len(self.tasks) > 1:
+            self._check_tasks()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names in `name`: one, several with commas between, or all of atari57."""
+        return tuple(RANDOM_AND_HUMAN) if self.name == ATARI57 else tuple(self.name.split(","))
+
+    def _check_tasks(self) -> None:
+        if self.suite != "atari":
+            raise EnvError(f"several tasks at once are for Atari: name one of {', '.join(self.tasks)}")
+        for game in self.tasks:
+            if self.tasks.count(game) > 1:
+                raise EnvError(f"{game} is named twice in {self.name}")
+            if game not in RANDOM_AND_HUMAN:
+                nearest = difflib.get_close_matches(game, RANDOM_AND_HUMAN, n=3)
+                hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see envs/atari57.py"
+                raise EnvError(f"among several games each must be one of the 57 of {ATARI57}, {game!r} is not: {hint}")

@@ -66,7 +66,7 @@ class EnvpoolAtari(EnvpoolEnv):
     """Observation [4, 84, 84] uint8: grey, the pixel-wise maximum of the last 2 of 4 frames, the last 4 agent steps.
 
     FIRE is pressed on reset in games that have it (some start only then), and again after a lost life where that ends
-    the learner's episode. Actions are the game's minimal set.
+    the learner's episode.
     """
 
     def __init__(self, config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool):
@@ -83,6 +83,7 @@ class EnvpoolAtari(EnvpoolEnv):
             noop_max=config.noop_max,
             episodic_life=config.episodic_life,
             reward_clip=False,
+            full_action_space=config.full_actions,
             repeat_action_probability=config.sticky_actions,
             max_episode_steps=max_episode_steps,
         )

@@ -2,10 +2,15 @@
 
 import difflib
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from envs import recall
 from envs.config import EnvConfig, Suite
 from envs.interface import EnvError, VectorEnv
+from envs.multi_task import MultiTask, share_out
 
 MAX_SEED = 2**31 - 1
 
@@ -21,19 +26,40 @@ def known_names(suite: Suite) -> list[str]:
     return sorted([*envpool_backend.control_names(), "recall-30", "recall-100"])
 
 
-def make_env(config: EnvConfig, num_envs: int, seed: int, threads: int = 1, render: bool = False) -> VectorEnv:
+def make_env(
+    config: EnvConfig,
+    num_envs: int,
+    seed: int,
+    threads: int = 1,
+    render: bool = False,
+    tasks: Sequence[int] | None = None,
+) -> VectorEnv:
     """`num_envs` environments; the same seed and actions give the same trajectories.
 
-    `threads` is how many the simulator may use: envpool and ale do, the others step in the caller's thread.
+    `threads` is how many the simulator may use: envpool and ale do, the others step in the caller's thread. Where
+    `config` names several tasks, `tasks` [N], ascending, says which of them each environment plays; by default they
+    are shared out evenly.
     EnvError in one line for an unknown name (with the nearest ones) or an option that the backend cannot honour.
     """
     if num_envs < 1 or threads < 1:
         raise EnvError(f"num_envs and threads must be 1 or more, got {num_envs} and {threads}")
     if not 0 <= seed <= MAX_SEED:
         raise EnvError(f"seed must lie in 0..{MAX_SEED}, got {seed}")
+    if len(config.tasks) > 1:
+        tasks = share_out(len(config.tasks), num_envs) if tasks is None else tasks
+        return _multi_task(config, np.asarray(tasks), seed, threads, render)
     if config.suite == "atari":
         return _atari(config, num_envs, seed, threads, render)
     return _control(config, num_envs, seed, threads, render)
+
+
+def _multi_task(config: EnvConfig, tasks: np.ndarray, seed: int, threads: int, render: bool) -> VectorEnv:
+    parts: list[VectorEnv] = []
+    for task, count in zip(*np.unique(tasks, return_counts=True), strict=True):
+        one = replace(config, name=config.tasks[task], full_actions=True)
+        own_seed = int(np.random.SeedSequence((seed, int(task))).generate_state(1)[0] >> 1)
+        parts.append(make_env(one, int(count), own_seed, threads, render))
+    return MultiTask(parts, config.name)
 
 
 def _atari(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> VectorEnv:

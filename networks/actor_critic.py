@@ -37,6 +37,7 @@ class ActorCritic(nn.Module):
         continuous: bool,
         popart_step_size: float = 1e-4,
         bf16_torso: bool = False,
+        tasks: int = 1,
     ) -> None:
         super().__init__()
         self.actions, self.continuous, self.bf16_torso = actions, continuous, bf16_torso
@@ -45,7 +46,7 @@ class ActorCritic(nn.Module):
         orthogonal(self.embed)
         self.core = make_core(config)
         self.policy_head = PolicyHead(self.core.output_size, config.head_hidden, actions, continuous)
-        self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size)
+        self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size, tasks)
 
     def fit_input(self, observation: Tensor) -> None:
         """Set what the torso takes off its input from `observation` [T, B, ...], before acting begins."""
@@ -67,10 +68,16 @@ class ActorCritic(nn.Module):
         return self.embed(torch.cat([features.to(before.dtype), before], -1)).relu()
 
     def forward(
-        self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, first: Tensor, state: State
+        self,
+        observation: Tensor,
+        previous_action: Tensor,
+        previous_reward: Tensor,
+        first: Tensor,
+        state: State,
+        task: Tensor | None = None,
     ) -> Output:
-        """A whole unroll: every argument [T, B, ...], `state` as the core made it before step 0."""
+        """A whole unroll: every argument [T, B, ...], but `state` as the core made it before step 0 and `task` [B]."""
         steps, batch = first.shape
         flat = (x.flatten(0, 1) for x in (observation, previous_action, previous_reward, first))
         y, state = self.core(self.encode(*flat).unflatten(0, (steps, batch)), first, state)
-        return Output(self.policy_head(y), self.value_head(y), state)
+        return Output(self.policy_head(y), self.value_head(y, task), state)

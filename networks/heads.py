@@ -41,38 +41,60 @@ class PopArtHead(nn.Module):
 
     Hessel et al. 2018, settings of V-MPO appendix F: step size 1e-4, scale within [1e-2, 1e6]. The running moments are
     corrected for their start at zero, as Adam's are: from the second gradient step on the scale is the data's.
+    Each of `tasks` has an output and statistics of its own. `task` [B] names that of each environment, the last leading
+    dimension of all else; by default all are of task 0.
     """
 
-    def __init__(self, input_size: int, hidden: int, step_size: float = 1e-4) -> None:
+    def __init__(self, input_size: int, hidden: int, step_size: float = 1e-4, tasks: int = 1) -> None:
         super().__init__()
-        self.step_size = step_size
+        self.step_size, self.tasks = step_size, tasks
         self.body = nn.Sequential(nn.Linear(input_size, hidden), nn.ReLU())
-        self.output = nn.Linear(hidden, 1)
+        self.output = nn.Linear(hidden, tasks)
         orthogonal(self.body)
         orthogonal(self.output, 0.01)
         for name, start in (("moment1", 0.0), ("moment2", 0.0), ("weight", 0.0), ("mean", 0.0), ("std", 1.0)):
-            self.register_buffer(name, torch.tensor(start, dtype=torch.float64))
+            self.register_buffer(name, torch.full((tasks,), start, dtype=torch.float64))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         """Normalised values [...] of `x` [..., D]."""
-        return self.output(self.body(x)).squeeze(-1)
+        values = self.output(self.body(x))
+        if task is None:
+            return values[..., 0]
+        return values.gather(-1, task.expand(values.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
-    def denormalise(self, value: Tensor) -> Tensor:
+    def scale(self, task: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, [B]."""
+        index = 0 if task is None else task
+        return self.mean[index].to(dtype), self.std[index].to(dtype)
+
+    def denormalise(self, value: Tensor, task: Tensor | None = None) -> Tensor:
         """Normalised units -> units of the return."""
-        return value * self.std.to(value.dtype) + self.mean.to(value.dtype)
+        mean, std = self.scale(task, value.dtype)
+        return value * std + mean
 
-    def normalise(self, value: Tensor) -> Tensor:
+    def normalise(self, value: Tensor, task: Tensor | None = None) -> Tensor:
         """Units of the return -> normalised units."""
-        return (value - self.mean.to(value.dtype)) / self.std.to(value.dtype)
+        mean, std = self.scale(task, value.dtype)
+        return (value - mean) / std
 
     @torch.no_grad()
-    def update(self, targets: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        """Move the statistics towards `targets` [...] where `mask` [...], and the output layer against them.
+    def update(
+        self,
+        targets: Tensor,
+        mask: Tensor,
+        total: Callable[[Tensor], Tensor] = lambda x: x,
+        task: Tensor | None = None,
+    ) -> None:
+        """Move the statistics towards `targets` [..., B] where `mask` [..., B], and the output layer against them.
 
         `total` sums over the processes that the batch is spread over.
         """
         targets = torch.where(mask, targets, 0).double()
-        count, sum1, sum2 = total(torch.stack([mask.sum().double(), targets.sum(), targets.square().sum()]))
+        sums = torch.stack([mask.double(), targets, targets.square()])
+        sums = sums.reshape(3, -1, targets.shape[-1]).sum(1)  # [3, B]
+        if task is None:
+            task = torch.zeros(sums.shape[1], dtype=torch.int64, device=sums.device)
+        count, sum1, sum2 = total(sums.new_zeros(3, self.tasks).index_add_(1, task, sums))
         step = self.step_size * (count > 0)
         self.moment1 += step * (sum1 / count.clamp(min=1) - self.moment1)
         self.moment2 += step * (sum2 / count.clamp(min=1) - self.moment2)
@@ -83,7 +105,7 @@ class PopArtHead(nn.Module):
         variance = self.moment2 / weight - mean.square()
         std = torch.where(started, variance.clamp(1e-4, 1e12).sqrt(), self.std)
         scale = (self.std / std).to(self.output.weight.dtype)
-        self.output.weight *= scale
+        self.output.weight *= scale.unsqueeze(1)
         self.output.bias.copy_(self.output.bias * scale + ((self.mean - mean) / std).to(scale.dtype))
         self.mean.copy_(mean)
         self.std.copy_(std)

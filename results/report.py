@@ -8,15 +8,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from results import speed, tables
+from results import cost_model, speed, tables
 from results.collect import read_curves, read_summaries
 from results.experiment import ROOT, Experiment, experiment_names, load
 from results.plots import learning_curves
 from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.files import write_atomically
 
-SPEED = "throughput"
-"""The marker of the section on speed, which comes from `results.throughput`."""
+SPEED = {"throughput": speed.overview, "scaling": cost_model.scaling_section}
+"""Markers of the sections on speed, and what makes them of the JSON files in results/data/<marker>/."""
 
 HEAD = """\
 # Results
@@ -53,19 +53,19 @@ def results_page(experiments: Sequence[Experiment], root: Path) -> str:
         command = f"`python -m results.run {experiment.name}`; a run is, for example, `{experiment.runs[0].line}`."
         detail = f"<details><summary>Every run</summary>\n\n{tables.runs_table(experiment, rows)}\n\n</details>"
         page += [f"## {experiment.title}", section(experiment, root, "plots"), command, detail]
-    page += ["## Speed", speed_section(root)]
+    page += ["## Speed", *(speed_section(name, root) for name in SPEED)]
     return "\n\n".join(page) + "\n"
 
 
-def speed_section(root: Path) -> str:
-    return speed.overview(root / "results/data") or "Nothing measured yet."
+def speed_section(name: str, root: Path) -> str:
+    return SPEED[name](root / "results/data") or f"Nothing measured yet by results.{name}."
 
 
 def filled(text: str, experiments: Sequence[Experiment], root: Path) -> str:
     """The top README with the text between each pair of markers replaced; RunError for a marker that is wrong."""
     known = {experiment.name: experiment for experiment in experiments}
     for name in re.findall(r"<!-- results:(\S+) -->", text):
-        if name not in known and name != SPEED:
+        if name not in known and name not in SPEED:
             raise RunError(
                 f"README.md has a marker for {name!r}, which is no experiment; there are: {', '.join(known)}"
             )
@@ -74,7 +74,7 @@ def filled(text: str, experiments: Sequence[Experiment], root: Path) -> str:
         _, found, after = rest.partition(closing)
         if not found:
             raise RunError(f"README.md opens {opening} and never closes it; add {closing}")
-        content = speed_section(root) if name == SPEED else section(known[name], root, "results/plots")
+        content = speed_section(name, root) if name in SPEED else section(known[name], root, "results/plots")
         text = f"{before}{opening}\n{content}\n{closing}{after}"
     return text
 

@@ -248,4 +248,4 @@ def _synchronise(device: torch.device) -> None:
 def _buffer(config: RunConfig, spec: EnvSpec, network: torch.nn.Module) -> Buffer:
     policy_size = network.policy_head.output.out_features
     state = network.initial_state(1)
-    return make_buffer(spec, config.training.unroll, config.training.envs, policy_size, state, shared=False)
+    return make_buffer(spec, config.training.unroll, config.tasks, policy_size, state, shared=False)

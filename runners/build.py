@@ -18,9 +18,11 @@ def stream_seed(config: RunConfig, stream: int) -> int:
     return int(np.random.SeedSequence((config.training.seed, stream % 2**32)).generate_state(1)[0] >> 1)
 
 
-def build_env(config: RunConfig, envs: int, stream: int, render: bool = False) -> VectorEnv:
-    """`envs` environments, seeded by the run's seed and `stream`."""
-    return make_env(config.env, envs, stream_seed(config, stream), render=render)
+def build_env(
+    config: RunConfig, envs: int, stream: int, render: bool = False, tasks: np.ndarray | None = None
+) -> VectorEnv:
+    """`envs` environments, seeded by the run's seed and `stream`; of several tasks, `tasks` [envs], or all alike."""
+    return make_env(config.env, envs, stream_seed(config, stream), render=render, tasks=tasks)
 
 
 def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
@@ -33,19 +35,21 @@ def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
             f"{spec.observation_shape}: take --torso mlp"
         )
     step_size = config.agent.popart_step_size
-    return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16)
+    tasks = len(config.env.tasks)
+    return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16, tasks)
 
 
 def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:
-    """Observations [steps, 8, ...] under random actions."""
-    env = build_env(config, 8, stream=PICTURES)
+    """Observations [steps, N, ...] under random actions, of 8 environments, or of one a task where tasks are more."""
+    envs = max(8, len(config.env.tasks))
+    env = build_env(config, envs, stream=PICTURES)
     rng = np.random.default_rng(stream_seed(config, PICTURES))
     spec, seen = env.spec, [env.reset().observation]
     for _ in range(steps - 1):
         if isinstance(spec.action, Discrete):
-            action = rng.integers(spec.action.n, size=8)
+            action = rng.integers(spec.action.n, size=envs)
         else:
-            action = rng.uniform(-1, 1, (8, *spec.action.shape)).astype(np.float32)
+            action = rng.uniform(-1, 1, (envs, *spec.action.shape)).astype(np.float32)
         seen.append(env.step(action).observation)
     env.close()
     return torch.from_numpy(np.stack(seen))

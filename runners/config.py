@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from agents.config import AgentConfig
 from envs.config import EnvConfig
+from envs.multi_task import share_out
 from networks.config import NetworkConfig
 
 PresetName = Literal["small", "paper"]
@@ -20,7 +22,8 @@ class AtariEnv(EnvConfig):
     """Which game, and how it is stepped."""
 
     name: Annotated[str, tyro.conf.arg(name="game")] = "Pong"
-    """Atari game, as ALE spells it: Pong, SpaceInvaders, MsPacman, ..."""
+    """Atari game, as ALE spells it: Pong, SpaceInvaders, MsPacman, ...; one agent learns several at once, with commas
+    between their names, or all of atari57."""
     suite: tyro.conf.Suppress[Literal["atari", "control"]] = "atari"
 
 
@@ -35,6 +38,7 @@ class ControlEnv(EnvConfig):
     noop_max: tyro.conf.Suppress[int] = 30
     episodic_life: tyro.conf.Suppress[bool] = False
     max_episode_frames: tyro.conf.Suppress[int] = 108_000
+    full_actions: tyro.conf.Suppress[bool] = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,17 @@ class RunConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        envs, tasks = self.training.envs, len(self.env.tasks)
+        if envs % tasks:
+            more = tasks * (envs // tasks + 1)
+            raise ValueError(f"--envs {envs} cannot be shared evenly by {tasks} games: take {more}")
+
+    @property
+    def tasks(self) -> np.ndarray:
+        """Which of the environment's tasks each column of a batch plays, [envs], of each rank's part."""
+        return share_out(len(self.env.tasks), self.training.envs)
 
     @property
     def steps_per_batch(self) -> int:

@@ -1,11 +1,13 @@
 """Evaluation: raw returns of whole episodes under a frozen network, and a recorded episode."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from envs.atari57 import human_normalised
 from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
 from runners.actor import no_action
@@ -40,6 +42,17 @@ class Player:
 
 
 def evaluate(config: RunConfig, network: ActorCritic, episodes: int) -> dict[str, Any]:
+    """`evaluate_task`; of several tasks, that of each under `games`, and above it their human-normalised means."""
+    tasks = config.env.tasks
+    if len(tasks) == 1:
+        return evaluate_task(config, network, episodes)
+    games = {game: evaluate_task(_of(config, game), network, episodes) for game in tasks}
+    scores = [human_normalised(game, result["mean"]) for game, result in games.items()]
+    protocol = f"{episodes} episodes a game, human-normalised means in percent; a game: {games[tasks[0]]['protocol']}"
+    return _summary(scores, protocol) | {"episodes": episodes * len(tasks), "games": games}
+
+
+def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int) -> dict[str, Any]:
     """Play `episodes` and give their raw returns with mean, std, median and the protocol in words.
 
     How many each environment plays is fixed beforehand, so short episodes are not counted more often than long ones.
@@ -60,19 +73,33 @@ def evaluate(config: RunConfig, network: ActorCritic, episodes: int) -> dict[str
         env.close()
     scores = [score for got, wanted in zip(returns, quota, strict=True) for score in got[:wanted]]
     how = "samples of the policy" if sample else "the policy's mode"
+    protocol = f"{how}, raw returns of whole episodes, shared evenly by {envs} environments"
+    if config.env.suite == "atari":
+        protocol += f", up to {config.env.noop_max} no-ops at the start"
+    return _summary(scores, protocol)
+
+
+def _summary(scores: list[float], protocol: str) -> dict[str, Any]:
     return {
-        "episodes": episodes,
+        "episodes": len(scores),
         "mean": float(np.mean(scores)),
         "std": float(np.std(scores)),
         "median": float(np.median(scores)),
         "returns": scores,
-        "protocol": f"{how}, raw returns of whole episodes, shared evenly by {envs} environments"
-        + (f", up to {config.env.noop_max} no-ops at the start" if config.env.suite == "atari" else ""),
+        "protocol": protocol,
     }
 
 
+def _of(config: RunConfig, task: str) -> RunConfig:
+    """One of several tasks, as they are played together."""
+    return replace(config, env=replace(config.env, name=task, full_actions=True))
+
+
 def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
-    """Write a GIF of one episode (its first MOST_FRAMES steps) to `path`; EnvError where the task cannot be drawn."""
+    """Write a GIF of one episode (its first MOST_FRAMES steps) to `path`, of several tasks of the first; EnvError where
+    it cannot be drawn."""
+    if len(config.env.tasks) > 1:
+        config = _of(config, config.env.tasks[0])
     env = build_env(config, 1, stream=VIDEO, render=True)
     player = Player(env, network, config.training.eval_policy == "sample", stream_seed(config, VIDEO))
     frames = []

@@ -1,6 +1,7 @@
 """A whole run: folder, training with its consumers, evaluation, video, summary."""
 
 import json
+import math
 import platform
 import signal
 import subprocess
@@ -116,7 +117,7 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "wall_seconds": training.wall_seconds,
         "cpu_seconds": training.cpu_seconds,
         "steps_per_second": training.steps / training.wall_seconds,
-        "train_return": training.tracker.mean_return if training.tracker.count else None,
+        "train_return": _known(training.tracker.mean_return),
         "ranks": training.ranks.size,
         "parameters": _count(training),
         "eval": result,
@@ -167,6 +168,10 @@ def _new_folder(config: RunConfig) -> Path:
     if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
     return run_dir
+
+
+def _known(x: float) -> float | None:
+    return None if math.isnan(x) else x
 
 
 def _count(training: Training) -> int:

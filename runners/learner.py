@@ -50,7 +50,8 @@ class Learner:
 
     def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
         unroll = _to(unroll, self.device)
-        output = self.forward(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
+        inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state, unroll.task
+        output = self.forward(*inputs)
         loss = self.agent.loss(output, unroll, self.network.value_head, annealing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss.value if value_only else loss.total).backward()
@@ -62,7 +63,7 @@ class Learner:
         limit = self.config.training.max_gradient_norm or torch.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         self.optimizer.step()
-        self.network.value_head.update(loss.value_targets, unroll.valid, self.ranks.total)
+        self.network.value_head.update(loss.value_targets, unroll.valid, self.ranks.total, unroll.task)
         metrics = loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm}
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0) + value

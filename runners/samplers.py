@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Semaphore
 from multiprocessing.util import Finalize
 
+import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
@@ -57,7 +58,7 @@ class LocalSampler:
         saved: dict | None = None,
         rank: int = 0,
     ) -> None:
-        self.actor = _make_actor(config, config.training.envs, bf16, start, number=rank)
+        self.actor = _make_actor(config, config.tasks, bf16, start, number=rank)
         self.network = self.actor.network
         load_parameters(self.network, _weights(network, saved))
         self.buffer = _batch(config, spec, network, shared=False)
@@ -181,13 +182,13 @@ def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
 def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool) -> Buffer:
     policy_size = network.policy_head.output.out_features
     training = config.training
-    return make_buffer(spec, training.unroll, training.envs, policy_size, network.initial_state(1), shared)
+    return make_buffer(spec, training.unroll, config.tasks, policy_size, network.initial_state(1), shared)
 
 
-def _make_actor(config: RunConfig, envs: int, bf16: bool, start: int, number: int) -> Actor:
-    """With weights of no meaning yet."""
+def _make_actor(config: RunConfig, tasks: np.ndarray, bf16: bool, start: int, number: int) -> Actor:
+    """An environment for each of `tasks`; with weights of no meaning yet."""
     stream = start * STREAMS_A_START + number
-    env = build_env(config, envs, stream)
+    env = build_env(config, len(tasks), stream, tasks=tasks)
     return Actor(env, build_network(config, env.spec, bf16), stream_seed(config, stream))
 
 
@@ -207,7 +208,7 @@ def _act(
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        actor, version = _make_actor(config, views[0].unroll.first.shape[1], bf16, start, number), 0
+        actor, version = _make_actor(config, views[0].unroll.task.numpy(), bf16, start, number), 0
         for view in itertools.cycle(views):
             free.acquire()
             version = weights.fetch(actor.network, version)

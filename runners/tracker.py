@@ -2,10 +2,12 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from envs.atari57 import human_normalised
 
 
 class EpisodeTracker:
@@ -47,6 +49,53 @@ class EpisodeTracker:
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.count, self._returns, self._lengths = state["count"], state["returns"].copy(), state["lengths"].copy()
+
+
+class TaskTracker:
+    """An `EpisodeTracker` a task. Of several tasks the mean return is that of their human-normalised ones, percent."""
+
+    def __init__(self, tasks: Sequence[str]):
+        self._each = {task: EpisodeTracker() for task in tasks}
+
+    def add(self, returns: np.ndarray, lengths: np.ndarray, task: np.ndarray) -> None:
+        """Takes arrays [T, B]; `task` [B] is which task each column is of."""
+        for i, tracker in enumerate(self._each.values()):
+            tracker.add(returns[:, task == i], lengths[:, task == i])
+
+    @property
+    def count(self) -> int:
+        return sum(tracker.count for tracker in self._each.values())
+
+    @property
+    def full(self) -> bool:
+        return all(tracker.full for tracker in self._each.values())
+
+    @property
+    def mean_return(self) -> float:
+        """NaN before an episode of every task has ended."""
+        means = {task: tracker.mean_return for task, tracker in self._each.items()}
+        if len(means) == 1:
+            return next(iter(means.values()))
+        return float(np.mean([human_normalised(task, mean) for task, mean in means.items()]))
+
+    def metrics(self) -> dict[str, float]:
+        """Scalars to log; of several tasks also the mean raw return of each."""
+        lengths = [tracker.mean_length for tracker in self._each.values() if tracker.count]
+        metrics = {
+            "return/train": self.mean_return,
+            "return/length": float(np.mean(lengths)) if lengths else float("nan"),
+            "return/episodes": self.count,
+        }
+        if len(self._each) > 1:
+            metrics |= {f"return/{task}": tracker.mean_return for task, tracker in self._each.items()}
+        return metrics
+
+    def get_state(self) -> dict[str, Any]:
+        return {task: tracker.get_state() for task, tracker in self._each.items()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        for task, tracker in self._each.items():
+            tracker.set_state(state[task])
 
 
 class Rate:

@@ -17,7 +17,7 @@ from runners.learner import Learner
 from runners.limits import check_compile, check_memory
 from runners.ranks import ONE_RANK, Ranks
 from runners.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
-from runners.tracker import EpisodeTracker, Rate
+from runners.tracker import Rate, TaskTracker
 
 Row = dict[str, float]
 
@@ -45,7 +45,7 @@ class Training:
         whole_batch = ranks if training.statistics == "batch" else ALONE
         agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
         self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks)
-        self.tracker = EpisodeTracker()
+        self.tracker = TaskTracker(config.env.tasks)
         self.steps = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
         self.best_return = float("-inf")
@@ -81,7 +81,7 @@ class Training:
                 if not period:
                     sampler.publish(self.network)
                 ended = (self.ranks.gather(x) for x in (batch.episode_return, batch.episode_length))
-                self.tracker.add(*(x.numpy() for x in ended))
+                self.tracker.add(*(x.numpy() for x in ended), batch.unroll.task.numpy())
                 sampler.release()
                 self.steps += config.steps_per_batch * self.ranks.size
                 now = time.perf_counter()
@@ -100,9 +100,7 @@ class Training:
                     "wall_seconds": self.wall_seconds,
                     "cpu_seconds": self.cpu_seconds,
                     "updates": self.learner.updates,
-                    "return/train": self.tracker.mean_return,
-                    "return/length": self.tracker.mean_length,
-                    "return/episodes": self.tracker.count,
+                    **self.tracker.metrics(),
                     **self.learner.drain_metrics(),
                     "speed/steps_per_second": speed,
                     "speed/frames_per_second": speed * self.spec.frames_per_step,

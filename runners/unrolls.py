@@ -39,8 +39,9 @@ class Buffer:
             tensor[t].numpy()[...] = value
 
 
-def make_buffer(spec: EnvSpec, unroll: int, envs: int, policy_size: int, state: State, shared: bool) -> Buffer:
-    """Zeroed; `state` an example of the core's state, of any batch size."""
+def make_buffer(spec: EnvSpec, unroll: int, task: np.ndarray, policy_size: int, state: State, shared: bool) -> Buffer:
+    """Zeroed, a column for each of `task` [B]; `state` an example of the core's state, of any batch size."""
+    envs = len(task)
     rows = (unroll + 1, envs)
     discrete = isinstance(spec.action, Discrete)
     action = torch.zeros(rows, dtype=torch.int64) if discrete else torch.zeros(*rows, *spec.action.shape)
@@ -53,6 +54,7 @@ def make_buffer(spec: EnvSpec, unroll: int, envs: int, policy_size: int, state: 
             truncated=torch.zeros(rows, dtype=torch.bool),
             previous_action=action,
             policy=torch.zeros(unroll, envs, policy_size),
+            task=torch.from_numpy(task),
             state=tuple(torch.zeros(envs, *s.shape[1:], dtype=s.dtype) for s in state),
         ),
         torch.full(rows, torch.nan, dtype=torch.float64),

@@ -427,6 +427,7 @@ def to_torch(batch: Batch, dtype: torch.dtype = torch.float64) -> tuple[Output, 
         truncated=torch.tensor(batch.ends.truncated),
         previous_action=previous_action,
         policy=torch.tensor(batch.old, dtype=dtype),
+        task=torch.zeros(batch.value.shape[1], dtype=torch.int64),
         state=(),
     )
     return Output(kind.from_parameters(parameters), value, ()), unroll, parameters, value

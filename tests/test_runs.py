@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ from runners.training import Training
 from runners.unrolls import make_buffer
 
 ROOT = Path(__file__).resolve().parent.parent
+ONE_TASK = np.zeros(4, np.int64)
 CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
 
 
@@ -59,7 +61,7 @@ def test_the_learner_recomputes_the_behaviour_policy(core: str, env: str) -> Non
         network.policy_head.output.weight.normal_()
     actor = Actor(vector, network, seed=1)
     out = network.policy_head.output.out_features
-    buffer = make_buffer(vector.spec, 16, 4, out, network.initial_state(1), shared=False)
+    buffer = make_buffer(vector.spec, 16, ONE_TASK, out, network.initial_state(1), shared=False)
     ends = 0
     for _ in range(6):
         actor.collect(buffer)
@@ -78,7 +80,7 @@ def test_the_learner_recomputes_the_behaviour_policy_from_pixels() -> None:
     for bf16, tolerance in ((False, 1e-5), (True, 1e-2)):
         network = build_network(config, vector.spec, bf16)
         network.fit_input(random_pictures(config, steps=2))
-        buffer = make_buffer(vector.spec, 16, 4, vector.spec.action.n, network.initial_state(1), shared=False)
+        buffer = make_buffer(vector.spec, 16, ONE_TASK, vector.spec.action.n, network.initial_state(1), shared=False)
         Actor(build_env(config, 4, stream=0), network, seed=1).collect(buffer)
         unroll = buffer.unroll
         with torch.no_grad():
@@ -93,7 +95,7 @@ def test_rows_of_consecutive_unrolls_join() -> None:
     network = build_network(config, vector.spec, bf16=False)
     actor = Actor(vector, network, seed=1)
     sizes = (network.policy_head.output.out_features, network.initial_state(1))
-    first, second = (make_buffer(vector.spec, 16, 4, *sizes, shared=False) for _ in range(2))
+    first, second = (make_buffer(vector.spec, 16, ONE_TASK, *sizes, shared=False) for _ in range(2))
     actor.collect(first)
     actor.collect(second)
     for name in ("observation", "reward", "first", "terminated", "truncated", "previous_action"):

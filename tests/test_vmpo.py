@@ -231,11 +231,12 @@ def test_an_unroll_of_one_dead_step_leaves_no_nan():
 def test_columns_picks_environments():
     batch = random_batch(7, True)
     _, unroll, _, _ = to_torch(batch)
-    unroll = unroll._replace(state=(torch.arange(4.0)[:, None], torch.arange(4)))
+    unroll = unroll._replace(state=(torch.arange(4.0)[:, None], torch.arange(4)), task=torch.arange(4))
     index = torch.tensor([2, 0])
     some = unroll.columns(index)
-    for whole, part in zip(unroll[:-1], some[:-1], strict=True):
+    for whole, part in zip(unroll[:-2], some[:-2], strict=True):
         assert torch.equal(part, whole[:, index])
+    assert some.task.tolist() == [2, 0]
     assert some.state[0].tolist() == [[2.0], [0.0]] and some.state[1].tolist() == [2, 0]
     assert torch.equal(unroll.action, unroll.previous_action[1:])
     np.testing.assert_array_equal(unroll.valid.numpy(), batch.valid)
