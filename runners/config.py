@@ -53,6 +53,9 @@ class TrainingConfig:
     """Seed of everything: weights, environments, actions, minibatches."""
     actors: int = 1
     """Actor processes; 0 acts and learns in turn in one process, reproducible to the bit for a seed."""
+    learner_envs: int = -1
+    """Environments that the learner steps itself, between batches, where actors leave it waiting; -1: as many as keep
+    all cores busy, measured at the start."""
     envs: int = 32
     """Environments over all actors: the sequences of a batch. Under torchrun, of each rank's part of it."""
     statistics: Literal["batch", "rank"] = "batch"
@@ -115,8 +118,14 @@ class TrainingConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
-        if self.actors and self.envs % self.actors:
-            raise ValueError(f"--envs {self.envs} cannot be shared evenly by --actors {self.actors}")
+        own = max(0, self.learner_envs)
+        if not -1 <= self.learner_envs < self.envs:
+            raise ValueError(f"--learner-envs must be -1 or lie in 0..{self.envs - 1}, not {self.learner_envs}")
+        if own and not self.actors:
+            raise ValueError("--learner-envs needs --actors: without them the learner steps all environments")
+        if self.actors and (self.envs - own) % self.actors:
+            less = f" less --learner-envs {own}" if own else ""
+            raise ValueError(f"--envs {self.envs}{less} cannot be shared evenly by --actors {self.actors}")
         if self.envs % self.minibatches:
             raise ValueError(f"--envs {self.envs} sequences cannot be cut into --minibatches {self.minibatches}")
 

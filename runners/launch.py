@@ -56,6 +56,7 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
     print(
         f"{config.env.name}: {config.agent.agent} + {config.network.core}, {_count(training):,} parameters, {run_dir}"
     )
+    print(_division(config, training))
     print(f"watch: tensorboard --logdir {run_dir}")
 
     with TensorBoardLog(run_dir, training.steps) as board:
@@ -64,6 +65,14 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
             return 0
         _finish(config, training, run_dir, board)
     return 0
+
+
+def _division(config: RunConfig, training: Training) -> str:
+    """Who steps the environments."""
+    actors, envs, own = config.training.actors, config.training.envs, training.learner_envs
+    if not actors:
+        return f"one process steps {envs} environments and learns"
+    return f"{actors} actor{'s' * (actors > 1)} and {own} of {envs} environments stepped by the learner"
 
 
 def _train(

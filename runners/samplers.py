@@ -1,4 +1,4 @@
-"""Where batches come from: actor processes, or one actor in this process.
+"""Where batches come from: actor processes, or one actor in this process, or both.
 
 Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights. `start` counts
 the starts of a run, so that resumed it repeats none of its random numbers; `saved` is an earlier `get_state()`, of
@@ -58,7 +58,7 @@ class LocalSampler:
         saved: dict | None = None,
         rank: int = 0,
     ) -> None:
-        self.actor = _make_actor(config, config.tasks, bf16, start, number=rank)
+        self.actor = make_actor(config, config.tasks, bf16, start, number=rank)
         self.network = self.actor.network
         load_parameters(self.network, _weights(network, saved))
         self.buffer = _batch(config, spec, network, shared=False)
@@ -88,7 +88,11 @@ class LocalSampler:
 
 
 class ProcessSampler:
-    """`config.training.actors` processes, each with an equal share of the environments, always one batch ahead."""
+    """`config.training.actors` processes, each with an equal share of the environments, always one batch ahead.
+
+    The last `own` environments are this process's, which steps them in `next`, with the weights last published: a
+    learner that would wait for its actors takes some of their work.
+    """
 
     def __init__(
         self,
@@ -99,10 +103,12 @@ class ProcessSampler:
         start: int,
         saved: dict | None = None,
         rank: int = 0,
+        own: int = 0,
     ) -> None:
         context = multiprocessing.get_context("spawn")
-        actors = config.training.actors
-        share = config.training.envs // actors
+        actors, envs = config.training.actors, config.training.envs
+        share = (envs - own) // actors
+        assert share * actors == envs - own
         self.buffers = [_batch(config, spec, network, shared=True) for _ in range(BUFFERS)]
         self.weights = SharedWeights(_weights(network, saved), context)
         self.free = [context.Semaphore(BUFFERS) for _ in range(actors)]
@@ -116,17 +122,24 @@ class ProcessSampler:
             for i in range(actors):
                 views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
                 failure, report = context.Pipe(duplex=False)
-                number = rank * actors + i
+                number = rank * (actors + 1) + i
                 arguments = (config, bf16, start, number, views, self.weights, self.free[i], self.full[i], report)
                 process = context.Process(target=_act, args=arguments, daemon=True, name=f"actor {number}")
                 process.start()
                 self.processes.append(process)
                 self.failures.append(failure)
                 report.close()  # the actor's end alone is open: with the actor, the connection ends
+        self.own: Actor | None = None
+        if own:
+            self.own = make_actor(config, config.tasks[envs - own :], bf16, start, rank * (actors + 1) + actors)
+            self.own_views = [buffer.columns(slice(envs - own, envs)) for buffer in self.buffers]
+            load_parameters(self.own.network, self.weights.vector)
         self.taken = 0
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
+        if self.own:
+            self.own.collect(self.own_views[self.taken % BUFFERS])
         began = time.perf_counter()
         for full in self.full:
             while not full.acquire(timeout=PATIENCE):
@@ -151,12 +164,16 @@ class ProcessSampler:
     def publish(self, network: ActorCritic) -> None:
         while not self.weights.publish(network, timeout=PATIENCE):
             self._check()
+        if self.own:
+            load_parameters(self.own.network, self.weights.vector)
 
     def get_state(self) -> dict:
         return {"weights": self.weights.vector}
 
     def close(self) -> None:
         self._end()
+        if self.own:
+            self.own.env.close()
 
     def _check(self) -> None:
         """Raises RunError if any actor failed or died: another may be waiting for what it took with it."""
@@ -185,7 +202,7 @@ def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool)
     return make_buffer(spec, training.unroll, config.tasks, policy_size, network.initial_state(1), shared)
 
 
-def _make_actor(config: RunConfig, tasks: np.ndarray, bf16: bool, start: int, number: int) -> Actor:
+def make_actor(config: RunConfig, tasks: np.ndarray, bf16: bool, start: int, number: int) -> Actor:
     """An environment for each of `tasks`; with weights of no meaning yet."""
     stream = start * STREAMS_A_START + number
     env = build_env(config, len(tasks), stream, tasks=tasks)
@@ -208,7 +225,7 @@ def _act(
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        actor, version = _make_actor(config, views[0].unroll.task.numpy(), bf16, start, number), 0
+        actor, version = make_actor(config, views[0].unroll.task.numpy(), bf16, start, number), 0
         for view in itertools.cycle(views):
             free.acquire()
             version = weights.fetch(actor.network, version)

@@ -11,6 +11,7 @@ from agents.ranks import ALONE
 from envs.interface import Discrete, EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.allocator import keep_freed_memory
+from runners.balance import learner_envs
 from runners.build import build_env, build_network, pick_device, random_pictures, use_bf16
 from runners.config import RunConfig, cores
 from runners.learner import Learner
@@ -45,6 +46,7 @@ class Training:
         whole_batch = ranks if training.statistics == "batch" else ALONE
         agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
         self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks)
+        self.learner_envs = learner_envs(config, self.spec, self.network, self.bf16, self.device, ranks.local_size)
         self.tracker = TaskTracker(config.env.tasks)
         self.steps = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
@@ -59,9 +61,12 @@ class Training:
     def run(self) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         config, training = self.config, self.config.training
-        make_sampler = ProcessSampler if training.actors else LocalSampler
         arguments = (config, self.spec, self.network, self.bf16, self.starts, self._sampler_state, self.ranks.rank)
-        self.sampler = sampler = make_sampler(*arguments)
+        if training.actors:
+            self.sampler = ProcessSampler(*arguments, own=self.learner_envs)
+        else:
+            self.sampler = LocalSampler(*arguments)
+        sampler = self.sampler
         self.starts += 1
         period = training.target_period
 

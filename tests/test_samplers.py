@@ -35,13 +35,13 @@ def small(env: str = "CartPole-v1", **training) -> RunConfig:
     )
 
 
-def make(kind: type, config: RunConfig, start: int = 0, acts_in: RunConfig | None = None, rank: int = 0):
+def make(kind: type, config: RunConfig, start: int = 0, acts_in: RunConfig | None = None, **options: int):
     """A sampler and the network it starts from; `acts_in` for the actors' environments to differ from `config`'s."""
     torch.manual_seed(0)
     env = build_env(config, 1, stream=0)
     env.close()
     network = build_network(config, env.spec, bf16=False)
-    return kind(acts_in or config, env.spec, network, False, start, rank=rank), network
+    return kind(acts_in or config, env.spec, network, False, start, **options), network
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:

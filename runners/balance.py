@@ -1,0 +1,97 @@
+"""How many environments the learner steps itself, so that no core waits for another."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from agents.factory import make_agent
+from agents.types import Unroll
+from envs.interface import Discrete, EnvSpec
+from networks.actor_critic import ActorCritic
+from runners.config import RunConfig, cores
+from runners.learner import Learner
+from runners.samplers import LocalSampler
+
+PROBE_ENVS = (2, 16)
+"""Numbers of environments whose acting is measured, from which it is taken to be linear in between and beyond."""
+ROUNDS = 4
+PROBE_START = -1
+"""Random numbers of a start that no run has."""
+
+
+def learner_envs(
+    config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool, device: torch.device, local_ranks: int
+) -> int:
+    """`config.training.learner_envs`, or what a measurement of a few seconds says.
+
+    It measures where each actor of each of this machine's `local_ranks`, and each learner, has one core for itself;
+    elsewhere a learner has more cores to use, or less than one, and steps none. Nor where environments are few, or
+    differ in what they play.
+    """
+    training = config.training
+    if training.learner_envs >= 0:
+        return training.learner_envs
+    a_core_each = device.type == "cpu" and cores() == local_ranks * (training.actors + 1)
+    if not training.actors or not a_core_each or training.envs < PROBE_ENVS[1] or len(config.env.tasks) > 1:
+        return 0
+    return share(training.envs, training.actors, *measure(config, spec, network, bf16))
+
+
+def share(envs: int, actors: int, fixed: float, acting: float, learning: float) -> int:
+    """How many of `envs` the learner steps for the least time a batch; the others are shared evenly by `actors`.
+
+    Acting in n environments takes `fixed` + n `acting` seconds a batch, learning from one takes `learning`.
+    """
+
+    def seconds(own: int) -> float:
+        act = fixed + acting * (envs - own) / actors
+        learn = envs * learning + (fixed + acting * own if own else 0)
+        return max(act, learn)
+
+    return min((own for own in range(envs) if (envs - own) % actors == 0), key=seconds)
+
+
+def measure(config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool) -> tuple[float, float, float]:
+    """`share`'s fixed, acting and learning; `network` learns in a copy."""
+    before = torch.get_rng_state()
+    few, many = PROBE_ENVS
+    short, _ = acted(config, few, spec, network, bf16)
+    long, unroll = acted(config, many, spec, network, bf16)
+    acting = max(0.0, (long - short) / (many - few))
+    learning = learned(config, unroll, spec, network) / many
+    torch.set_rng_state(before)
+    return max(0.0, short - few * acting), acting, learning
+
+
+def acted(config: RunConfig, envs: int, spec: EnvSpec, network: ActorCritic, bf16: bool) -> tuple[float, Unroll]:
+    """Seconds of an unroll of `envs` environments, and what they showed."""
+    probe = replace(config, training=replace(config.training, actors=0, envs=envs, minibatches=1))
+    sampler = LocalSampler(probe, spec, network, bf16, start=PROBE_START)
+    try:
+        return least_seconds(sampler.next), sampler.buffer.unroll
+    finally:
+        sampler.close()
+
+
+def learned(config: RunConfig, unroll: Unroll, spec: EnvSpec, network: ActorCritic) -> float:
+    """Seconds of all passes over `unroll`, in minibatches of the run's size where that goes."""
+    training, envs = config.training, unroll.first.shape[1]
+    minibatches = max(1, envs * training.minibatches // training.envs)
+    sizes = {"envs": envs, "minibatches": minibatches if envs % minibatches == 0 else 1, "actors": 0}
+    probe = replace(config, training=replace(training, **sizes))
+    agent = make_agent(config.agent, continuous=not isinstance(spec.action, Discrete))
+    learner = Learner(probe, copy.deepcopy(network), agent, torch.device("cpu"))
+    return least_seconds(lambda: learner.train(unroll, 0.0, lambda: None))
+
+
+def least_seconds(work: Callable[[], object]) -> float:
+    """Of ROUNDS calls: what else the machine does only ever adds."""
+    seconds = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

@@ -1,0 +1,105 @@
+"""The learner's share of the environments: the arithmetic by hand, the measurement on a real task, and its batches."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_samplers import make, small
+
+from runners import balance
+from runners.balance import learner_envs, measure, share
+from runners.cli import parse
+from runners.errors import UsageError
+from runners.samplers import LocalSampler, ProcessSampler
+from runners.training import Training
+
+
+@pytest.mark.parametrize(
+    ("envs", "actors", "fixed", "acting", "learning", "expected"),
+    [
+        (32, 1, 0.0, 3.0, 3.0, 0),  # balanced as it is
+        (32, 1, 0.0, 1.0, 4.0, 0),  # the learner is the slower
+        (32, 1, 0.0, 4.0, 2.0, 8),  # 8 x 4 + 32 x 2 = 24 x 4
+        (32, 1, 64.0, 4.0, 2.0, 8),  # both pay for a forward pass: 64 + 8 x 4 + 32 x 2 = 64 + 24 x 4
+        (32, 1, 64.0, 4.0, 3.9, 0),  # one environment would cost the learner more than it saves the actor
+        (32, 2, 0.0, 4.0, 1.0, 4),  # 5.3 would balance, and leaves no equal shares; 4: max(56, 48), 6: max(52, 56)
+    ],
+)
+def test_share_by_hand(envs, actors, fixed, acting, learning, expected):
+    own = share(envs, actors, fixed, acting, learning)
+    assert own == expected and (envs - own) % actors == 0
+
+
+def build(config):
+    sampler, network = make(LocalSampler, config)
+    spec = sampler.actor.env.spec
+    sampler.close()
+    return spec, network
+
+
+def test_the_measurement_leaves_no_trace():
+    config = small(envs=16, minibatches=4)
+    spec, network = build(config)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    fixed, acting, learning = measure(config, spec, network, bf16=False)
+    assert fixed >= 0 and acting >= 0 and learning > 0
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_who_measures(monkeypatch):
+    monkeypatch.setattr(balance, "measure", lambda *_: (0.0, 4.0, 2.0))
+    monkeypatch.setattr(balance, "cores", lambda: 2)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    config = small(envs=32, actors=1)
+
+    def own(config, device=cpu, local_ranks=1):
+        return learner_envs(config, None, None, False, device, local_ranks)
+
+    assert own(config) == 8
+    assert own(replace(config, training=replace(config.training, learner_envs=3))) == 3
+    assert (
+        own(config, cuda)
+        == own(config, local_ranks=2)
+        == own(small(envs=32, actors=0))
+        == own(small(envs=8, actors=1))
+        == 0
+    )
+
+
+@pytest.mark.parametrize(("actors", "own"), [(1, 1), (2, 2)])
+def test_a_batch_is_whole_wherever_its_columns_come_from(actors, own):
+    """Every column is acted by the published weights, episodes go on from batch to batch, no two columns are alike."""
+    training = Training(small(actors=actors, learner_envs=own, envs=4))
+    loop = training.run()
+    next(loop)
+    sampler = training.sampler
+    one = sampler.next().unroll
+    last = one.observation[-1].clone()
+    assert len(one.observation[0].unique(dim=0)) == 4
+    sampler.release()
+    two = sampler.next().unroll
+    assert torch.equal(two.observation[0], last)
+    assert (one.policy != 0).any(-1).all()
+    loop.close()
+
+
+def test_the_learner_acts_with_what_was_published():
+    sampler, network = make(ProcessSampler, small(actors=1), own=2)
+    with torch.no_grad():
+        network.policy_head.output.bias.copy_(torch.tensor([50.0, 0.0]))
+    sampler.publish(network)
+    unroll = sampler.next().unroll
+    assert (unroll.action[:, -2:] == 0).all()
+    sampler.close()
+
+
+def test_shares_that_cannot_be_are_refused():
+    for flags, complaint in (
+        ("--actors 0 --learner-envs 2", "needs --actors"),
+        ("--learner-envs 32", "lie in 0..31"),
+        ("--actors 2 --learner-envs 3", "less --learner-envs 3 cannot be shared evenly"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            parse("atari", flags.split())
