@@ -22,7 +22,9 @@ FIELDS = {name: name for name in "agent core gate env preset seed steps frames w
 FIELDS |= {"train_return": "train_return"}
 FIELDS |= {f"eval_{name}": f"eval.{name}" for name in "mean std median episodes protocol".split()}
 FIELDS |= {name: name for name in "parameters steps_per_second versions machine git_commit".split()}
-SUMMARY_COLUMNS = ("label", *FIELDS, "command")
+BAR_FIELDS = {"bar_steps": "steps", "bar_seconds": "wall_seconds", "bar_cpu_seconds": "cpu_seconds"}
+"""Of the first row of metrics whose training return is at the experiment's bar."""
+SUMMARY_COLUMNS = ("label", *FIELDS, *BAR_FIELDS, "command")
 CURVE_COLUMNS = ("label", "seed", "step", "frames", "wall_seconds", "return")
 CURVE_POINTS = 200
 
@@ -55,7 +57,8 @@ def collect(experiment: Experiment, runs: Path = RUNS, data: Path = DATA) -> int
         folder = runs / experiment.name / run.name
         if finished(run, folder):
             key = run.label, str(run.seed)
-            summaries[key] = summary_row(run, json.loads((folder / "summary.json").read_text()))
+            summary = json.loads((folder / "summary.json").read_text())
+            summaries[key] = summary_row(run, summary) | bar_row(experiment, folder / "metrics.csv")
             curves[key] = curve_rows(run, folder / "metrics.csv")
     order = [key for run in experiment.runs if (key := (run.label, str(run.seed))) in summaries]
     if order:
@@ -91,6 +94,15 @@ def summary_row(run: Run, summary: dict) -> Row:
 
     row = {column: _cell(at(place)) for column, place in FIELDS.items()}
     return {"label": run.label, **row, "seed": str(run.seed), "command": run.line}
+
+
+def bar_row(experiment: Experiment, metrics: Path) -> Row:
+    """What it took until the training return reached the bar, empty where it never did."""
+    if experiment.bar is None:
+        return dict.fromkeys(BAR_FIELDS, "")
+    there = (row for row in _read(metrics) if row.get("return/train") and float(row["return/train"]) >= experiment.bar)
+    first = next(there, {})
+    return {column: _cell(float(first[name])) if first.get(name) else "" for column, name in BAR_FIELDS.items()}
 
 
 def curve_rows(run: Run, metrics: Path) -> list[Row]:

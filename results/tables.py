@@ -17,7 +17,7 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
     budget = ["Frames"] if any(row["frames"] != row["steps"] for row in rows) else []
     bar = [] if experiment.bar is None else [f"Seeds at {experiment.bar:g} or above"]
     header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *bar]
-    header += ["Steps", *budget, "Slowest run", "Steps/s", "Parameters"]
+    header += ["Steps", *budget, "Slowest run", *(["Median time to the bar"] if bar else []), "Steps/s", "Parameters"]
     table = []
     for label in experiment.labels:
         planned = sum(run.label == label for run in experiment.runs)
@@ -31,9 +31,21 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
             cells += [f"{sum(score >= experiment.bar for score in scores)} of {len(scores)}"] if bar else []
             cells += [count(mean(column(group, name))) for name in ("steps", *map(str.lower, budget))]
             cells += [duration(max(column(group, "wall_seconds"), default=math.nan))]
+            cells += [time_to_bar(group)] if bar else []
             cells += [count(mean(column(group, name))) for name in ("steps_per_second", "parameters")]
         table.append(cells)
     return markdown(header, table)
+
+
+def time_to_bar(rows: Sequence[Row]) -> str:
+    """Until the mean return of the last 100 training episodes was there; a run that never was takes for ever."""
+
+    def median(name: str) -> float:
+        values = sorted(float(row.get(name) or math.inf) for row in rows)
+        return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+
+    wall, cpu = median("bar_seconds"), median("bar_cpu_seconds")
+    return NOTHING if math.isinf(wall) else f"{duration(wall)}, {cpu:.0f} core-seconds"
 
 
 def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:

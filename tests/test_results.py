@@ -23,7 +23,7 @@ from results.plots import spread_out
 from results.report import filled, report, stale
 from results.run import arguments, available_cores, choose, execute, state
 from results.statistics import iqm, iqm_interval
-from results.tables import comparison_table, count, duration, number, results_table
+from results.tables import comparison_table, count, duration, number, results_table, time_to_bar
 
 FAKE_RUNNER = """
 import json, os, signal, sys, time
@@ -78,11 +78,11 @@ def fake_folder(runs: Path, run: Run, score: float = 20.0, points: int = 1000, c
     (folder / "summary.json").write_text(json.dumps(summary))
     with open(folder / "metrics.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["step", "steps", "frames", "wall_seconds", "e_step/eta", "return/train"])
-        writer.writerow([10, 10, 40, 0.1, 1.0, ""])  # before the first episode ends
+        writer.writerow(["step", "steps", "frames", "wall_seconds", "cpu_seconds", "return/train"])
+        writer.writerow([10, 10, 40, 0.1, 0.2, ""])  # before the first episode ends
         for i in range(1, points + 1):
             steps = 4000 * i
-            writer.writerow([steps, steps, 4 * steps, 1.5 * i, 0.1, -21 + (score + 21) * i / points])
+            writer.writerow([steps, steps, 4 * steps, 1.5 * i, 3.0 * i, -21 + (score + 21) * i / points])
     return folder
 
 
@@ -381,6 +381,21 @@ def test_results_table_states_seeds_interval_bar_and_budget(collected):
     other = dict(zip(header, cells(table, "ppo-lstm"), strict=True))
     assert other["Seeds"] == "1 of 2" and other["IQM [95% interval]"] == "17.0"  # one seed has no interval
     assert other["Seeds at 18 or above"] == "0 of 1"
+
+
+def test_time_to_the_bar_is_that_of_the_first_row_there(tmp_path):
+    """The curve of a fake run climbs from -21 to its score in 1,000 rows of 4,000 steps and 1.5 seconds."""
+    experiment = make_experiment(seeds=(0, 1, 2), labels=("vmpo-gtrxl",), bar=9.0)
+    for run, score in zip(experiment.runs, (39.0, 19.0, 0.0), strict=True):
+        fake_folder(tmp_path / "runs", run, score)
+    collect(experiment, tmp_path / "runs", tmp_path / "data")
+    rows = read_summaries(experiment, tmp_path / "data")
+    assert [row["bar_steps"] for row in rows] == ["2000000", "3000000", ""]  # half, three quarters of the way, never
+    assert [row["bar_seconds"] for row in rows] == ["750", "1125", ""]
+    table = results_table(experiment, rows)
+    cell = dict(zip(cells(table, "Run"), cells(table, "vmpo-gtrxl"), strict=True))["Median time to the bar"]
+    assert cell == "18.8 min, 2250 core-seconds"
+    assert time_to_bar(rows[2:]) == time_to_bar(rows[1:]) == "–"
 
 
 def test_published_figures_stand_beside_ours_with_their_budget(collected):
