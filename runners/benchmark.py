@@ -24,7 +24,7 @@ ROUNDS = 5
 
 
 def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
-    """Agent steps a second of each part alone on one core, of the pipeline on all, and the bound that follows.
+    """Agent steps a second of each part alone on one core, and the bound that follows for all of them.
 
     Each part is measured in `ROUNDS` rounds of `seconds`. The bound is what all cores would reach if they did nothing
     but step environments, act and train, in perfect balance: cores / (1 / environment + 1 / acting + 1 / training);
@@ -42,7 +42,6 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
         train, flops = training_alone(training, seconds)
     finally:
         os.sched_setaffinity(0, every_core)
-    pipeline = pipeline_of_all(config, seconds)
     cores = len(every_core)
     if training.device.type == "cuda":
         bound = min(train, cores / (1 / environment + 1 / acting))
@@ -58,8 +57,6 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in training.network.parameters() if p.requires_grad),
         "cores": cores,
         "bound": bound,
-        "pipeline": pipeline,
-        "ratio": pipeline / bound,
     }
 
 

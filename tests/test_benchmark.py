@@ -33,7 +33,6 @@ def test_the_bound_follows_from_the_parts() -> None:
     parts = [figures[name] for name in ("environment", "acting", "training")]
     assert min(parts) > 0 and min(figures["peak_gflops"].values()) > 0
     assert figures["bound"] == pytest.approx(figures["cores"] / sum(1 / part for part in parts))
-    assert figures["ratio"] == pytest.approx(figures["pipeline"] / figures["bound"])
     assert figures["batch_ms"] == pytest.approx(1000 * 8 * 16 / figures["training"])
 
 
