@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from results.speed import profile_table, table
 from results.scaling import pipeline_of_ranks
+from results.speed import profile_table, table
 from runners.benchmark import ROUNDS, measure, pipeline_of_all, profile
 from runners.cli import parse
 from runners.errors import Parser, UsageError, main_guard
