@@ -93,7 +93,7 @@ def _installed(names: list[str], skipped: dict[str, str]) -> dict[str, Path]:
             pythons[name] = ensure(PEERS[name], FOLDER / name)
         except RunError as error:
             skipped[name] = str(error)
-            print(error, flush=True)
+            print(f"{name}: {error}", flush=True)
     return pythons
 
 

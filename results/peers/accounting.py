@@ -113,12 +113,15 @@ def _read(read_end: int) -> bytes:
 
 
 def session_members(session: int) -> list[int]:
-    """The processes of a session."""
-    return [pid for pid, fields in _stats() if int(fields[3]) == session]
+    """The processes of a session that still run."""
+    return [pid for pid, fields in _stats() if int(fields[3]) == session and fields[0] != "Z"]
 
 
 def cpu_seconds(session: int) -> float:
-    """User and system time of a session's processes, of those that have ended and were waited for, too."""
+    """User and system time of a session's processes, of those that have ended and were waited for, too.
+
+    The system rounds each process's two times down to ticks, mostly of 0.01 s.
+    """
     ticks = sum(int(x) for _, fields in _stats() if int(fields[3]) == session for x in fields[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -133,7 +136,7 @@ def _stats() -> Iterator[tuple[int, list[str]]]:
                 continue
 
 
-def end_session(process: subprocess.Popen) -> None:
+def end_session(process: subprocess.Popen, patience: float = 5.0) -> None:
     """Ends the command and every process that it left."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in session_members(process.pid):
@@ -141,10 +144,11 @@ def end_session(process: subprocess.Popen) -> None:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            continue
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            if process.poll() is not None and not session_members(process.pid):
+                return
+            time.sleep(0.02)
 
 
 def last_words(log: Path) -> str:

@@ -26,8 +26,8 @@ def ensure(peer: Peer, folder: Path) -> Path:
     shutil.rmtree(venv, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     print(f"installing {peer.name} into {folder}", flush=True)
-    _run([sys.executable, "-m", "venv", str(venv)], peer)
-    _run([str(python), "-m", "pip", "install", "--quiet", *requirements(peer)], peer)
+    _run([sys.executable, "-m", "venv", str(venv)])
+    _run([str(python), "-m", "pip", "install", "--quiet", *requirements(peer)])
     write_atomically(stamp, wanted.encode())
     return python
 
@@ -37,10 +37,10 @@ def requirements(peer: Peer) -> list[str]:
     return [f"torch=={version('torch').partition('+')[0]}", *peer.requirements]
 
 
-def _run(command: list[str], peer: Peer) -> None:
+def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RunError(f"{peer.name} could not be installed: {reason(done.stderr or done.stdout)}")
+        raise RunError(f"could not be installed: {reason(done.stderr or done.stdout)}")
 
 
 def reason(output: str) -> str:
