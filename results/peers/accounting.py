@@ -39,6 +39,7 @@ def measure(command: Sequence[str], cores: Sequence[int], seconds: float, folder
     """
     read_end, write_end = os.pipe()
     environment = os.environ | ONE_THREAD | {"MARKS": str(write_end)}
+    environment.pop("PYTHONPATH", None)  # this project's packages are not the peer's
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)  # the command inherits it
     try:
