@@ -12,15 +12,16 @@ import pytest
 
 from results.peers import __main__ as peers
 from results.peers import accounting, venvs
-from results.peers.accounting import Usage, cpu_seconds, end_session, measure, session_members
+from results.peers.accounting import Usage, end_session, measure
 from results.peers.catalogue import COMPARISONS, PEERS, Peer
+from results.peers.drivers import protocol
+from results.peers.drivers.protocol import cpu_seconds, session_members
 from results.peers.pairs import play, speed
 from results.peers.table import overview, table
 from results.peers.venvs import ensure, reason, requirements
 from runners.cli import parse
 from runners.errors import RunError, UsageError
 
-DRIVERS = Path(peers.__file__).parent / "drivers"
 CORE = min(os.sched_getaffinity(0))
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
@@ -32,12 +33,14 @@ BUSY = {
     "an orphan": START.format(how="run", script=ORPHANING) + BURN + LINGER,
 }
 
-DRIVER = """
-import json, os, subprocess, sys, time
-def tell(**line):
-    os.write(int(os.environ["MARKS"]), json.dumps(line).encode() + b"\\n")
+DRIVERS = Path(peers.__file__).parent / "drivers"
+DRIVER = f"""
+import os, subprocess, sys, time
+sys.path.insert(0, {str(DRIVERS)!r})
+import protocol
+protocol.INTERVAL = 0
 mode = sys.argv[1]
-tell(settings={"threads": os.environ["OMP_NUM_THREADS"], "cores": sorted(os.sched_getaffinity(0))}, versions={})
+protocol.describe([], threads=os.environ["OMP_NUM_THREADS"], cores=sorted(os.sched_getaffinity(0)))
 if mode == "strays":
     os.sched_setaffinity(0, range(os.cpu_count()))
 if mode == "child":
@@ -45,8 +48,8 @@ if mode == "child":
 for batch in range(10**9):
     if mode == "fails" and batch == 5:
         sys.exit("no game called Pnog")
-    time.sleep(0.02 if batch >= 3 else 0.001)
-    tell(steps=100 * batch)
+    time.sleep(0.1 if batch >= 3 else 0.001)
+    protocol.mark(100 * batch)
 """
 
 
@@ -83,12 +86,12 @@ def run_driver(tmp_path, mode: str, seconds: float = 0.4) -> tuple[dict, Usage]:
 
 
 def test_a_measurement_lies_between_two_marks(tmp_path) -> None:
-    """0.02 s a batch of 100 steps, nearly all of it asleep; the first batches, which take less, do not count."""
+    """0.1 s a batch of 100 steps, nearly all of it asleep; the first batches, which take less, do not count."""
     before = os.sched_getaffinity(0)
     about, usage = run_driver(tmp_path, "sleeps")
     assert about["settings"] == {"threads": "1", "cores": [CORE]}
     assert usage.steps % 100 == 0 and 0.4 <= usage.wall
-    assert usage.steps / usage.wall <= 100 / 0.02
+    assert usage.steps / usage.wall <= 100 / 0.1
     assert usage.cpu < usage.wall / 2
     assert os.sched_getaffinity(0) == before
 
@@ -114,6 +117,30 @@ def test_silence_is_no_measurement(tmp_path, monkeypatch) -> None:
 def test_what_leaves_its_cores_is_refused(tmp_path) -> None:
     with pytest.raises(RunError, match=rf"not on \[{CORE}\] alone"):
         run_driver(tmp_path, "strays", seconds=0.05)
+
+
+def test_a_late_reader_measures_the_same(tmp_path, monkeypatch) -> None:
+    """The parent sleeps while marks pile up: steps, wall and processor time still belong together."""
+    read = accounting._read
+
+    def late(read_end: int) -> bytes:
+        time.sleep(0.5)
+        return read(read_end)
+
+    monkeypatch.setattr(accounting, "_read", late)
+    _, usage = run_driver(tmp_path, "sleeps", seconds=0.5)
+    assert usage.wall >= 0.5 and usage.steps / usage.wall <= 100 / 0.1
+
+
+def test_marks_are_a_second_apart(monkeypatch) -> None:
+    clock, written = iter([10.0, 10.5, 11.2]), []
+    monkeypatch.setattr(protocol.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(protocol, "_write", written.append)
+    monkeypatch.setattr(protocol, "_last", [0.0])
+    for steps in (100, 200, 300):
+        protocol.mark(steps)
+    assert [(line["steps"], line["wall"]) for line in written] == [(100, 10.0), (300, 11.2)]
+    assert written[0]["cpu"] > 0
 
 
 # Pairs

@@ -1,7 +1,6 @@
 """Steps, wall time and processor time of a command and of all that it starts, between two of its marks.
 
-The command reports as drivers/protocol.py says. It has a session of its own, by which its processes are known, however
-they were started and whoever their parent is by now.
+The command reports as drivers/protocol.py says, and has a session of its own, by which its processes are known.
 """
 
 import json
@@ -14,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from results.peers.drivers.protocol import session_members
 from runners.errors import RunError
 
 WARM_UP = 3
-"""Marks that are let pass before the measurement begins."""
+"""Marks that are let pass before the measurement begins, a second or a batch apart."""
 PATIENCE = 300.0
 """Seconds that a command may take for one mark, the first included."""
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
@@ -69,14 +69,11 @@ def measure(command: Sequence[str], cores: Sequence[int], seconds: float, folder
 def _between_marks(lines: Iterator[dict], session: int, seconds: float, cores: Sequence[int]) -> Usage:
     for _ in range(WARM_UP):
         next(lines)
-    first = None
-    for line in lines:
-        now = Usage(line["steps"], time.perf_counter(), cpu_seconds(session))
-        first = first or now
-        if now.wall - first.wall >= seconds:
-            break
+    first = last = Usage(**next(lines))
+    while last.wall - first.wall < seconds:
+        last = Usage(**next(lines))
     _check_cores(session, cores)
-    return Usage(*(b - a for a, b in zip(first, now, strict=True)))
+    return Usage(*(b - a for a, b in zip(first, last, strict=True)))
 
 
 def _check_cores(session: int, cores: Sequence[int]) -> None:
@@ -111,30 +108,6 @@ def _read(read_end: int) -> bytes:
         return more
     time.sleep(0.1)  # at its end a pipe is always ready
     return b""
-
-
-def session_members(session: int) -> list[int]:
-    """The processes of a session that still run."""
-    return [pid for pid, fields in _stats() if int(fields[3]) == session and fields[0] != "Z"]
-
-
-def cpu_seconds(session: int) -> float:
-    """User and system time of a session's processes, of those that have ended and were waited for, too.
-
-    The system rounds each process's two times down to ticks, mostly of 0.01 s.
-    """
-    ticks = sum(int(x) for _, fields in _stats() if int(fields[3]) == session for x in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _stats() -> Iterator[tuple[int, list[str]]]:
-    """Of every process its number, and the fields of /proc/N/stat from the third (state) on."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                yield int(entry.name), (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it ended meanwhile
-                continue
 
 
 def end_session(process: subprocess.Popen, patience: float = 5.0) -> None:

@@ -2,14 +2,17 @@
 
 A driver runs with the Python of a peer's own environment and imports nothing of this project. It writes lines of JSON
 to the file descriptor that the variable MARKS names (stdout without it): what it runs, `{"settings", "versions"}`, and
-from then on `{"steps"}`, the agent steps so far, after each batch that was learned from, for as long as it is let.
+from then on marks, `{"steps", "wall", "cpu"}`: after a batch that was learned from, the agent steps so far and what
+they took by then. Clocks are read where the steps are counted: whoever reads the lines may come late.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 FRAME_SKIP = 4
 LEARNING_RATE = 2.5e-4
@@ -17,6 +20,10 @@ CLIP = 0.1
 ENTROPY, VALUE = 0.01, 0.5
 DISCOUNT, GAE_LAMBDA = 0.99, 0.95
 GRADIENT_NORM = 0.5
+
+INTERVAL = 1.0
+"""Seconds between marks, at least."""
+_last = [0.0]
 
 
 def options() -> argparse.Namespace:
@@ -34,8 +41,36 @@ def describe(packages: Sequence[str], **settings: object) -> None:
 
 
 def mark(steps: int) -> None:
-    """Tell that `steps` agent steps have been taken and learned from."""
-    _write({"steps": steps})
+    """Tell that `steps` agent steps have been taken and learned from; at most once a second, as it takes some work."""
+    now = time.monotonic()
+    if now - _last[0] >= INTERVAL:
+        _last[0] = now
+        _write({"steps": steps, "wall": now, "cpu": cpu_seconds(os.getsid(0))})
+
+
+def cpu_seconds(session: int) -> float:
+    """User and system time of a session's processes, of those that have ended and were waited for, too.
+
+    By its session a process is known whoever started it and whoever its parent is by now. The system rounds each
+    process's times down to ticks, mostly of 0.01 s.
+    """
+    ticks = sum(int(x) for _, fields in process_stats() if int(fields[3]) == session for x in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def session_members(session: int) -> list[int]:
+    """The processes of a session that still run."""
+    return [pid for pid, fields in process_stats() if int(fields[3]) == session and fields[0] != "Z"]
+
+
+def process_stats() -> Iterator[tuple[int, list[str]]]:
+    """Of every process its number, and the fields of /proc/N/stat from the third (state) on."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                yield int(entry.name), (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
 
 
 def _write(line: dict) -> None:
