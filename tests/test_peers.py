@@ -1,5 +1,7 @@
 """results/peers: the accounting of a process tree, the arithmetic of pairs, installing, the table and the command."""
 
+import argparse
+import importlib
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from results.peers import __main__ as peers
 from results.peers import accounting, venvs
@@ -276,6 +279,49 @@ def test_drivers_do_not_import_the_project() -> None:
             assert not (line.startswith(("import ", "from ")) and line.split()[1].split(".")[0] in rooms), path
 
 
+# The peer of our own writing
+
+
+@pytest.fixture
+def cleanrl_style(monkeypatch):
+    monkeypatch.syspath_prepend(str(DRIVERS))
+    return importlib.import_module("cleanrl_style")
+
+
+def test_the_peer_s_lstm_learns_from_what_it_acted_on(cleanrl_style) -> None:
+    """Sequences of some environments, recomputed from the state before them, give the values of acting."""
+    torch.manual_seed(0)
+    unroll, envs, hidden = 5, 6, 8
+    agent = cleanrl_style.Agent(3, "lstm", hidden)
+    observation = torch.randint(0, 255, (unroll, envs, 4, 84, 84)).float()
+    done = (torch.rand(unroll, envs) < 0.3).float()
+    initial = state = tuple(torch.randn(2, 1, envs, hidden))
+    acted = []
+    with torch.no_grad():
+        for t in range(unroll):
+            _, value, state = agent(observation[t], done[t], state)
+            acted.append(value)
+        acted = torch.stack(acted).flatten()
+        for index in cleanrl_style.minibatches(envs, unroll, 3, whole=True):
+            columns = index[: len(index) // unroll]
+            at_start = tuple(s[:, columns] for s in initial)
+            flat = observation.flatten(0, 1)[index], done.flatten()[index]
+            torch.testing.assert_close(agent(*flat, at_start)[1], acted[index], atol=1e-5, rtol=1e-5)
+
+
+def test_the_peer_s_advantages_are_sums_of_errors(cleanrl_style) -> None:
+    """The definition: errors discounted by gamma lambda up to the end of the episode or of the unroll."""
+    torch.manual_seed(0)
+    reward, value, done = torch.randn(6, 1), torch.randn(7, 1), torch.zeros(7, 1)
+    done[3] = 1
+    found = cleanrl_style.advantages_of(reward, value, done)
+    errors = reward + 0.99 * (1 - done[1:]) * value[1:] - value[:-1]
+    for t in range(6):
+        end = 3 if t < 3 else 6
+        expected = sum((0.99 * 0.95) ** (k - t) * errors[k] for k in range(t, end))
+        torch.testing.assert_close(found[t], expected)
+
+
 # The command
 
 
@@ -312,6 +358,23 @@ def test_the_command_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> N
     assert written["versions"]["torch"] and "no memory" in capsys.readouterr().out
     with pytest.raises(RunError, match="nothing was measured: it ended with exit code 1"):
         peers.main(["--peers", "sb3-contrib"])
+
+
+def test_commands_are_kept_as_a_user_would_type_them(monkeypatch) -> None:
+    ran = []
+
+    def measured(command, cores, seconds, folder, log):
+        ran.append(command)
+        return {"settings": {}}, Usage(100, 2.0, 1.0)
+
+    monkeypatch.setattr(peers, "measure", measured)
+    options = argparse.Namespace(rounds=1, seconds=1.0)
+    python = peers.FOLDER / "cleanrl-style/venv/bin/python"
+    found = peers._compare(COMPARISONS[0], python, ["--precision", "float32"], [CORE], options)
+    assert found["peer"]["command"][0] == "runs/peers/cleanrl-style/venv/bin/python" == ran[0][0]
+    assert found["ours"]["command"][:3] == ["python", "-m", "results.peers.ours"]
+    assert ran[1][1:] == found["ours"]["command"][1:] and ran[1][-2:] == ["--precision", "float32"]
+    assert ran[0][2:] == COMPARISONS[0].peer_flags
 
 
 def test_signals_reach_every_process() -> None:
