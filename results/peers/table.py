@@ -42,7 +42,8 @@ def ratio(of: Speed) -> str:
 def note(figures: dict[str, Any]) -> str:
     """How the figures were taken."""
     first = figures["comparisons"][0]["ours"]
-    releases = {k: v for x in figures["comparisons"] for k, v in x["peer"]["versions"].items()}
+    sides = [x[side]["versions"].items() for x in figures["comparisons"] for side in ("peer", "ours")]
+    releases = dict.fromkeys(f"{name} {release}" for side in sides for name, release in side)
     machine = figures["machine"]
     return (
         f"Agent steps (of 4 frames) on {figures['game']} per core-second: per second of processor time, that of child "
@@ -52,8 +53,7 @@ def note(figures: dict[str, Any]) -> str:
         f"process, the Nature CNN of 512, the same batch and as many passes over it. GEMPI is "
         f"{first['settings']['rule']}, {first['settings']['arithmetic']}. Peers are PPO with their own arithmetic, "
         f"float32 with channels first. Machine: {machine['processor']}, {machine['cores']} cores. Versions: "
-        + ", ".join(f"{name} {release}" for name, release in releases.items())
-        + "."
+        f"{', '.join(sorted(releases))}."
     )
 
 
