@@ -355,7 +355,7 @@ def test_the_command_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> N
 
     monkeypatch.setattr(peers, "_installed", lambda names, skipped: dict.fromkeys(names))
     monkeypatch.setattr(peers, "_compare", compare)
-    target = tmp_path / "peers.json"
+    target = tmp_path / "new/peers.json"
     assert peers.main(["--peers", "cleanrl-style", "--json", str(target)]) == 0
     written = json.loads(target.read_text())
     assert len(written["comparisons"]) == len(written["skipped"]) == 2

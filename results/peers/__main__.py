@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
         "comparisons": [],
         "skipped": {},
     }
+    if options.json:  # before minutes are spent
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     pythons = _installed(options.peers, figures["skipped"])
     for comparison in COMPARISONS:
         if comparison.peer.name not in pythons:
