@@ -16,6 +16,8 @@ from agents.gempi.methods import (
 )
 
 AgentName = Literal["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "gempi", "ppo"]
+CHOICES = ("anchors", "divergence", "temperature", "filter", "trust_region")
+"""The options that make up a row of gempi."""
 ANCHORS = {"behaviour": ("behaviour",), "reference": ("reference",), "both": ("reference", "behaviour")}
 
 
@@ -125,7 +127,7 @@ class AgentConfig:
             return frozenset(SHARED | {"clip_epsilon", "target_kl"})
         row, names = self.row, SHARED | {"control_variate"}
         if self.agent == "gempi":
-            names = names | {"anchors", "divergence", "temperature", "filter", "trust_region"}
+            names = names | set(CHOICES)
         names = names | USED_BY[row.filter] | USED_BY[row.trust_region] | USED_BY[row.divergence]
         for anchor in row.anchors:
             names = names | USED_BY[anchor] | USED_BY[row.temperature, anchor]
@@ -170,10 +172,10 @@ USED_BY = {
 """Options that a choice brings with it."""
 
 
-def options_of(agent: AgentName, **options: object) -> dict[str, object]:
-    """Those of `options` that have an effect on `agent`."""
-    used = AgentConfig(agent=agent).options
-    return {name: value for name, value in options.items() if name in used}
+def options_of(agent: AgentName, choices: dict[str, str], **options: object) -> dict[str, object]:
+    """`choices`, gempi's row, and those of `options` that have an effect on `agent` then."""
+    used = AgentConfig(agent=agent, **choices).options
+    return choices | {name: value for name, value in options.items() if name in used}
 
 
 def _flag(name: str) -> str:

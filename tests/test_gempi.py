@@ -19,8 +19,10 @@ from agents.gempi.anchors import log_bases
 from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
 from agents.gempi.e_step import e_step
 from agents.gempi.filters import All, Positive, TopK
-from agents.gempi.methods import METHODS
+from agents.gempi.methods import METHODS, Row
 from agents.gempi.temperature import Dual, Fixed
+from runners.cli import parse
+from runners.errors import UsageError
 
 ORDERS = (0.3, 0.5, 0.9, 1.5, 2.0, 3.0)
 DIVERGENCES: dict[str, Divergence] = {"kl": KL(), "chi-square": ChiSquare()} | {f"renyi {o}": Renyi(o) for o in ORDERS}
@@ -429,3 +431,18 @@ def test_effective_sample_size_is_that_of_the_chi_square():
     assert found["e_step/ess"].item() == pytest.approx(n / (1 + chi_square), rel=0.02)
     assert found["e_step/chi_square"].item() == pytest.approx(chi_square, rel=0.05)
     assert found["e_step/ess"].item() == pytest.approx(n / (1 + found["e_step/chi_square"].item()), rel=1e-9)
+
+
+def test_the_command_line_spells_a_tuple():
+    config, _ = parse("control", "--agent gempi --divergence chi-square --temperature fixed --filter all".split())
+    assert config.agent.row == Row(("behaviour",), "fixed", "all", "dual", "chi-square")
+    assert config.agent.epsilon_alpha == 0.003 and config.agent.epsilon_eta == AgentConfig().epsilon_eta
+    for flags, complaint in (
+        ("--agent gempi --temperature fixed --epsilon-eta 0.3", "--epsilon-eta has no effect on --agent gempi"),
+        ("--agent gempi --divergence renyi --anchors both", "closed form for one anchor"),
+        ("--agent gempi --divergence kll", "kl"),
+        ("--agent dar --divergence chi-square", "has no effect on --agent dar"),
+        ("--agent ppo --anchors both", "has no effect on --agent ppo"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            parse("control", flags.split())
