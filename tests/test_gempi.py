@@ -5,6 +5,8 @@ Oracles: scipy's SLSQP on the primal problem, autograd of eq. 14 written out, an
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -446,3 +448,12 @@ def test_the_command_line_spells_a_tuple():
     ):
         with pytest.raises(UsageError, match=complaint):
             parse("control", flags.split())
+
+
+def test_the_readme_points_at_the_rows():
+    root = Path(__file__).resolve().parent.parent
+    lines = (root / "agents/gempi/methods.py").read_text().splitlines()
+    links = re.findall(r"\[`([\w-]+)`\]\(agents/gempi/methods\.py#L(\d+)\)", (root / "README.md").read_text())
+    assert {name for name, _ in links} == METHODS.keys()
+    for name, line in links:
+        assert lines[int(line) - 1].startswith(f'    "{name}": Row(')
