@@ -11,6 +11,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
     """Learns Pong on two CPU cores."""
     ppo = agent == "ppo"
     em = dict(top_k=1.0, epsilon_eta=0.3, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em |= dict(epsilon_reference=2.0)
     return RunConfig(
         env=AtariEnv(),
         network=NetworkConfig(torso="nature", torso_hidden=512, centre_pixels=True),
@@ -68,7 +69,7 @@ def _paper_ppo(config: RunConfig) -> RunConfig:
 def small_control(agent: str, **choices: str) -> RunConfig:
     """Learns CartPole in seconds on one core, in one process."""
     em = dict(epsilon_eta=0.1, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
-    em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4)
+    em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4, epsilon_reference=2.0)
     return RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64),
