@@ -457,3 +457,13 @@ def test_the_readme_points_at_the_rows():
     assert {name for name, _ in links} == METHODS.keys()
     for name, line in links:
         assert lines[int(line) - 1].startswith(f'    "{name}": Row(')
+
+
+def test_what_a_filter_leaves_out_counts_as_weight_zero():
+    """Half of 6 valid samples kept, alike: chi-square to pi_t = 6 sum w^2 - 1 = 1, of 8 places in all."""
+    advantages = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 9.0, 9.0])
+    mask = torch.tensor([True] * 6 + [False] * 2)
+    found = e_step(advantages, torch.zeros(1, 8), mask, KL(), Fixed(1.0), TopK(0.5)).diagnostics
+    expected = {"chi_square": 1, "ess": 3, "ess_share": 1, "kept": 0.5, "kl": 0, "max_weight": 1 / 3}
+    for name, value in expected.items():
+        assert found[f"e_step/{name}"].item() == pytest.approx(value, abs=1e-6), name
