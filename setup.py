@@ -16,6 +16,8 @@ setup(
         "networks",
         "results",
         "results.experiments",
+        "results.peers",
+        "results.peers.drivers",
         "runners",
     ],
     install_requires=[

@@ -12,7 +12,7 @@ class Unroll(NamedTuple):
     episode's true last one (`terminated`, or `truncated` by a time limit), and the action that led to it: the action
     taken at t stands in `previous_action[t + 1]`. `policy` [T, B, P] are the parameters of the distribution that each
     action was drawn from, `task` [B] is which of several tasks an environment plays, `state` the core's state before
-    row 0, batch first.
+    row 0, batch first. `reference` [T, B, P] are the parameters of pi_ref, where a method has that anchor.
     """
 
     observation: Tensor
@@ -24,6 +24,7 @@ class Unroll(NamedTuple):
     policy: Tensor
     task: Tensor
     state: tuple[Tensor, ...]
+    reference: Tensor | None = None
 
     @property
     def action(self) -> Tensor:
@@ -37,8 +38,13 @@ class Unroll(NamedTuple):
 
     def columns(self, index: Tensor | slice) -> "Unroll":
         """The unrolls of some environments alone."""
-        fields = [x[:, index] for x in self[:-2]]
-        return Unroll(*fields, self.task[index], tuple(s[index] for s in self.state))
+        by_time = {name: getattr(self, name)[:, index] for name in BY_TIME}
+        reference = None if self.reference is None else self.reference[:, index]
+        return Unroll(**by_time, task=self.task[index], state=tuple(s[index] for s in self.state), reference=reference)
+
+
+BY_TIME = ("observation", "reward", "first", "terminated", "truncated", "previous_action", "policy")
+"""Fields of an unroll whose first two dimensions are time and environment."""
 
 
 class Loss(NamedTuple):

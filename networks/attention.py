@@ -71,7 +71,7 @@ class RelativeAttention(nn.Module):
         """
         keys, values = self.keys_values(memory_and_input)
         query = self._split(self.query(query_input))
-        by_offset = (query + self.position_bias[:, None]) @ self.positions(keys.shape[2] - 1).transpose(-1, -2)
+        by_offset = self.position_scores(query, self.positions(keys.shape[2] - 1))
         return self.attend(query, keys, values, relative_shift(by_offset), mask[:, None])
 
     def step(self, query_input: Tensor, keys: Tensor, values: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -80,13 +80,20 @@ class RelativeAttention(nn.Module):
         `keys`, `values` [B, H, S, key_size]; `positions` [H, S, key_size] for offsets S-1 .. 0; `mask` [B, S].
         """
         query = self._split(self.query(query_input).unsqueeze(1))
-        by_offset = (query + self.position_bias[:, None]) @ positions.transpose(-1, -2)
+        by_offset = self.position_scores(query, positions)
         return self.attend(query, keys, values, by_offset, mask[:, None, None]).squeeze(1)
 
+    def position_scores(self, query: Tensor, positions: Tensor) -> Tensor:
+        """(q + v) W_R phi / sqrt(key_size) by offset: [B, H, T, S] from `query` [B, H, T, K], `positions` [H, S, K].
+
+        A product a head over all environments: broadcast over them, it would copy `positions` for each.
+        """
+        return torch.einsum("bhtk,hsk->bhts", (query + self.position_bias[:, None]) * self.key_size**-0.5, positions)
+
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, position_scores: Tensor, mask: Tensor) -> Tensor:
-        """softmax(((q + u) k + position_scores) / sqrt(key_size)) v, heads joined and projected: [B, T, D]."""
-        logits = (query + self.content_bias[:, None]) @ keys.transpose(-1, -2) + position_scores
-        logits = (logits / math.sqrt(self.key_size)).masked_fill(~mask, -math.inf)
+        """softmax((q + u) k / sqrt(key_size) + position_scores) v, heads joined and projected: [B, T, D]."""
+        content = (query + self.content_bias[:, None]) * self.key_size**-0.5
+        logits = (content @ keys.transpose(-1, -2) + position_scores).masked_fill(~mask, -math.inf)
         weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         mixed = weights.to(values.dtype) @ values
         return self.output(mixed.transpose(1, 2).flatten(2))

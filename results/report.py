@@ -11,11 +11,12 @@ from pathlib import Path
 from results import cost_model, speed, tables
 from results.collect import read_curves, read_summaries
 from results.experiment import ROOT, Experiment, experiment_names, load
+from results.peers import table as peers
 from results.plots import learning_curves
 from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.files import write_atomically
 
-SPEED = {"throughput": speed.overview, "scaling": cost_model.scaling_section}
+SPEED = {"throughput": speed.overview, "scaling": cost_model.scaling_section, "peers": peers.overview}
 """Markers of the sections on speed, and what makes them of the JSON files in results/data/<marker>/."""
 
 HEAD = """\

@@ -20,11 +20,11 @@ from runners.launch import machine, package_versions
 RANKS = (1, 2, 4)
 
 
-def measured(ranks: int, flags: list[str], steps: int) -> tuple[float, int]:
+def pipeline_of_ranks(ranks: int, suite: str, flags: list[str], steps: int) -> tuple[float, int]:
     """Steps a second, the median of its rows of metrics, and parameters of a run with `ranks` processes."""
     with tempfile.TemporaryDirectory() as folder:
         run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
-        run += ["runners.atari", *flags, "--actors", "0", "--steps", str(steps), "--log-seconds", "1"]
+        run += [f"runners.{suite}", *flags, "--actors", "0", "--steps", str(steps), "--log-seconds", "1"]
         run += ["--eval-episodes", "1", "--no-video", "--run-dir", folder]
         finish(run, cores=1 if ranks == 1 else None)
         with open(Path(folder) / "metrics.csv", newline="") as file:
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--steps-a-rank", type=int, default=30_000, metavar="N", help="length of each run")
     options, flags = parser.parse_known_args(argv)
     config, _ = parse("atari", flags)
-    runs = {ranks: measured(ranks, flags, ranks * options.steps_a_rank) for ranks in RANKS}
+    runs = {ranks: pipeline_of_ranks(ranks, "atari", flags, ranks * options.steps_a_rank) for ranks in RANKS}
     figures = {
         "command": ["python", "-m", "results.scaling", *argv],
         "machine": machine(),

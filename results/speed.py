@@ -14,13 +14,20 @@ def table(figures: Figures) -> str:
     cores = f"on {figures['cores']} cores"
     rows = [
         (f"{figures['env']}, random actions", "environment", "one core, as acting and, without a GPU, training"),
-        ("acting", "acting", "environments that cost nothing"),
+        ("acting", "acting", ", ".join(filter(None, ("environments that cost nothing", cached(figures))))),
         ("training", "training", f"{figures['batch_ms']:.0f} ms a batch; {achieved(figures)}"),
         (f"bound {cores}", "bound", "all three in perfect balance"),
         (f"pipeline {cores}", "pipeline", f"{figures['ratio']:.0%} of the bound"),
     ]
     cells = [(part, f"{figures[name]:,.0f}", note) for part, name, note in rows]
     return markdown(["Part", f"Agent steps/s, median of {figures['rounds']}", "Note"], cells)
+
+
+def cached(figures: Figures) -> str:
+    """What the cache of keys and values gains, where there is one."""
+    if "acting_uncached" not in figures:
+        return ""
+    return f"{figures['acting'] / figures['acting_uncached']:.1f} times as fast as without cached keys and values"
 
 
 def profile_table(part: str, stages: dict[str, float]) -> str:
@@ -40,10 +47,11 @@ def overview(data: Path) -> str:
     kept = {path.stem: json.loads(path.read_text()) for path in sorted((data / "throughput").glob("*.json"))}
     if not kept:
         return ""
-    header = ["Run", "Parameters", "Environment", "Acting", "Training", "Training, of a matrix product's rate"]
-    header += ["Bound", "Pipeline", "Of the bound"]
+    header = ["Run", "Parameters", "Environment", "Acting", "Without cache", "Training"]
+    header += ["Training, of a matrix product's rate", "Bound", "Pipeline", "Of the bound"]
     rows = [
-        [name, count(x["parameters"]), *(f"{x[part]:,.0f}" for part in ("environment", "acting", "training"))]
+        [name, count(x["parameters"]), *(f"{x[part]:,.0f}" for part in ("environment", "acting"))]
+        + [f"{x['acting_uncached']:,.0f}" if cached(x) else "–", f"{x['training']:,.0f}"]
         + [achieved(x), f"{x['bound']:,.0f}", f"{x['pipeline']:,.0f}", f"{x['ratio']:.0%}"]
         for name, x in kept.items()
     ]

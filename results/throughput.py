@@ -4,8 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from results.scaling import pipeline_of_ranks
 from results.speed import profile_table, table
-from runners.benchmark import ROUNDS, measure, profile
+from runners.benchmark import ROUNDS, measure, pipeline_of_all, profile
 from runners.cli import parse
 from runners.errors import Parser, UsageError, main_guard
 from runners.files import write_atomically
@@ -22,17 +23,27 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--profile", action="store_true", help="add where actor and learner spend their time")
+    parser.add_argument(
+        "--ranks", type=int, default=1, help="ranks of the pipeline, started by torchrun; more than 1 with --actors 0"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help=f"length of each of the {ROUNDS} rounds of a part")
     options, rest = parser.parse_known_args(argv)
     if not options.seconds > 0:
         raise UsageError(f"--seconds must be greater than 0, not {options.seconds}")
+    if options.ranks < 1:
+        raise UsageError(f"--ranks must be at least 1, not {options.ranks}")
     suite = "control" if any(flag.partition("=")[0] == "--env" for flag in rest) else "atari"
     config, resumed = parse(suite, rest)
     if resumed:
         raise UsageError("--resume belongs to training; the benchmark takes the flags of a new run")
 
-    figures = measure(config, options.seconds)
-    figures |= {"env": config.env.name, "rounds": ROUNDS}
+    figures = measure(config, options.seconds) | {"env": config.env.name, "rounds": ROUNDS}
+    if options.ranks > 1:
+        seconds = 2 * ROUNDS * options.seconds
+        pipeline, _ = pipeline_of_ranks(options.ranks, suite, rest, steps=int(seconds * figures["bound"]))
+    else:
+        pipeline = pipeline_of_all(config, options.seconds)
+    figures |= {"pipeline": pipeline, "ratio": pipeline / figures["bound"]}
     print(table(figures))
     if options.profile:
         figures["profile_us"] = profile(config)

@@ -13,6 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from envs.interface import Discrete, EnvSpec, TimeStep, VectorEnv
+from networks.cores import ForwardActing
+from networks.transformer import TransformerCore
 from runners.actor import Actor
 from runners.build import build_env, build_network, stream_seed, use_bf16
 from runners.config import RunConfig
@@ -24,7 +26,7 @@ ROUNDS = 5
 
 
 def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
-    """Agent steps a second of each part alone on one core, of the pipeline on all, and the bound that follows.
+    """Agent steps a second of each part alone on one core, and the bound that follows for all of them.
 
     Each part is measured in `ROUNDS` rounds of `seconds`. The bound is what all cores would reach if they did nothing
     but step environments, act and train, in perfect balance: cores / (1 / environment + 1 / acting + 1 / training);
@@ -39,10 +41,12 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
         peaks = matrix_peaks(training.device)
         environment = environment_alone(alone, seconds)
         acting = acting_alone(alone, training.spec, seconds)
+        without = {}
+        if isinstance(training.network.core, TransformerCore):
+            without["acting_uncached"] = acting_alone(alone, training.spec, seconds, cached=False)
         train, flops = training_alone(training, seconds)
     finally:
         os.sched_setaffinity(0, every_core)
-    pipeline = pipeline_of_all(config, seconds)
     cores = len(every_core)
     if training.device.type == "cuda":
         bound = min(train, cores / (1 / environment + 1 / acting))
@@ -51,6 +55,7 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
     return {
         "environment": environment,
         "acting": acting,
+        **without,
         "training": train,
         "batch_ms": 1e3 * config.steps_per_batch / train,
         "training_gflops": flops * train / 1e9,
@@ -58,8 +63,6 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in training.network.parameters() if p.requires_grad),
         "cores": cores,
         "bound": bound,
-        "pipeline": pipeline,
-        "ratio": pipeline / bound,
     }
 
 
@@ -102,10 +105,15 @@ class Frozen:
         return self.next_step
 
 
-def acting_alone(config: RunConfig, spec: EnvSpec, seconds: float) -> float:
-    """Steps a second of an actor whose environments cost nothing, its writing of unrolls included."""
+def acting_alone(config: RunConfig, spec: EnvSpec, seconds: float, cached: bool = True) -> float:
+    """Steps a second of an actor whose environments cost nothing, its writing of unrolls included.
+
+    Not `cached`, each step makes keys and values of the whole memory anew, as a forward pass of length one does.
+    """
     env = build_env(config, config.training.envs, stream=0)
     network = build_network(config, spec, use_bf16(config, torch.device("cpu")))
+    if not cached:
+        network.core.acting = lambda state, horizon: ForwardActing(network.core, state)
     actor = Actor(Frozen(env), network, stream_seed(config, 0))
     buffer = _buffer(config, spec, network)
 

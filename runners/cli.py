@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 
 import tyro
 
-from agents.config import AgentName
+from agents.config import CHOICES, AgentName
 from runners.config import RunConfig, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import PRESETS
@@ -31,12 +31,19 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     early.add_argument("--resume", nargs="?", const="")
     early.add_argument("--preset", nargs="?", default="small")
     early.add_argument("--agent", nargs="?", default="vmpo")
+    for name in CHOICES:
+        early.add_argument(f"--{name.replace('_', '-')}", nargs="?")
     decides, _ = early.parse_known_args(argv)
     if decides.resume is None:
         # An unknown name is left for the parser proper to refuse.
         make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
         agent = decides.agent if decides.agent in get_args(AgentName) else "vmpo"
-        return parse_flags(RunConfig, suite, DESCRIPTION, argv, make(agent)), None
+        choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and agent == "gempi"}
+        try:
+            default = make(agent, **choices)
+        except (KeyError, ValueError):  # as with names: for the parser proper
+            default = make(agent)
+        return parse_flags(RunConfig, suite, DESCRIPTION, argv, default), None
 
     if not decides.resume:
         raise UsageError("--resume takes the folder of a run")

@@ -48,6 +48,7 @@ def main(suite: str, argv: list[str]) -> int:
 
 def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warning: str) -> int:
     """The first rank, or the only one: it trains like the others, and keeps the run's folder."""
+    commit = _git_commit()  # of the code that is running, whatever becomes of the files meanwhile
     checkpoints = Checkpoints(run_dir / "checkpoints")
     if warning:
         print(f"warning: {warning}")
@@ -63,7 +64,7 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
         if not _train(config, training, checkpoints, CsvLog(run_dir / "metrics.csv", training.steps), board):
             print(f"stopped at step {training.steps:,}; continue: python -m runners.{suite} --resume {run_dir}")
             return 0
-        _finish(config, training, run_dir, board)
+        _finish(config, training, run_dir, board, commit)
     return 0
 
 
@@ -107,7 +108,7 @@ def _save(training: Training, checkpoints: Checkpoints) -> None:
         checkpoints.save_best(training.steps, state)
 
 
-def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorBoardLog) -> None:
+def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorBoardLog, commit: str | None) -> None:
     network = training.acting_network()
     print(f"evaluating {config.training.eval_episodes} episodes")
     result = evaluate(config, network, config.training.eval_episodes)
@@ -131,7 +132,7 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "parameters": _count(training),
         "eval": result,
         "versions": package_versions(),
-        "git_commit": _git_commit(),
+        "git_commit": commit,
         "machine": {**machine(), "device": str(training.device)},
     }
     write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())

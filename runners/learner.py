@@ -12,6 +12,7 @@ from networks.actor_critic import ActorCritic
 from runners.config import RunConfig
 from runners.errors import RunError
 from runners.ranks import ONE_RANK, Ranks
+from runners.reference import Reference
 
 
 class Learner:
@@ -29,6 +30,10 @@ class Learner:
         ]
         self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], eps=training.adam_epsilon, fused=True)
         self.generator = torch.Generator().manual_seed(training.seed)
+        agent_config = config.agent
+        self.reference: Reference | None = None
+        if agent_config.agent != "ppo" and "reference" in agent_config.row.anchors:
+            self.reference = Reference(network, agent_config.reference, agent_config.reference_decay)
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
         self._count = 0
@@ -38,6 +43,8 @@ class Learner:
         training = self.config.training
         annealing = 1 - progress if training.anneal else 1.0
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
+        if self.reference:
+            unroll = unroll._replace(reference=self.reference.evaluate(_to(unroll, self.device)))
         for _ in range(training.passes):
             order = torch.randperm(training.envs, generator=self.generator)
             for index in order.chunk(training.minibatches):
@@ -46,6 +53,8 @@ class Learner:
                 after_step()
                 if 0 < self.config.agent.target_kl < kl:
                     return self._check()
+        if self.reference:
+            self.reference.follow(self.network)
         self._check()
 
     def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
@@ -100,6 +109,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "updates": self.updates,
+            "reference": self.reference and self.reference.get_state(),
         }
 
     def set_state(self, state: dict) -> None:
@@ -108,11 +118,13 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
+        if self.reference:
+            self.reference.set_state(state["reference"])
 
 
 def _to(unroll: Unroll, device: torch.device) -> Unroll:
     if device.type == "cpu":
         return unroll
-    *fields, state = unroll
+    *fields, state, reference = unroll
     moved = [x.to(device, non_blocking=True) for x in fields]
-    return Unroll(*moved, tuple(s.to(device, non_blocking=True) for s in state))
+    return Unroll(*moved, tuple(s.to(device, non_blocking=True) for s in state), reference)

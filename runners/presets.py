@@ -1,16 +1,17 @@
-"""Presets: what differs from the defaults, for a kind of task and a learning rule."""
+"""Presets: what differs from the defaults, for a kind of task and a learning rule (`choices`: the row of gempi)."""
 
 from dataclasses import replace
 
-from agents.config import AgentConfig
+from agents.config import AgentConfig, options_of
 from networks.config import NetworkConfig
 from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
 
 
-def small_atari(agent: str) -> RunConfig:
+def small_atari(agent: str, **choices: str) -> RunConfig:
     """Learns Pong on two CPU cores."""
     ppo = agent == "ppo"
-    vmpo = dict(top_k=1.0, epsilon_eta=0.3, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em = dict(top_k=1.0, epsilon_eta=0.3, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em |= dict(epsilon_reference=2.0)
     return RunConfig(
         env=AtariEnv(),
         network=NetworkConfig(torso="nature", torso_hidden=512, centre_pixels=True),
@@ -21,21 +22,21 @@ def small_atari(agent: str) -> RunConfig:
             value_coefficient=0.5 if ppo else 1.0,
             entropy_coefficient=0.01,
             popart_step_size=1e-3,
-            **({} if ppo else vmpo),
+            **options_of(agent, choices, **em),
         ),
-        training=TrainingConfig(steps=1_500_000, unroll=32, value_warmup=40_000, anneal=ppo),
+        training=TrainingConfig(steps=2_000_000, unroll=32, value_warmup=40_000, anneal=ppo),
     )
 
 
-def paper_atari(agent: str) -> RunConfig:
+def paper_atari(agent: str, **choices: str) -> RunConfig:
     """V-MPO tables 1, 6 and appendix F, and section 12 of the seed; what they leave open is as in `small`."""
-    vmpo = dict(epsilon_eta=0.02, epsilon_alpha=0.01, alpha_init=5.0)
+    em = dict(epsilon_eta=0.02, epsilon_alpha=0.01, alpha_init=5.0)
     config = RunConfig(
         env=AtariEnv(),
         network=NetworkConfig(
             torso="resnet", resnet_channels=(64, 128, 128), embedding=256, layers=8, heads=4, key_size=32, mlp_size=512
         ),
-        agent=AgentConfig(agent=agent, discount=0.997, **({} if agent == "ppo" else vmpo)),
+        agent=AgentConfig(agent=agent, discount=0.997, **options_of(agent, choices, **em)),
         training=TrainingConfig(
             preset="paper",
             steps=2_500_000_000,
@@ -65,10 +66,10 @@ def _paper_ppo(config: RunConfig) -> RunConfig:
     return replace(config, agent=agent, training=training)
 
 
-def small_control(agent: str) -> RunConfig:
+def small_control(agent: str, **choices: str) -> RunConfig:
     """Learns CartPole in seconds on one core, in one process."""
-    vmpo = dict(epsilon_eta=0.1, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
-    vmpo |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4)
+    em = dict(epsilon_eta=0.1, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4, epsilon_reference=2.0)
     return RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64),
@@ -78,7 +79,7 @@ def small_control(agent: str) -> RunConfig:
             standardise_advantages=True,
             entropy_coefficient=0.01,
             popart_step_size=1e-3,
-            **({} if agent == "ppo" else vmpo),
+            **options_of(agent, choices, **em),
         ),
         training=TrainingConfig(
             steps=300_000,
@@ -92,12 +93,12 @@ def small_control(agent: str) -> RunConfig:
     )
 
 
-def paper_control(agent: str) -> RunConfig:
+def paper_control(agent: str, **choices: str) -> RunConfig:
     """V-MPO tables 1 and 7 for OpenAI Gym: unroll 39, T_target 100, and the GTrXL of section 12."""
     config = RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=256, embedding=256, layers=8, key_size=32, mlp_size=512),
-        agent=AgentConfig(agent=agent, **({} if agent == "ppo" else {"epsilon_eta": 0.01})),
+        agent=AgentConfig(agent=agent, **options_of(agent, choices, epsilon_eta=0.01)),
         training=TrainingConfig(
             preset="paper",
             steps=1_000_000_000,

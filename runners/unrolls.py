@@ -61,6 +61,6 @@ def make_buffer(spec: EnvSpec, unroll: int, task: np.ndarray, policy_size: int, 
         torch.zeros(rows, dtype=torch.int64),
     )
     if shared:
-        for tensor in (*buffer.unroll[:-1], *buffer.unroll.state, buffer.episode_return, buffer.episode_length):
+        for tensor in (*buffer.unroll[:-2], *buffer.unroll.state, buffer.episode_return, buffer.episode_length):
             tensor.share_memory_()
     return buffer

@@ -24,8 +24,8 @@ from agents.gempi.temperature import Dual, Fixed, Positive
 
 def run(advantages, mask, temperature, filter_, log_base=None) -> EStep:
     advantages = torch.as_tensor(advantages)
-    base = torch.zeros_like(advantages) if log_base is None else torch.as_tensor(log_base)
-    return e_step(advantages, base, torch.as_tensor(mask), KL(), temperature, filter_)
+    ratios = torch.zeros_like(advantages) if log_base is None else torch.as_tensor(log_base)
+    return e_step(advantages, ratios.unsqueeze(0), torch.as_tensor(mask), KL(), temperature, filter_)
 
 
 def samples(seed: int, n: int = 24, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -71,10 +71,10 @@ def test_masked_samples_are_never_selected():
     advantages, mask = samples(1)
     advantages[~mask] = 1e6
     for filter_ in (All(), TopK(0.5), TopK(1.0)):
-        step = run(advantages, mask, Dual(1.0, 0.1).double(), filter_)
+        step = run(advantages, mask, Dual((1.0, 0.1)).double(), filter_)
         assert np.all(step.weights.numpy()[~mask] == 0) and step.weights.sum().item() == pytest.approx(1)
-    plain = run(advantages[mask], mask[mask], Dual(1.0, 0.1).double(), TopK(0.5))
-    masked = run(advantages, mask, Dual(1.0, 0.1).double(), TopK(0.5))
+    plain = run(advantages[mask], mask[mask], Dual((1.0, 0.1)).double(), TopK(0.5))
+    masked = run(advantages, mask, Dual((1.0, 0.1)).double(), TopK(0.5))
     torch.testing.assert_close(masked.weights[torch.tensor(mask)], plain.weights)
     torch.testing.assert_close(masked.dual_loss, plain.dual_loss)
 
@@ -83,8 +83,8 @@ def test_k_equal_n_is_everything():
     advantages, mask = samples(2)
     for filter_ in (All(), TopK(1.0)):
         assert torch.equal(filter_.support(torch.tensor(advantages), torch.tensor(mask)), torch.tensor(mask))
-    one = run(advantages, mask, Dual(0.7, 0.1).double(), All())
-    other = run(advantages, mask, Dual(0.7, 0.1).double(), TopK(1.0))
+    one = run(advantages, mask, Dual((0.7, 0.1)).double(), All())
+    other = run(advantages, mask, Dual((0.7, 0.1)).double(), TopK(1.0))
     assert torch.equal(one.weights, other.weights) and torch.equal(one.dual_loss, other.dual_loss)
 
 
@@ -92,15 +92,15 @@ def test_order_does_not_matter_even_with_ties():
     rng = np.random.default_rng(3)
     advantages, mask = rng.integers(0, 4, size=30).astype(float), rng.random(30) < 0.8
     order = rng.permutation(30)
-    step = run(advantages, mask, Dual(1.0, 0.1).double(), TopK(0.5))
-    shuffled = run(advantages[order], mask[order], Dual(1.0, 0.1).double(), TopK(0.5))
+    step = run(advantages, mask, Dual((1.0, 0.1)).double(), TopK(0.5))
+    shuffled = run(advantages[order], mask[order], Dual((1.0, 0.1)).double(), TopK(0.5))
     torch.testing.assert_close(shuffled.weights, step.weights[torch.tensor(order)])
     torch.testing.assert_close(shuffled.dual_loss, step.dual_loss)
 
 
 def test_a_shift_of_the_advantages_moves_the_dual_alone():
     advantages, mask = samples(4)
-    temperature = Dual(0.6, 0.1).double()
+    temperature = Dual((0.6, 0.1)).double()
     step, shifted = (run(advantages + c, mask, temperature, TopK(0.5)) for c in (0.0, 17.0))
     torch.testing.assert_close(shifted.weights, step.weights, atol=1e-12, rtol=0)
     torch.testing.assert_close(shifted.dual_loss, step.dual_loss + 17, atol=1e-10, rtol=0)
@@ -111,7 +111,7 @@ def test_a_shift_of_the_advantages_moves_the_dual_alone():
 def test_dual_loss_and_its_gradient(eta, rho):
     advantages, mask = samples(5)
     support = top_k(advantages, mask, rho)
-    temperature = Dual(eta, epsilon=0.1).double()
+    temperature = Dual((eta, 0.1)).double()
     eta = temperature().item()
     step = run(advantages, mask, temperature, TopK(rho))
     assert step.dual_loss.item() == pytest.approx(temperature_loss(advantages, support, eta, 0.1), abs=1e-6)
@@ -125,7 +125,7 @@ def test_dual_loss_and_its_gradient(eta, rho):
 
 def test_advantages_receive_no_gradient():
     advantages = torch.randn(10, requires_grad=True)
-    step = run(advantages, torch.ones(10, dtype=torch.bool), Dual(1.0, 0.1), TopK(0.5))
+    step = run(advantages, torch.ones(10, dtype=torch.bool), Dual((1.0, 0.1)), TopK(0.5))
     step.dual_loss.backward()
     assert advantages.grad is None and not step.weights.requires_grad
 
@@ -135,7 +135,7 @@ def test_advantages_receive_no_gradient():
 def test_at_the_dual_minimum_the_kl_is_the_budget(epsilon, spread):
     advantages, mask = samples(6, 60, spread)
     support = top_k(advantages, mask, 0.5)
-    temperature = Dual(spread, epsilon).double()
+    temperature = Dual((spread, epsilon)).double()
     optimiser = torch.optim.Adam(temperature.parameters(), lr=0.1 * max(1.0, spread))
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.99)
     for _ in range(700):
@@ -152,7 +152,7 @@ def test_at_the_dual_minimum_the_kl_is_the_budget(epsilon, spread):
 def test_a_boundless_budget_drives_eta_to_zero():
     """KL(psi || uniform) never exceeds log k: with epsilon above it dL/d eta > 0 everywhere; only the best stays."""
     advantages, mask = samples(7)
-    temperature = Dual(1.0, epsilon=1e3).double()
+    temperature = Dual((1.0, 1e3)).double()
     optimiser = torch.optim.SGD(temperature.parameters(), lr=1e-2)
     before = temperature().item()
     for _ in range(20):
@@ -168,7 +168,7 @@ def test_a_boundless_budget_drives_eta_to_zero():
 
 def test_a_tight_budget_raises_eta():
     advantages, mask = samples(8)
-    temperature = Dual(0.1, epsilon=1e-6).double()
+    temperature = Dual((0.1, 1e-6)).double()
     assert eta_gradient(temperature, run(advantages, mask, temperature, TopK(0.5)).dual_loss) < 0
 
 
@@ -195,7 +195,7 @@ def test_float32_where_the_advantage_is_ten_thousand_temperatures(sign, spread):
     rng = np.random.default_rng(11)
     advantages = (sign * (1 + spread * rng.random(40))).astype(np.float32)
     mask = np.ones(40, bool)
-    temperature = Dual(1e-4, 0.1)
+    temperature = Dual((1e-4, 0.1))
     step = run(advantages, mask, temperature, TopK(0.5))
     exact, eta = advantages.astype(np.float64), temperature().double().item()
     support = top_k(exact, mask, 0.5)
@@ -212,7 +212,7 @@ def test_bfloat16_where_the_advantage_is_ten_thousand_temperatures(sign):
     rng = np.random.default_rng(12)
     advantages = torch.tensor(sign * (1 + 0.1 * rng.random(40))).to(torch.bfloat16)
     mask = torch.ones(40, dtype=torch.bool)
-    temperature = Dual(1e-4, 0.1)
+    temperature = Dual((1e-4, 0.1))
     step = run(advantages, mask, temperature, TopK(0.5))
     exact, eta = advantages.double().numpy(), temperature().double().item()
     support = TopK(0.5).support(advantages, mask).numpy()  # ties abound in bfloat16
@@ -224,13 +224,13 @@ def test_bfloat16_where_the_advantage_is_ten_thousand_temperatures(sign):
 
 @pytest.mark.parametrize("eta", [1e-4, 1.0])
 def test_one_sample_takes_all(eta):
-    step = run(torch.tensor([3.0, 1.0]), torch.tensor([False, True]), Dual(eta, 0.1), TopK(0.5))
+    step = run(torch.tensor([3.0, 1.0]), torch.tensor([False, True]), Dual((eta, 0.1)), TopK(0.5))
     assert step.weights.tolist() == [0.0, 1.0]
     assert step.dual_loss.item() == pytest.approx(1.0 + 0.1 * eta, abs=1e-5)  # eta eps + A
 
 
 def test_no_valid_sample_leaves_no_nan():
-    temperature = Dual(1.0, 0.1)
+    temperature = Dual((1.0, 0.1))
     step = run(torch.randn(4), torch.zeros(4, dtype=torch.bool), temperature, TopK(0.5))
     assert torch.equal(step.weights, torch.zeros(4))
     step.dual_loss.backward()

@@ -1,18 +1,19 @@
 """Any row of the table as an agent: evaluate the policy, E-step, M-step, one loss."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
-from agents.gempi.anchors import log_base
+from agents.gempi.anchors import AnchorName
 from agents.gempi.e_step import e_step
 from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
-from agents.gempi.methods import METHODS
+from agents.gempi.methods import make_method
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from agents.types import Loss, Unroll
 from networks.actor_critic import Output
+from networks.distributions import Distribution
 from networks.heads import PopArtHead
 
 
@@ -25,7 +26,8 @@ class Gempi(nn.Module):
     def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.config, self.ranks = config, ranks
-        method = METHODS[config.agent](config, continuous)
+        self.anchors = config.row.anchors
+        method = make_method(config.row, config.numbers(continuous))
         self.divergence, self.filter = method.divergence, method.filter
         self.temperature, self.trust_region = method.temperature, method.trust_region
 
@@ -37,11 +39,10 @@ class Gempi(nn.Module):
         new = kind(*(p[:-1] for p in output.policy))
         old = kind.from_parameters(unroll.policy)
 
-        # pi_t is the only anchor of every method so far, with the whole of the temperature.
-        behaviour = old.log_prob(unroll.action).flatten()
-        base = log_base(behaviour.unsqueeze(0), torch.ones_like(behaviour[:1]), behaviour)
-        samples = (ranks.gather(x.flatten()) for x in (evaluation.advantages, base, valid))
-        step = e_step(*samples, self.divergence, self.temperature, self.filter)
+        ratios = [ranks.gather(self._log_ratio(name, old, unroll).flatten()) for name in self.anchors]
+        advantages, mask = (ranks.gather(x.flatten()) for x in (evaluation.advantages, valid))
+        elements = self.divergence, self.temperature, self.filter, self.anchors
+        step = e_step(advantages, torch.stack(ratios), mask, *elements)
         log_prob = new.log_prob(unroll.action)
         policy_loss = ranks.total(weighted_likelihood_loss(log_prob.flatten(), ranks.own(step.weights)))
         if c := self.config.control_variate:
@@ -54,3 +55,10 @@ class Gempi(nn.Module):
         own = {"m_step/policy_loss": policy_loss.detach(), "m_step/entropy": entropy.detach()}
         metrics = evaluation.metrics | step.diagnostics | region.metrics | own
         return Loss(total, evaluation.loss, evaluation.returns, metrics)
+
+    def _log_ratio(self, anchor: AnchorName, old: Distribution, unroll: Unroll) -> Tensor:
+        """log pi_j(a|s) - log pi_t(a|s), [T, B]."""
+        if anchor == "behaviour":
+            return torch.zeros_like(unroll.reward[1:])
+        reference = type(old).from_parameters(unroll.reference)
+        return reference.log_prob(unroll.action) - old.log_prob(unroll.action)

@@ -1,13 +1,18 @@
 """Anchors of the E-step: the policies that the target stays close to."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+AnchorName = Literal["reference", "behaviour"]
+"""pi_ref, which changes slowly or never, and pi_t, which the samples were drawn from."""
 
-def log_base(anchor_log_probs: Tensor, shares: Tensor, behaviour_log_prob: Tensor) -> Tensor:
-    """sum_j (lambda_j / Lambda) log pi_j(y_i) - log pi_t(y_i): [N] (seed eq. 13, for samples drawn from pi_t).
 
-    `anchor_log_probs` [m, N] of the anchors, `shares` [m] = lambda_j / Lambda, which sum to 1, `behaviour_log_prob` [N]
-    of pi_t. With pi_t the only anchor, as in V-MPO, it is 0.
+def log_bases(log_ratios: Tensor, support: Tensor) -> Tensor:
+    """log b_j [m, N], the anchors' masses on the kept samples, 0 off the `support` [N].
+
+    `log_ratios` [m, N] = log pi_j(y_i) - log pi_t(y_i): what an anchor's mass on a sample of pi_t is proportional to.
     """
-    return torch.einsum("m,mn->n", shares, anchor_log_probs) - behaviour_log_prob
+    kept = torch.where(support, log_ratios, -torch.inf)
+    return torch.where(support, log_ratios - kept.logsumexp(1, keepdim=True), 0)

@@ -1,11 +1,13 @@
 """The E-step: from advantages to the weights of the target distribution, and the loss of its temperature."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from agents.gempi.divergences import KL
+from agents.gempi.anchors import log_bases
+from agents.gempi.divergences import Divergence, kl_to
 from agents.gempi.filters import Filter
 from agents.gempi.temperature import Temperature
 
@@ -19,28 +21,60 @@ class EStep(NamedTuple):
 
 
 def e_step(
-    advantages: Tensor, log_base: Tensor, mask: Tensor, divergence: KL, temperature: Temperature, filter_: Filter
+    advantages: Tensor,
+    log_ratios: Tensor,
+    mask: Tensor,
+    divergence: Divergence,
+    temperature: Temperature,
+    filter_: Filter,
+    anchors: Sequence[str] = ("behaviour",),
 ) -> EStep:
-    """Of N samples drawn from pi_t: `advantages`, `log_base` (see `KL.target`), `mask` (False: not a sample), all [N].
+    """Of N samples drawn from pi_t: `advantages` [N]; `log_ratios` [m, N], log pi_j - log pi_t of each of `anchors`;
+    `mask` [N] (False: not a sample).
 
     The weights and the dual share one support; with no sample at all both are 0.
-    Seed section 9, eqs. 12-14; V-MPO eqs. 3-4.
+    Seed section 9, eqs. 11-14; V-MPO eqs. 3-4.
     """
     advantages = advantages.detach().to(torch.promote_types(advantages.dtype, torch.float32))
+    log_ratios = log_ratios.detach().to(advantages.dtype)
     support = filter_.support(advantages, mask)
-    eta = temperature()
-    target = divergence.target(log_base, advantages, eta, support)
-    weights = torch.where(support, target.log_weights.exp(), 0).detach()
-    kept = support.sum()
-    kl = torch.where(weights > 0, weights * (target.log_weights.detach() + kept.log()), 0).sum()
-    ess = 1 / weights.square().sum()
-    dual_loss = torch.where(kept > 0, temperature.loss(eta, torch.where(kept > 0, target.log_z, 0)), 0)
-    diagnostics = {
-        "e_step/eta": eta.detach(),
-        "e_step/kl": kl,
-        "e_step/ess_share": ess / kept,
-        "e_step/max_weight": weights.max(),
-        "e_step/kept": kept / mask.sum().clamp(min=1),
-        "e_step/log_z": target.log_z.detach(),
-    }
+    bases = log_bases(log_ratios, support)
+    coefficients = temperature()
+    with torch.no_grad():
+        target = divergence.target(advantages, bases, coefficients.to(advantages.dtype), support)
+        weights = torch.where(support, target.log_weights.exp(), 0)
+        advantage = torch.where(support, weights * advantages, 0).sum()
+        diagnostics = describe(target.log_weights, bases, support, mask, anchors)
+        value = advantage - (coefficients * target.divergences).sum()
+        diagnostics |= {"e_step/eta": coefficients.sum(), "e_step/log_z": value / coefficients.sum()}
+        if len(anchors) > 1:
+            diagnostics |= {f"e_step/lambda_{name}": c for name, c in zip(anchors, coefficients, strict=True)}
+    kept = support.any()
+    dual_loss = torch.where(kept, temperature.loss(coefficients, target.divergences.nan_to_num(), advantage), 0)
     return EStep(weights, dual_loss, diagnostics)
+
+
+def describe(
+    log_weights: Tensor, bases: Tensor, support: Tensor, mask: Tensor, anchors: Sequence[str]
+) -> dict[str, Tensor]:
+    """How far the target is from the samples and the anchors, whatever the divergence.
+
+    N counts the valid samples. ESS = 1 / sum_i w_i^2, and the chi-square divergence of the target to pi_t as the sample
+    estimates it, N sum_i w_i^2 - 1, are bound by ESS = N / (1 + chi-square) (seed section 9).
+    """
+    weights = torch.where(support, log_weights.exp(), 0)
+    total, kept = mask.sum().clamp(min=1), support.sum()
+    square = weights.square().sum()
+    to_uniform = torch.where(weights > 0, weights * (log_weights + kept.log()), 0).sum()
+    measures = {
+        "e_step/kl": to_uniform,
+        "e_step/ess": 1 / square,
+        "e_step/ess_share": 1 / (square * kept),
+        "e_step/chi_square": total * square - 1,
+        "e_step/max_weight": weights.max(),
+        "e_step/kept": kept / total,
+    }
+    if tuple(anchors) != ("behaviour",):
+        kls = kl_to(bases, torch.where(support, log_weights, -torch.inf))
+        measures |= {f"e_step/kl_{name}": kl for name, kl in zip(anchors, kls, strict=True)}
+    return measures

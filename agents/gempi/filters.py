@@ -26,4 +26,12 @@ class TopK(NamedTuple):
         return mask & (advantages >= ranked[k - 1])
 
 
-Filter = All | TopK
+class Positive(NamedTuple):
+    """The valid samples of positive advantage, or none."""
+
+    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
+        """`advantages` [N], `mask` [N] bool -> [N] bool."""
+        return mask & (advantages > 0)
+
+
+Filter = All | TopK | Positive

@@ -1,34 +1,79 @@
-"""The table of methods: a row is one entry. So far it holds V-MPO."""
+"""The table of methods (seed, section 9): a row is one entry, and nothing else of a method is written anywhere."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from agents.config import AgentConfig
-from agents.gempi.divergences import KL
-from agents.gempi.filters import Filter, TopK
-from agents.gempi.temperature import Dual, Temperature
-from agents.gempi.trust_region import DualKL, TrustRegion
+from agents.gempi.anchors import AnchorName
+from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
+from agents.gempi.filters import All, Filter, Positive, TopK
+from agents.gempi.temperature import Dual, Fixed, Temperature
+from agents.gempi.trust_region import DualKL, Penalty, TrustRegion, Unconstrained
+
+DivergenceName = Literal["kl", "chi-square", "renyi"]
+TemperatureName = Literal["fixed", "dual"]
+FilterName = Literal["all", "top-k", "positive"]
+TrustRegionName = Literal["none", "penalty", "dual"]
+
+
+class Row(NamedTuple):
+    """G = ({D_j}, {pi_j}, {lambda_j}, T, F, D_M): the choices of a method. Its numbers are options of their own."""
+
+    anchors: tuple[AnchorName, ...]
+    temperature: TemperatureName = "fixed"
+    filter: FilterName = "all"
+    trust_region: TrustRegionName = "none"
+    divergence: DivergenceName = "kl"
+
+
+METHODS = {
+    # method          anchors                    temperature  filter   M-step D_M
+    "awr": Row(("behaviour",), "fixed", "all", "none"),
+    "vmpo": Row(("behaviour",), "dual", "top-k", "dual"),
+    "rl-em": Row(("reference",), "fixed", "all", "none"),
+    "dar": Row(("reference", "behaviour"), "fixed", "all", "none"),
+    "at-dar": Row(("reference", "behaviour"), "dual", "all", "none"),
+    "dar-tr": Row(("reference", "behaviour"), "fixed", "all", "dual"),
+    "topk-dar": Row(("reference", "behaviour"), "fixed", "top-k", "none"),
+}
 
 
 class Method(NamedTuple):
-    """G = (D, T, F, D_M) with the anchor pi_t: one E-step and one M-step."""
+    """What a row is made of."""
 
-    divergence: KL
+    divergence: Divergence
     temperature: Temperature
     filter: Filter
     trust_region: TrustRegion
 
 
-def vmpo(config: AgentConfig, continuous: bool) -> Method:
-    """KL to pi_t, eta dual, top-k, KL trust region with alpha dual."""
-    if continuous:
-        budgets = {
-            "mu": (config.alpha_mu_init, config.epsilon_alpha_mu),
-            "sigma": (config.alpha_sigma_init, config.epsilon_alpha_sigma),
-        }
+class Numbers(NamedTuple):
+    """The numbers that rows choose from; what a row does not need has no effect on it."""
+
+    coefficients: dict[AnchorName, float]
+    """lambda_j, or where it starts."""
+    budgets: dict[AnchorName, float]
+    """epsilon_j of D_j(q || pi_j)."""
+    rho: float
+    order: float
+    gamma: float
+    trust_budgets: dict[str, tuple[float, float]]
+    """Of each part of the policy's KL: where alpha starts, epsilon_alpha."""
+    reverse: bool
+
+
+def make_method(row: Row, numbers: Numbers) -> Method:
+    """ValueError for a row that has no closed form."""
+    divergence = {"kl": KL, "chi-square": ChiSquare, "renyi": lambda: Renyi(numbers.order)}[row.divergence]()
+    most = divergence.most_anchors
+    if not row.anchors or most is not None and len(row.anchors) > most:
+        raise ValueError(f"--divergence {row.divergence} has a closed form for one anchor only, not {len(row.anchors)}")
+    starts = [numbers.coefficients[name] for name in row.anchors]
+    if row.temperature == "dual":
+        temperature = Dual(*((start, numbers.budgets[name]) for start, name in zip(starts, row.anchors, strict=True)))
     else:
-        budgets = {"": (config.alpha_init, config.epsilon_alpha)}
-    return Method(KL(), Dual(config.eta_init, config.epsilon_eta), TopK(config.top_k), DualKL(budgets))
-
-
-METHODS: dict[str, Callable[[AgentConfig, bool], Method]] = {"vmpo": vmpo}
+        temperature = Fixed(*starts)
+    filter_ = {"all": All(), "positive": Positive(), "top-k": TopK(numbers.rho)}[row.filter]
+    if row.trust_region == "dual":
+        region = DualKL(numbers.trust_budgets, numbers.reverse)
+    else:
+        region = Penalty(numbers.gamma, numbers.reverse) if row.trust_region == "penalty" else Unconstrained()
+    return Method(divergence, temperature, filter_, region)

@@ -1,4 +1,4 @@
-"""Temperatures of the E-step and multipliers of the trust region: fixed, or dual variables that learn their value."""
+"""The coefficients lambda_j of the E-step's divergences, whose sum is its temperature: fixed, or dual variables."""
 
 import math
 
@@ -21,32 +21,40 @@ class Positive(nn.Module):
 
 
 class Fixed(nn.Module):
-    """A temperature that stays as it is."""
+    """Coefficients that stay as they are."""
 
-    def __init__(self, value: float) -> None:
+    def __init__(self, *values: float) -> None:
         super().__init__()
-        self.register_buffer("value", torch.tensor(value))
+        self.register_buffer("values", torch.tensor(values))
 
     def forward(self) -> Tensor:
-        return self.value
+        """lambda [m]."""
+        return self.values
 
-    def loss(self, value: Tensor, log_z: Tensor) -> Tensor:
-        return torch.zeros_like(log_z)
+    def loss(self, coefficients: Tensor, divergences: Tensor, advantage: Tensor) -> Tensor:
+        return torch.zeros_like(advantage)
 
 
 class Dual(nn.Module):
-    """eta as the dual variable of the E-step's budget epsilon (V-MPO eq. 4; convex in eta)."""
+    """Coefficients as the dual variables of budgets D_j(q || pi_j) < epsilon_j (seed eq. 14; V-MPO eq. 4).
 
-    def __init__(self, initial: float, epsilon: float) -> None:
+    The dual function is L(lambda) = sum_j lambda_j epsilon_j + max_q {E_q[A] - sum_j lambda_j D_j(q || pi_j)}, jointly
+    convex in lambda as a maximum of functions that are linear in it. At the maximum its derivative is the slack of each
+    budget, epsilon_j - D_j(q* || pi_j), whatever the divergence; for KL the maximum is Lambda log Z.
+    """
+
+    def __init__(self, *initial_and_epsilon: tuple[float, float]) -> None:
         super().__init__()
-        self.positive, self.epsilon = Positive(initial), epsilon
+        self.positives = nn.ModuleList(Positive(initial) for initial, _ in initial_and_epsilon)
+        self.register_buffer("epsilons", torch.tensor([epsilon for _, epsilon in initial_and_epsilon]))
 
     def forward(self) -> Tensor:
-        return self.positive()
+        """lambda [m]."""
+        return torch.stack([positive() for positive in self.positives])
 
-    def loss(self, eta: Tensor, log_z: Tensor) -> Tensor:
-        """L_eta = eta epsilon + eta log mean over the support of exp(A / eta), `log_z` computed with this `eta`."""
-        return eta * self.epsilon + eta * log_z
+    def loss(self, coefficients: Tensor, divergences: Tensor, advantage: Tensor) -> Tensor:
+        """L, of `divergences` [m] and `advantage` = E_q[A] at the maximum for these `coefficients`."""
+        return (coefficients * (self.epsilons - divergences.detach())).sum() + advantage.detach()
 
 
 Temperature = Fixed | Dual

@@ -1,4 +1,4 @@
-"""Trust regions of the M-step: how far the policy may move from pi_old, measured by KL(pi_old || pi)."""
+"""Trust regions of the M-step: how far the policy may move from pi_old, by KL(pi_old || pi) or the reverse."""
 
 from typing import NamedTuple
 
@@ -18,14 +18,16 @@ class Region(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def kl_parts(old: Distribution, new: Distribution) -> dict[str, Tensor]:
-    """KL(old || new) [...] as the parts that have a multiplier each.
+def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dict[str, Tensor]:
+    """KL(old || new) [...] as the parts that have a multiplier each; `reverse`: KL(new || old).
 
-    A Gaussian's splits into one for the mean, under the old covariance, and one for the covariance (V-MPO eqs. 25-27).
+    A Gaussian's splits into one for the mean, under the first covariance, and one for the covariance (V-MPO
+    eqs. 25-27).
     """
-    if isinstance(old, Gaussian):
-        return {"mu": old.kl_mean(new), "sigma": old.kl_std(new)}
-    return {"": old.kl(new)}
+    p, q = (new, old) if reverse else (old, new)
+    if isinstance(p, Gaussian):
+        return {"mu": p.kl_mean(q), "sigma": p.kl_std(q)}
+    return {"": p.kl(q)}
 
 
 class Unconstrained(nn.Module):
@@ -37,14 +39,14 @@ class Unconstrained(nn.Module):
 
 
 class Penalty(nn.Module):
-    """gamma KL(pi_old || pi) with a fixed gamma."""
+    """gamma KL with a fixed gamma (seed eq. 15)."""
 
-    def __init__(self, gamma: float) -> None:
+    def __init__(self, gamma: float, reverse: bool = False) -> None:
         super().__init__()
-        self.gamma = gamma
+        self.gamma, self.reverse = gamma, reverse
 
     def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
-        kl = masked_mean(old.kl(new), mask, ranks)
+        kl = masked_mean(new.kl(old) if self.reverse else old.kl(new), mask, ranks)
         return Region(self.gamma * kl, {"m_step/kl": kl.detach()})
 
 
@@ -56,15 +58,16 @@ class DualKL(nn.Module):
     `budgets` maps a part's name to its (initial alpha, epsilon).
     """
 
-    def __init__(self, budgets: dict[str, tuple[float, float]]) -> None:
+    def __init__(self, budgets: dict[str, tuple[float, float]], reverse: bool = False) -> None:
         super().__init__()
+        self.reverse = reverse
         self.epsilon = {part: epsilon for part, (_, epsilon) in budgets.items()}
         self.alpha = nn.ModuleDict({_key(part): Positive(initial) for part, (initial, _) in budgets.items()})
 
     def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         """`old` and `new` with leading shape [...], `mask` [...] bool."""
         losses, metrics = [], {}
-        for part, each in kl_parts(old, new).items():
+        for part, each in kl_parts(old, new, self.reverse).items():
             kl, alpha = masked_mean(each, mask, ranks), self.alpha[_key(part)]()
             losses.append(alpha * (self.epsilon[part] - kl.detach()) + alpha.detach() * kl)
             suffix = f"_{part}" if part else ""

@@ -1,6 +1,6 @@
 from results.experiment import Experiment, Run
 
-STEPS = 1_500_000
+STEPS = 2_000_000
 SEEDS = (1, 2, 3)
 
 EXPERIMENT = Experiment(

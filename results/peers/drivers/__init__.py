@@ -1,0 +1,1 @@
+"""One file a peer, run by path with the Python of the peer's own environment; see protocol.py."""

@@ -1,0 +1,150 @@
+"""sample-factory's APPO on envpool, acting and learning in turn in one process: on one core its fastest way."""
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import envpool
+import gymnasium
+import numpy as np
+import torch
+from protocol import (
+    CLIP,
+    DISCOUNT,
+    ENTROPY,
+    FRAME_SKIP,
+    GAE_LAMBDA,
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    VALUE,
+    describe,
+    mark,
+    options,
+)
+from sample_factory.algo.runners.runner import AlgoObserver, Runner
+from sample_factory.algo.utils.misc import ExperimentStatus
+from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
+from sample_factory.envs.env_utils import register_env
+from sample_factory.train import make_runner
+
+GAME = "atari_pong"
+FOLDER = Path("runs/peers/sample-factory/train")
+
+
+class Pong(gymnasium.Env):
+    """An envpool as the one vectorised environment that a worker of sample-factory steps."""
+
+    def __init__(self, envs: int) -> None:
+        self.num_agents = envs
+        self.pool = envpool.make(
+            "Pong-v5",
+            env_type="gymnasium",
+            num_envs=envs,
+            num_threads=1,
+            seed=1,
+            frame_skip=FRAME_SKIP,
+            episodic_life=True,
+            reward_clip=True,
+        )
+        self.observation_space = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+        self.action_space = gymnasium.spaces.Discrete(int(self.pool.action_space.n))
+
+    def reset(self, **_: Any) -> tuple[np.ndarray, dict]:
+        return self.pool.reset()[0], {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        observation, reward, terminated, truncated, _ = self.pool.step(np.asarray(actions))
+        return observation, reward, terminated, truncated, {}
+
+    def close(self) -> None:
+        del self.pool  # its own close() does not go with the gymnasium that sample-factory asks for
+
+
+def make_pong(name: str, config: Any, where: Any, render_mode: str | None = None) -> Pong:
+    return Pong(config.num_envs_of_pool)
+
+
+class Marks(AlgoObserver):
+    """A training iteration has learned from one batch."""
+
+    def __init__(self, chosen: SimpleNamespace) -> None:
+        self.chosen = chosen
+
+    def on_start(self, runner: Runner) -> None:
+        network = runner.learners[0].learner.actor_critic if runner.cfg.serial_mode else None
+        describe(
+            ["torch", "sample-factory", "envpool", "gymnasium", "numpy"],
+            rule="APPO",
+            simulator="envpool, one thread, in one process (serial_mode)",
+            arithmetic="float32, channels first",
+            parameters=sum(p.numel() for p in network.parameters()) if network else None,
+            **vars(self.chosen),
+        )
+
+    def on_training_step(self, runner: Runner, training_iteration_since_resume: int) -> None:
+        mark(training_iteration_since_resume * self.chosen.envs * self.chosen.unroll)
+
+
+def flags(chosen: SimpleNamespace) -> list[str]:
+    """sample-factory's own, for the same network, batch and number of passes."""
+    recurrent = chosen.core == "lstm"
+    settings = {
+        "algo": "APPO",
+        "env": GAME,
+        "experiment": "pong",
+        "train_dir": FOLDER,
+        "restart_behavior": "overwrite",
+        "device": "cpu",
+        "serial_mode": True,
+        "async_rl": False,
+        "batched_sampling": True,
+        "num_workers": 1,
+        "num_envs_per_worker": 1,
+        "worker_num_splits": 1,
+        "num_envs_of_pool": chosen.envs,
+        "rollout": chosen.unroll,
+        "batch_size": chosen.envs * chosen.unroll // chosen.minibatches,
+        "num_batches_per_epoch": chosen.minibatches,
+        "num_epochs": chosen.passes,
+        "encoder_conv_architecture": "convnet_atari",
+        "encoder_conv_mlp_layers": 512,
+        "nonlinearity": "relu",
+        "use_rnn": recurrent,
+        "rnn_type": "lstm",
+        "rnn_size": chosen.hidden,
+        "recurrence": chosen.unroll if recurrent else 1,
+        "normalize_input": False,
+        "normalize_returns": False,
+        "obs_scale": 255.0,
+        "env_frameskip": FRAME_SKIP,
+        "learning_rate": LEARNING_RATE,
+        "ppo_clip_ratio": CLIP,
+        "exploration_loss_coeff": ENTROPY,
+        "value_loss_coeff": VALUE,
+        "gamma": DISCOUNT,
+        "gae_lambda": GAE_LAMBDA,
+        "max_grad_norm": GRADIENT_NORM,
+        "train_for_env_steps": 2**40,
+    }
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def train(chosen: SimpleNamespace) -> int:
+    """For ever, with a mark after each batch."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    register_env(GAME, make_pong)
+    arguments = flags(chosen)
+    parser, _ = parse_sf_args(argv=arguments)
+    parser.add_argument("--num_envs_of_pool", type=int)
+    config, runner = make_runner(parse_full_cfg(parser, argv=arguments))
+    runner.register_observer(Marks(chosen))
+    status = runner.init()
+    return runner.run() if status == ExperimentStatus.SUCCESS else status
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    torch.set_num_threads(1)
+    raise SystemExit(train(options()))

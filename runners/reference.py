@@ -1,0 +1,55 @@
+"""pi_ref beside the learner: a network that changes slowly or never, with a memory of its own."""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from agents.types import Unroll
+from networks.actor_critic import ActorCritic
+from runners.checkpoint import Checkpoints, fits, load
+
+
+class Reference:
+    """The network at the first step, its moving average, or one from a checkpoint.
+
+    It sees every batch once, in order, and carries its own core state from one to the next: the state in the unroll is
+    of the acting network, and means nothing to another.
+    """
+
+    def __init__(self, network: ActorCritic, source: str, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.decay = decay if source == "average" else 1.0
+        self.state: tuple[Tensor, ...] | None = None
+        if source not in ("start", "average"):
+            path = Path(source)
+            path = Checkpoints(path / "checkpoints").latest().path if path.is_dir() else path
+            state = load(path)
+            with fits(path):
+                self.network.load_state_dict(state["learner"]["network"])
+
+    @torch.no_grad()
+    def evaluate(self, unroll: Unroll) -> Tensor:
+        """Parameters of its policy at each step of the next batch [T, B, P]."""
+        steps = len(unroll.policy)
+        rows = (x[:steps] for x in (unroll.observation, unroll.previous_action, unroll.reward, unroll.first))
+        if self.state is None:
+            self.state = tuple(torch.zeros_like(s) for s in unroll.state)  # every environment begins an episode
+        output = self.network(*rows, self.state, unroll.task)
+        self.state = output.state
+        return output.policy.parameters()
+
+    @torch.no_grad()
+    def follow(self, network: ActorCritic) -> None:
+        """Move the average towards `network`."""
+        if self.decay < 1:
+            for own, new in zip(self.network.parameters(), network.parameters(), strict=True):
+                own.lerp_(new, 1 - self.decay)
+
+    def get_state(self) -> dict:
+        return self.network.state_dict()
+
+    def set_state(self, state: dict) -> None:
+        """Its memory is not part of it: a resumed run's environments begin new episodes."""
+        self.network.load_state_dict(state)

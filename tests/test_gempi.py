@@ -1,0 +1,469 @@
+"""The E-step of every divergence against a solver, and the seed's theory (sections 8 and 9) on small problems, float64.
+
+Oracles: scipy's SLSQP on the primal problem, autograd of eq. 14 written out, and exact sums over all samples.
+"""
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from agent_oracles import popart, random_batch, to_torch
+from scipy.optimize import minimize
+from scipy.stats import multinomial
+
+from agents.config import AgentConfig
+from agents.factory import make_agent
+from agents.gempi.anchors import log_bases
+from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
+from agents.gempi.e_step import e_step
+from agents.gempi.filters import All, Positive, TopK
+from agents.gempi.methods import METHODS, Row
+from agents.gempi.temperature import Dual, Fixed
+from runners.cli import parse
+from runners.errors import UsageError
+
+ORDERS = (0.3, 0.5, 0.9, 1.5, 2.0, 3.0)
+DIVERGENCES: dict[str, Divergence] = {"kl": KL(), "chi-square": ChiSquare()} | {f"renyi {o}": Renyi(o) for o in ORDERS}
+
+
+def divergence(name: str, w: np.ndarray, b: np.ndarray) -> float:
+    """D(w || b), from its definition."""
+    if name == "kl":
+        return float(np.sum(np.where(w > 0, w * np.log(np.maximum(w, 1e-300) / b), 0)))
+    if name == "chi-square":
+        return float(np.sum(b * (w / b - 1) ** 2))
+    order = float(name.split()[1])
+    return math.log(np.sum(b * np.maximum(w / b, 0) ** order)) / (order - 1)
+
+
+def problem(seed: int, anchors: int = 1, n: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """Advantages [n] and the anchors' masses [m, n]."""
+    rng = np.random.default_rng(seed)
+    bases = rng.dirichlet(np.full(n, 4.0), size=anchors)
+    return rng.normal(size=n), bases
+
+
+def solve(name: str, advantages: np.ndarray, bases: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """argmax_w w A - sum_j lambda_j D(w || b_j) over the simplex, by SLSQP from several starts."""
+    n = len(advantages)
+
+    def cost(w: np.ndarray) -> float:
+        w = np.maximum(w, 1e-15)
+        return -w @ advantages + sum(c * divergence(name, w, b) for c, b in zip(coefficients, bases, strict=True))
+
+    starts = [bases.mean(0), np.full(n, 1 / n), 0.05 / n + 0.95 * np.eye(n)[advantages.argmax()]]
+    simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
+    options = {"ftol": 1e-15, "maxiter": 2000}
+    found = [minimize(cost, s, bounds=[(1e-12, 1)] * n, constraints=simplex, options=options).x for s in starts]
+    return min(found, key=cost)
+
+
+def target(name: str, advantages: np.ndarray, bases: np.ndarray, coefficients: np.ndarray):
+    support = torch.ones(len(advantages), dtype=torch.bool)
+    arguments = torch.tensor(advantages), torch.tensor(np.log(bases)), torch.tensor(coefficients), support
+    found = DIVERGENCES[name].target(*arguments)
+    return found.log_weights.exp().numpy(), found.divergences.numpy()
+
+
+# Divergences
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize("coefficient", [0.1, 0.5, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_target_is_the_solvers_optimum(name, coefficient, seed):
+    advantages, bases = problem(seed)
+    coefficients = np.array([coefficient])
+    weights, divergences = target(name, advantages, bases, coefficients)
+    expected = solve(name, advantages, bases, coefficients)
+    np.testing.assert_allclose(weights, expected, atol=2e-4)
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
+    assert divergences[0] == pytest.approx(divergence(name, weights, bases[0]), abs=1e-9)
+
+    def objective(w):
+        return w @ advantages - coefficient * divergence(name, np.maximum(w, 1e-15), bases[0])
+
+    assert objective(weights) >= objective(expected) - 1e-9  # at least as good as the solver
+
+
+@pytest.mark.parametrize("name", ["kl", "chi-square"])
+@pytest.mark.parametrize("seed", range(4))
+def test_mixed_anchors_are_solved_together(name, seed):
+    advantages, bases = problem(seed, anchors=3)
+    coefficients = np.array([0.2, 0.5, 0.1])
+    weights, divergences = target(name, advantages, bases, coefficients)
+    np.testing.assert_allclose(weights, solve(name, advantages, bases, coefficients), atol=2e-4)
+    np.testing.assert_allclose(divergences, [divergence(name, weights, b) for b in bases], atol=1e-9)
+
+
+def test_what_has_no_closed_form_is_refused():
+    with pytest.raises(ValueError, match="renyi has a closed form for one anchor only, not 2"):
+        AgentConfig(agent="gempi", divergence="renyi", anchors="both")
+    with pytest.raises(ValueError, match="not 1, where it is the KL"):
+        AgentConfig(agent="gempi", divergence="renyi", renyi_order=1.0)
+
+
+def test_linear_tilting_is_the_seeds_where_nothing_is_cut_off_and_only_there():
+    advantages, (base,) = problem(5)
+    advantages = advantages - base @ advantages
+    weights, _ = target("chi-square", advantages, base[None], np.array([5.0]))
+    np.testing.assert_allclose(weights, base * (1 + advantages / 10), atol=1e-12)
+    weights, _ = target("chi-square", advantages, base[None], np.array([0.1]))
+    tilted = base * (1 + advantages / 0.2)
+    assert tilted.min() < 0 and weights.min() == 0
+    assert np.abs(weights - np.maximum(tilted, 0) / np.maximum(tilted, 0).sum()).max() > 0.01  # nor by clipping it
+
+
+@pytest.mark.parametrize("name", [n for n in DIVERGENCES if n != "kl"])
+def test_renyi_meets_the_kl_at_order_one_and_all_meet_the_anchor_at_high_temperature(name):
+    advantages, bases = problem(6)
+    weights, divergences = target(name, advantages, bases, np.array([1e5]))
+    np.testing.assert_allclose(weights, bases[0], atol=1e-4)
+    assert abs(divergences[0]) < 1e-6
+    support = torch.ones(7, dtype=torch.bool)
+    arguments = torch.tensor(advantages), torch.tensor(np.log(bases)), torch.tensor([0.7], dtype=torch.float64), support
+    kl = KL().target(*arguments)
+    for order in (0.999, 1.001):
+        near = Renyi(order).target(*arguments)
+        np.testing.assert_allclose(near.log_weights.exp().numpy(), kl.log_weights.exp().numpy(), atol=2e-3)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_extremes_stay_finite(name):
+    """|A| / lambda = 1e4 in float32, one sample, ties, and no sample at all."""
+    mask = torch.ones(40, dtype=torch.bool)
+    advantages = torch.tensor(np.random.default_rng(0).normal(size=40), dtype=torch.float32)
+    for values, valid in (
+        (advantages, mask),
+        (torch.ones(40), mask),
+        (advantages, torch.arange(40) == 3),
+        (advantages, ~mask),
+    ):
+        for coefficient in (1e-4, 1.0):
+            temperature = Dual((coefficient, 0.1))
+            step = e_step(values, torch.zeros(1, 40), valid, DIVERGENCES[name], temperature, All())
+            assert step.weights.isfinite().all() and (step.weights >= 0).all()
+            assert step.weights.sum().item() == pytest.approx(float(valid.any()), abs=1e-4)
+            step.dual_loss.backward()
+            assert all(p.grad.isfinite().all() for p in temperature.parameters())
+
+
+# Anchors and temperature
+
+
+def test_masses_of_an_anchor_on_samples_of_the_behaviour():
+    ratios = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, math.log(3.0), 0.0, 5.0]], dtype=torch.float64)
+    support = torch.tensor([True, True, True, False])
+    masses = log_bases(ratios, support).exp()
+    np.testing.assert_allclose(masses[:, :3].numpy(), [[1 / 3] * 3, [0.2, 0.6, 0.2]], atol=1e-12)
+
+
+def written_out(lambdas: torch.Tensor, advantages, log_b, epsilons) -> torch.Tensor:
+    """Eq. 14, with the anchors' masses on the sample for pi_j."""
+    total = lambdas.sum()
+    return lambdas @ epsilons + total * torch.logsumexp((lambdas / total) @ log_b + advantages / total, 0)
+
+
+@pytest.mark.parametrize("anchors", [1, 2, 3])
+def test_the_dual_of_kl_is_equation_14(anchors):
+    """Value and gradient, for the gradient that is the slack of each budget."""
+    advantages, bases = problem(7, anchors)
+    epsilons = torch.linspace(0.05, 0.3, anchors, dtype=torch.float64)
+    starts = np.linspace(0.4, 1.1, anchors)
+    temperature = Dual(*zip(starts, epsilons.tolist(), strict=True)).double()
+    log_b = torch.tensor(np.log(bases))
+    mask = torch.ones(7, dtype=torch.bool)
+    step = e_step(torch.tensor(advantages), log_b, mask, KL(), temperature, All(), ["x"] * anchors)
+    lambdas = temperature().detach().requires_grad_()
+    expected = written_out(lambdas, torch.tensor(advantages), log_b, epsilons)
+    assert step.dual_loss.item() == pytest.approx(expected.item(), abs=1e-6)  # epsilon is kept in float32
+    (gradient,) = torch.autograd.grad(expected, lambdas)
+    coefficients = temperature()
+    ours = torch.autograd.grad(temperature.loss(coefficients, kls(step, bases), torch.tensor(0.0)), coefficients)[0]
+    np.testing.assert_allclose(ours.numpy(), gradient.numpy(), atol=1e-6)
+
+
+def kls(step, bases: np.ndarray) -> torch.Tensor:
+    w = step.weights.numpy()
+    return torch.tensor([divergence("kl", w, b) for b in bases])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_dual_is_jointly_convex(seed):
+    advantages, bases = problem(seed, anchors=3)
+    rng = np.random.default_rng(seed)
+    arguments = torch.tensor(advantages), torch.tensor(np.log(bases)), torch.tensor([0.1, 0.2, 0.05])
+    arguments = arguments[0], arguments[1], arguments[2].double()
+    a, b = (torch.tensor(rng.uniform(0.05, 3, size=3)) for _ in range(2))
+    middle = written_out((a + b) / 2, *arguments)
+    assert middle <= (written_out(a, *arguments) + written_out(b, *arguments)) / 2 + 1e-12
+    hessian = torch.autograd.functional.hessian(lambda x: written_out(x, *arguments), a)
+    assert torch.linalg.eigvalsh(hessian).min() > -1e-9
+
+
+@pytest.mark.parametrize("name", ["kl", "chi-square", "renyi 0.5", "renyi 2.0"])
+def test_at_the_duals_fixed_point_the_budget_is_met(name):
+    """Complementary slackness, and the optimum of the constrained problem by SLSQP."""
+    advantages, bases = problem(8)
+    epsilon = 0.1
+    temperature = Dual((1.0, epsilon)).double()
+    descend(temperature, advantages, bases, DIVERGENCES[name])
+    weights, divergences = target(name, advantages, bases, temperature().detach().numpy())
+    assert divergences[0] == pytest.approx(epsilon, rel=1e-3)
+    constraints = [
+        {"type": "eq", "fun": lambda w: w.sum() - 1},
+        {"type": "ineq", "fun": lambda w: epsilon - divergence(name, np.maximum(w, 1e-15), bases[0])},
+    ]
+    start, options = bases[0], {"ftol": 1e-14, "maxiter": 2000}
+    best = minimize(lambda w: -w @ advantages, start, bounds=[(0, 1)] * 7, constraints=constraints, options=options).x
+    np.testing.assert_allclose(weights, best, atol=3e-3)
+
+
+@pytest.mark.parametrize("epsilons", [(0.3, 0.2), (0.02, 5.0)], ids=["both bind", "one is slack"])
+def test_two_budgets(epsilons):
+    """AT-DAR: at the fixed point a budget binds, or its coefficient has gone to 0."""
+    advantages, bases = problem(9, anchors=2)
+    temperature = Dual(*((0.5, epsilon) for epsilon in epsilons)).double()
+    descend(temperature, advantages, bases, KL(), steps=3000)
+    coefficients = temperature().detach().numpy()
+    weights, divergences = target("kl", advantages, bases, coefficients)
+    for coefficient, kl, epsilon in zip(coefficients, divergences, epsilons, strict=True):
+        assert kl <= epsilon * 1.1  # the slack one's coefficient is on its way to 0 still
+        assert kl == pytest.approx(epsilon, rel=0.1) or coefficient < 0.02
+    constraints = [{"type": "eq", "fun": lambda w: w.sum() - 1}] + [
+        {"type": "ineq", "fun": lambda w, b=b, e=e: e - divergence("kl", np.maximum(w, 1e-15), b)}
+        for b, e in zip(bases, epsilons, strict=True)
+    ]
+    options = {"ftol": 1e-14, "maxiter": 2000}
+    start = np.full(7, 1 / 7)
+    best = minimize(lambda w: -w @ advantages, start, bounds=[(0, 1)] * 7, constraints=constraints, options=options).x
+    assert weights @ advantages == pytest.approx(best @ advantages, abs=1e-2)
+
+
+def descend(temperature: Dual, advantages, bases, divergence_: Divergence, steps: int = 1500) -> None:
+    optimiser = torch.optim.Adam(temperature.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.997)
+    mask = torch.ones(len(advantages), dtype=torch.bool)
+    log_b, names = torch.tensor(np.log(bases)), ["x"] * len(bases)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        e_step(torch.tensor(advantages), log_b, mask, divergence_, temperature, All(), names).dual_loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+# Methods
+
+
+def weights_of(agent: str, ratios: np.ndarray, advantages: np.ndarray, **options) -> np.ndarray:
+    """Of `--agent agent`, where pi_ref has log-ratios `ratios` to pi_t."""
+    config = AgentConfig(agent=agent, **options)
+    method = make_agent(config, continuous=False).double()
+    log_ratios = torch.tensor(np.stack([ratios if name == "reference" else 0 * ratios for name in method.anchors]))
+    mask = torch.ones(len(advantages), dtype=torch.bool)
+    elements = method.divergence, method.temperature, method.filter, method.anchors
+    return e_step(torch.tensor(advantages), log_ratios, mask, *elements).weights.numpy()
+
+
+def test_dar_becomes_vmpo():
+    """Seed section 8: where pi_ref is pi_t, at eta = alpha + beta, and as alpha goes to 0."""
+    rng = np.random.default_rng(0)
+    advantages, ratios = rng.normal(size=50), rng.normal(size=50)
+    vmpo = weights_of("vmpo", ratios, advantages, top_k=1.0, eta_init=0.75)
+    dar = weights_of("dar", 0 * ratios, advantages, lambda_reference=0.25, lambda_behaviour=0.5)
+    np.testing.assert_allclose(dar, vmpo, atol=1e-7)  # eta passes through a float32 softplus
+    awr = weights_of("awr", ratios, advantages, lambda_behaviour=0.75)
+    np.testing.assert_allclose(dar, awr, atol=1e-10)
+    apart = weights_of("dar", ratios, advantages, lambda_reference=0.25, lambda_behaviour=0.5)
+    assert np.abs(apart - awr).max() > 1e-2
+    limit = weights_of("dar", ratios, advantages, lambda_reference=1e-12, lambda_behaviour=0.75)
+    np.testing.assert_allclose(limit, awr, atol=1e-10)
+
+
+def test_dar_is_its_closed_form():
+    """w proportional to (pi_ref / pi_t)^(alpha / (alpha + beta)) exp(A / (alpha + beta)): divided by pi_t once."""
+    rng = np.random.default_rng(1)
+    advantages, ratios = rng.normal(size=30), rng.normal(size=30)
+    raw = np.exp(0.25 / 0.75 * ratios + advantages / 0.75)
+    found = weights_of("dar", ratios, advantages, lambda_reference=0.25, lambda_behaviour=0.5)
+    np.testing.assert_allclose(found, raw / raw.sum(), atol=1e-8)
+    raw = np.exp(ratios + advantages / 0.25)
+    found = weights_of("rl-em", ratios, advantages, lambda_reference=0.25)
+    np.testing.assert_allclose(found, raw / raw.sum(), atol=1e-8)
+
+
+def test_the_new_rows_reduce_to_dar():
+    rng = np.random.default_rng(2)
+    advantages, ratios = rng.normal(size=50), rng.normal(size=50)
+    numbers = {"lambda_reference": 0.25, "lambda_behaviour": 0.5}
+    dar = weights_of("dar", ratios, advantages, **numbers)
+    np.testing.assert_allclose(weights_of("dar-tr", ratios, advantages, **numbers), dar, atol=1e-12)
+    np.testing.assert_allclose(weights_of("topk-dar", ratios, advantages, top_k=1.0, **numbers), dar, atol=1e-12)
+    half = weights_of("topk-dar", ratios, advantages, top_k=0.5, **numbers)
+    kept = advantages >= np.sort(advantages)[25]
+    np.testing.assert_allclose(half, np.where(kept, dar, 0) / dar[kept].sum(), atol=1e-9)
+    dual = weights_of("at-dar", ratios, advantages, lambda_reference=0.25, eta_init=0.5)
+    np.testing.assert_allclose(dual, dar, atol=1e-7)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_awr_is_vmpo_without_dual_filter_and_trust_region(continuous):
+    """The whole loss and its gradient to the policy."""
+    batch = random_batch(3, continuous)
+    output, unroll, parameters, _ = to_torch(batch)
+    awr = make_agent(AgentConfig(agent="awr", lambda_behaviour=0.6), continuous).double()
+    vmpo = make_agent(AgentConfig(agent="vmpo", eta_init=0.6, top_k=1.0), continuous).double()
+    one, other = awr.loss(output, unroll, popart()), vmpo.loss(output, unroll, popart())
+    torch.testing.assert_close(
+        one.metrics["m_step/policy_loss"], other.metrics["m_step/policy_loss"], atol=1e-6, rtol=0
+    )
+    region = vmpo.trust_region(*policies(output, unroll), unroll.valid)
+    (gradient,) = torch.autograd.grad(other.total - one.total - region.loss, parameters)
+    assert gradient.abs().max() < 1e-6
+
+
+def policies(output, unroll):
+    kind = type(output.policy)
+    return kind.from_parameters(unroll.policy), kind(*(p[:-1] for p in output.policy))
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("agent", METHODS)
+def test_every_row_gives_a_loss(agent, continuous):
+    batch = random_batch(4, continuous)
+    output, unroll, parameters, _ = to_torch(batch)
+    unroll = unroll._replace(reference=unroll.policy.flip(0))
+    loss = make_agent(AgentConfig(agent=agent, control_variate=0.5), continuous).double().loss(output, unroll, popart())
+    (gradient,) = torch.autograd.grad(loss.total, parameters)
+    assert loss.total.isfinite() and gradient.abs().max() > 0
+    rows = {"e_step/eta", "e_step/ess", "e_step/chi_square", "e_step/kept", "e_step/log_z", "e_step/max_weight"}
+    assert rows <= loss.metrics.keys()
+    for name in METHODS[agent].anchors if METHODS[agent].anchors != ("behaviour",) else ():
+        assert loss.metrics[f"e_step/kl_{name}"] >= 0
+
+
+def test_positive_advantages_alone():
+    advantages = torch.tensor([-1.0, 0.0, 2.0, 3.0, 4.0])
+    mask = torch.tensor([True, True, True, False, True])
+    step = e_step(advantages, torch.zeros(1, 5), mask, KL(), Fixed(1.0), Positive())
+    assert (step.weights > 0).tolist() == [False, False, True, False, True]
+    none = e_step(-advantages.abs(), torch.zeros(1, 5), mask, KL(), Fixed(1.0), Positive())
+    assert not none.weights.any() and none.dual_loss == 0
+
+
+def test_a_tuple_of_ones_own():
+    config = AgentConfig(agent="gempi", divergence="chi-square", filter="all", trust_region="penalty", gamma=0.5)
+    agent = make_agent(config, continuous=False)
+    assert isinstance(agent.divergence, ChiSquare) and isinstance(agent.filter, All)
+    assert agent.trust_region.gamma == 0.5 and isinstance(agent.temperature, Dual)
+    with pytest.raises(ValueError, match="--top-k has no effect on --agent awr"):
+        AgentConfig(agent="awr", top_k=0.3)
+    with pytest.raises(ValueError, match="--divergence has no effect on --agent vmpo"):
+        AgentConfig(divergence="chi-square")
+    assert isinstance(make_agent(AgentConfig(agent="gempi", top_k=0.2), False).filter, TopK)
+
+
+# The sample and the population
+
+
+OUTCOMES = np.array([0.5, 0.3, 0.2])  # pi_t
+REFERENCE = np.array([0.3, 0.3, 0.4])
+ADVANTAGES = np.array([-0.5, 0.2, 1.0])
+LAMBDAS = np.array([0.4, 0.6])  # of pi_ref, pi_t
+
+
+def raw_weights() -> np.ndarray:
+    """prod_j pi_j^(lambda_j / Lambda) exp(A / Lambda) / pi_t of each outcome."""
+    total = LAMBDAS.sum()
+    return (REFERENCE / OUTCOMES) ** (LAMBDAS[0] / total) * np.exp(ADVANTAGES / total)
+
+
+def over_all_samples(n: int, statistic) -> float:
+    """The exact expectation of `statistic`(counts [3]) over n draws from pi_t."""
+    counts = np.array([(i, j, n - i - j) for i, j in itertools.product(range(n + 1), repeat=2) if i + j <= n])
+    return float(multinomial.pmf(counts, n, OUTCOMES) @ np.array([statistic(c) for c in counts]))
+
+
+def slope(sizes, biases) -> float:
+    return float(np.polyfit(np.log(sizes), np.log(np.abs(biases)), 1)[0])
+
+
+def test_bias_of_the_partition_function():
+    """Z-hat, an average over samples of pi_t, has no bias: the seed's O(1/N) is that of its logarithm, in the dual."""
+    raw, sizes = raw_weights(), (8, 16, 32, 64)
+    z = OUTCOMES @ raw
+    for n in sizes:
+        assert over_all_samples(n, lambda c, n=n: c @ raw / n) == pytest.approx(z, rel=1e-10)
+    biases = [over_all_samples(n, lambda c, n=n: math.log(c @ raw / n)) - math.log(z) for n in sizes]
+    assert all(bias < 0 for bias in biases) and slope(sizes, biases) == pytest.approx(-1, abs=0.1)
+
+
+def test_bias_of_self_normalised_weights():
+    """E_q[A] by e_step's weights: biased by O(1/N), and the weights themselves tend to q* / pi_t."""
+    raw, sizes = raw_weights(), (8, 16, 32, 64)
+    target_ = OUTCOMES * raw / (OUTCOMES @ raw)
+    biases = [over_all_samples(n, lambda c: c @ (raw * ADVANTAGES) / (c @ raw)) - target_ @ ADVANTAGES for n in sizes]
+    assert slope(sizes, biases) == pytest.approx(-1, abs=0.1)
+
+    n = 200_000
+    drawn = np.random.default_rng(0).choice(3, size=n, p=OUTCOMES)
+    log_ratios = torch.tensor(np.log(np.stack([REFERENCE, OUTCOMES]) / OUTCOMES)[:, drawn])
+    temperature = Fixed(*LAMBDAS).double()
+    mask, names = torch.ones(n, dtype=torch.bool), ("reference", "behaviour")
+    step = e_step(torch.tensor(ADVANTAGES[drawn]), log_ratios, mask, KL(), temperature, All(), names)
+    weights = n * step.weights.numpy()
+    for outcome in range(3):
+        expected = target_[outcome] / OUTCOMES[outcome]
+        np.testing.assert_allclose(weights[drawn == outcome], expected, rtol=0.01)
+
+
+def test_effective_sample_size_is_that_of_the_chi_square():
+    raw, n = raw_weights(), 100_000
+    target_ = OUTCOMES * raw / (OUTCOMES @ raw)
+    chi_square = np.sum(target_**2 / OUTCOMES) - 1
+    drawn = np.random.default_rng(1).choice(3, size=n, p=OUTCOMES)
+    log_ratios = torch.tensor(np.log(np.stack([REFERENCE, OUTCOMES]) / OUTCOMES)[:, drawn])
+    mask = torch.ones(n, dtype=torch.bool)
+    elements = KL(), Fixed(*LAMBDAS).double(), All(), ("reference", "behaviour")
+    found = e_step(torch.tensor(ADVANTAGES[drawn]), log_ratios, mask, *elements).diagnostics
+    assert found["e_step/ess"].item() == pytest.approx(n / (1 + chi_square), rel=0.02)
+    assert found["e_step/chi_square"].item() == pytest.approx(chi_square, rel=0.05)
+    assert found["e_step/ess"].item() == pytest.approx(n / (1 + found["e_step/chi_square"].item()), rel=1e-9)
+
+
+def test_the_command_line_spells_a_tuple():
+    config, _ = parse("control", "--agent gempi --divergence chi-square --temperature fixed --filter all".split())
+    assert config.agent.row == Row(("behaviour",), "fixed", "all", "dual", "chi-square")
+    assert config.agent.epsilon_alpha == 0.003 and config.agent.epsilon_eta == AgentConfig().epsilon_eta
+    for flags, complaint in (
+        ("--agent gempi --temperature fixed --epsilon-eta 0.3", "--epsilon-eta has no effect on --agent gempi"),
+        ("--agent gempi --divergence renyi --anchors both", "closed form for one anchor"),
+        ("--agent gempi --divergence kll", "kl"),
+        ("--agent dar --divergence chi-square", "has no effect on --agent dar"),
+        ("--agent ppo --anchors both", "has no effect on --agent ppo"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            parse("control", flags.split())
+
+
+def test_the_readme_points_at_the_rows():
+    root = Path(__file__).resolve().parent.parent
+    lines = (root / "agents/gempi/methods.py").read_text().splitlines()
+    links = re.findall(r"\[`([\w-]+)`\]\(agents/gempi/methods\.py#L(\d+)\)", (root / "README.md").read_text())
+    assert {name for name, _ in links} == METHODS.keys()
+    for name, line in links:
+        assert lines[int(line) - 1].startswith(f'    "{name}": Row(')
+
+
+def test_what_a_filter_leaves_out_counts_as_weight_zero():
+    """Half of 6 valid samples kept, alike: chi-square to pi_t = 6 sum w^2 - 1 = 1, of 8 places in all."""
+    advantages = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 9.0, 9.0])
+    mask = torch.tensor([True] * 6 + [False] * 2)
+    found = e_step(advantages, torch.zeros(1, 8), mask, KL(), Fixed(1.0), TopK(0.5)).diagnostics
+    expected = {"chi_square": 1, "ess": 3, "ess_share": 1, "kept": 0.5, "kl": 0, "max_weight": 1 / 3}
+    for name, value in expected.items():
+        assert found[f"e_step/{name}"].item() == pytest.approx(value, abs=1e-6), name
