@@ -255,8 +255,8 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--target-kl", "0.1"], "--target-kl"),
         (["runners.control", "--learning-rate", "nan"], "--learning-rate"),
         (["runners.control", "--control-variate", "2"], "--control-variate must lie between 0 and 1"),
-        (["runners.control", "--agent", "ppo", "--top-k", "0.2"], "--top-k belongs to --agent vmpo"),
-        (["runners.control", "--clip-epsilon", "0.1"], "--clip-epsilon belongs to --agent ppo"),
+        (["runners.control", "--agent", "ppo", "--top-k", "0.2"], "--top-k has no effect on --agent ppo"),
+        (["runners.control", "--clip-epsilon", "0.1"], "--clip-epsilon has no effect on --agent vmpo"),
         (["runners.control", "--resume", "no/such/run"], "no/such/run"),
         (["runners.evaluate", "no/such/run"], "no/such/run"),
         pytest.param(
