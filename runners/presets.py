@@ -24,7 +24,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             popart_step_size=1e-3,
             **options_of(agent, choices, **em),
         ),
-        training=TrainingConfig(steps=2_000_000, unroll=32, value_warmup=40_000, anneal=ppo),
+        training=TrainingConfig(steps=1_500_000, unroll=32, value_warmup=40_000, anneal=ppo),
     )
 
 
