@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -30,7 +31,10 @@ def pipeline_of_ranks(ranks: int, suite: str, flags: list[str], steps: int) -> t
         with open(Path(folder) / "metrics.csv", newline="") as file:
             rates = [float(row["speed/steps_per_second"] or "nan") for row in csv.DictReader(file)]
         parameters = json.loads((Path(folder) / "summary.json").read_text())["parameters"]
-    return statistics.median(rates[2:]), parameters
+    known = [rate for rate in rates[2:] or rates if not math.isnan(rate)]
+    if not known:
+        raise RunError(f"a run of {steps:,} steps was too short to time: give it more")
+    return statistics.median(known), parameters
 
 
 def links(ranks: int) -> dict[str, float]:

@@ -18,6 +18,8 @@ from runners.samplers import LocalSampler
 PROBE_ENVS = (2, 16)
 """Numbers of environments whose acting is measured, from which it is taken to be linear in between and beyond."""
 ROUNDS = 4
+WORTHWHILE = 0.95
+"""Of the time a batch: less than a twentieth is lost again to the switching between two kinds of work."""
 PROBE_START = -1
 """Random numbers of a start that no run has."""
 
@@ -51,7 +53,8 @@ def share(envs: int, actors: int, fixed: float, acting: float, learning: float) 
         learn = envs * learning + (fixed + acting * own if own else 0)
         return max(act, learn)
 
-    return min((own for own in range(envs) if (envs - own) % actors == 0), key=seconds)
+    best = min((own for own in range(envs) if (envs - own) % actors == 0), key=seconds)
+    return best if seconds(best) < WORTHWHILE * seconds(0) else 0
 
 
 def measure(config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool) -> tuple[float, float, float]:
