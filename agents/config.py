@@ -15,6 +15,7 @@ from agents.gempi.methods import (
     make_method,
 )
 
+DropoutScheme = Literal["whole", "masked", "paired"]
 AgentName = Literal["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "gempi", "ppo"]
 CHOICES = ("anchors", "divergence", "temperature", "filter", "trust_region")
 """The options that make up a row of gempi."""
@@ -40,6 +41,9 @@ class AgentConfig:
     """Weight of an entropy bonus (V-MPO has none)."""
     popart_step_size: float = 1e-4
     """Step size of PopArt's running moments."""
+    dropout_scheme: DropoutScheme = "whole"
+    """With --dropout, what the trust region and PPO's ratio compare: pi_old with the whole network, or with the masked
+    one; or the network before the batch with that of now, paired under the same mask."""
 
     anchors: Literal["behaviour", "reference", "both"] = "behaviour"
     """gempi: policies that the target stays close to: pi_t, which acted, pi_ref, or both."""
@@ -48,7 +52,7 @@ class AgentConfig:
     renyi_order: float = 2.0
     """Order of the Renyi divergence, not 1."""
     temperature: TemperatureName = "dual"
-    """gempi: coefficients of the divergences: fixed, or dual variables of budgets."""
+    """gempi: coefficients of the divergences: fixed, dual variables of budgets, or solved for them in each step."""
     filter: FilterName = "top-k"
     """gempi: samples that the E-step keeps: all, the better top-k, or those of positive advantage."""
     trust_region: TrustRegionName = "dual"
@@ -59,11 +63,11 @@ class AgentConfig:
     top_k: float = 0.5
     """top-k: share rho of the samples, the best by advantage, that the E-step keeps."""
     epsilon_eta: float = 0.02
-    """Dual temperature: budget of the target's divergence from pi_t (over the kept samples)."""
+    """Dual or solved temperature: budget of the target's divergence from pi_t (over the kept samples)."""
     eta_init: float = 1.0
     """Dual temperature: initial coefficient of pi_t, V-MPO's eta."""
     epsilon_reference: float = 0.02
-    """Dual temperature: budget of the target's divergence from pi_ref."""
+    """Dual or solved temperature: budget of the target's divergence from pi_ref."""
     lambda_behaviour: float = 1.0
     """Fixed temperature: coefficient of pi_t, beta of AWR and DAR."""
     lambda_reference: float = 0.1
@@ -159,15 +163,16 @@ class AgentConfig:
 
 
 SHARED = {"agent", "discount", "gae_lambda", "standardise_advantages", "value_coefficient", "entropy_coefficient"}
-SHARED |= {"popart_step_size"}
+SHARED |= {"popart_step_size", "dropout_scheme"}
 _DUALS = {"epsilon_alpha", "alpha_init", "epsilon_alpha_mu", "alpha_mu_init", "epsilon_alpha_sigma", "alpha_sigma_init"}
 USED_BY = {
     "kl": set(), "chi-square": set(), "renyi": {"renyi_order"},
     "all": set(), "positive": set(), "top-k": {"top_k"},
     "none": set(), "penalty": {"gamma", "trust_region_kl"}, "dual": _DUALS | {"trust_region_kl"},
-    "behaviour": set(), "reference": {"reference", "lambda_reference"},
+    "behaviour": set(), "reference": {"reference"},
+    ("solved", "behaviour"): {"epsilon_eta"}, ("solved", "reference"): {"epsilon_reference"},
     ("fixed", "behaviour"): {"lambda_behaviour"}, ("dual", "behaviour"): {"epsilon_eta", "eta_init"},
-    ("fixed", "reference"): set(), ("dual", "reference"): {"epsilon_reference"},
+    ("fixed", "reference"): {"lambda_reference"}, ("dual", "reference"): {"epsilon_reference", "lambda_reference"},
 }  # fmt: skip
 """Options that a choice brings with it."""
 

@@ -7,8 +7,7 @@ from torch import Tensor
 from agents.config import AgentConfig
 from agents.ranks import ALONE, Ranks
 from agents.returns import lambda_returns, masked_mean, standardise
-from agents.types import Unroll
-from networks.actor_critic import Output
+from agents.types import Passes, Unroll
 from networks.heads import PopArtHead
 
 
@@ -22,21 +21,21 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_policy(
-    output: Output, unroll: Unroll, popart: PopArtHead, config: AgentConfig, ranks: Ranks = ALONE
+    passes: Passes, unroll: Unroll, popart: PopArtHead, config: AgentConfig, ranks: Ranks = ALONE
 ) -> Evaluation:
-    """From a forward pass over all T+1 rows of `unroll`.
+    """Returns, advantages and loss of `unroll`.
 
-    Every value, the bootstrap included, is the online network's (V-MPO section 4.1), so several passes over a batch
-    see advantages that are up to date. Where tasks of different scales share a batch, advantages are in the units of
-    each one's standard deviation (Hessel et al. 2018, section 4).
+    Every value, the bootstrap included, is the whole online network's (V-MPO section 4.1), so several passes over a
+    batch see advantages that are up to date. Where tasks of different scales share a batch, advantages are in the units
+    of each one's standard deviation (Hessel et al. 2018, section 4).
     """
     valid, task = unroll.valid, unroll.task
-    value = popart.denormalise(output.value.detach(), task)
+    value = popart.denormalise(passes.whole.value.detach(), task)
     ended = (unroll.terminated | unroll.truncated)[1:]
     discount = config.discount * (~unroll.terminated[1:]).to(value.dtype)
     returns = lambda_returns(unroll.reward[1:], discount, value, ended, config.gae_lambda)
     advantages = returns - value[:-1]
-    error = output.value[:-1] - popart.normalise(returns, task)
+    error = passes.fitted.value[:-1] - popart.normalise(returns, task)
     loss = 0.5 * masked_mean(error.square(), valid, ranks)
     shown = returns
     if popart.tasks > 1:

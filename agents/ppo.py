@@ -7,8 +7,7 @@ from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
-from agents.types import Loss, Unroll
-from networks.actor_critic import Output
+from agents.types import Loss, Passes, Unroll
 from networks.heads import PopArtHead
 
 
@@ -19,13 +18,11 @@ class PPO(nn.Module):
         super().__init__()
         self.config, self.ranks = config, ranks
 
-    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
-        """From a forward pass over all T+1 rows of `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
+    def loss(self, passes: Passes, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
+        """Of one gradient step's `passes` over `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
         valid, ranks, epsilon = unroll.valid, self.ranks, self.config.clip_epsilon
-        evaluation = evaluate_policy(output, unroll, popart, self.config, ranks)
-        kind = type(output.policy)
-        new = kind(*(p[:-1] for p in output.policy))
-        old = kind.from_parameters(unroll.policy)
+        evaluation = evaluate_policy(passes, unroll, popart, self.config, ranks)
+        old, new = passes.old, passes.new
 
         # Masked before exp: at a reset nothing bounds the ratio, and the gradient of infinity is NaN even times 0.
         log_ratio = new.log_prob(unroll.action) - old.log_prob(unroll.action)
@@ -42,6 +39,7 @@ class PPO(nn.Module):
                 "m_step/policy_loss": policy_loss.detach(),
                 "m_step/entropy": entropy.detach(),
                 "m_step/kl": masked_mean(old.kl(new), valid, ranks),
+                "m_step/ratio_variance": masked_mean((ratio - masked_mean(ratio, valid, ranks)).square(), valid, ranks),
                 "m_step/clipped": masked_mean(((ratio - 1).abs() > epsilon).float(), valid, ranks),
             }
         return Loss(total, evaluation.loss, evaluation.returns, evaluation.metrics | own)

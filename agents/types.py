@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from networks.actor_critic import Output
+from networks.distributions import Distribution
+
 
 class Unroll(NamedTuple):
     """B environments over T steps and the observation after the last: T+1 rows of what the network sees.
@@ -45,6 +48,31 @@ class Unroll(NamedTuple):
 
 BY_TIME = ("observation", "reward", "first", "terminated", "truncated", "previous_action", "policy")
 """Fields of an unroll whose first two dimensions are time and environment."""
+
+
+class Passes(NamedTuple):
+    """What a gradient step sees of the network, over all T+1 rows of an unroll.
+
+    `fitted` is what the losses fit to their targets, and `whole` what value targets come from: the same but with
+    dropout, which is in the first alone. From `old` to `new`, [T, B], is how far the policy has moved, as the trust
+    region and PPO's ratio see it.
+    """
+
+    fitted: Output
+    whole: Output
+    old: Distribution
+    new: Distribution
+
+
+def one_pass(output: Output, unroll: Unroll) -> Passes:
+    """Without dropout: from the policy that acted to the one of `output`."""
+    new = rows(output.policy)
+    return Passes(output, output, type(new).from_parameters(unroll.policy), new)
+
+
+def rows(policy: Distribution) -> Distribution:
+    """The policy at the T steps, of one over all T+1 rows."""
+    return type(policy)(*(parameter[:-1] for parameter in policy))
 
 
 class Loss(NamedTuple):

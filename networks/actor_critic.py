@@ -42,6 +42,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.actions, self.continuous, self.bf16_torso = actions, continuous, bf16_torso
         self.torso = make_torso(config, observation_shape)
+        self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(self.torso.output_size + actions + 1, config.embedding)
         orthogonal(self.embed)
         self.core = make_core(config)
@@ -61,7 +62,7 @@ class ActorCritic(nn.Module):
         The previous reward enters clipped to [-1, 1]; where an episode begins nothing came before.
         """
         with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.bf16_torso):
-            features = self.torso(observation)
+            features = self.dropout(self.torso(observation))
         action = previous_action if self.continuous else one_hot(previous_action.long(), self.actions)
         before = torch.cat([action.to(self.embed.weight.dtype), previous_reward.clamp(-1, 1).unsqueeze(-1)], -1)
         before = before * ~first.unsqueeze(-1)

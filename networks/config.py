@@ -39,6 +39,9 @@ class NetworkConfig:
     """Inner size of the transformer's position-wise MLP."""
     memory: int = 64
     """Previous steps a transformer layer attends to, besides the present one."""
+    dropout: float = 0.0
+    """Chance that a unit is dropped while learning: of the torso's features, and of what each of the core's sub-blocks
+    (a transformer's attention and MLP, the LSTM) gives. Acting, evaluation and value targets see the whole network."""
     head_hidden: int = 256
     """Hidden units of the policy's MLP and of the value's."""
 
@@ -46,6 +49,8 @@ class NetworkConfig:
         for name in ("torso_hidden", "embedding", "layers", "heads", "key_size", "mlp_size", "memory", "head_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")
         if len(self.resnet_channels) != 3 or min(self.resnet_channels) < 1:
             raise ValueError(f"--resnet-channels takes three positive sizes, not {self.resnet_channels}")
         if self.centre_pixels and self.torso == "mlp":

@@ -56,9 +56,10 @@ class LSTMCore(nn.Module):
     An unroll is cut at each step where any environment begins an episode, and the fused kernel runs each piece.
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.output_size = hidden_size
+        self.dropout = nn.Dropout(dropout)
         self.lstm = nn.LSTM(input_size, hidden_size)
         with torch.no_grad():  # torch's rows: input, forget, cell, output. A forget bias of 1 (Jozefowicz et al. 2015):
             self.lstm.bias_ih_l0[hidden_size : 2 * hidden_size] = 1  # at 0 half of the memory is lost in each step
@@ -78,7 +79,7 @@ class LSTMCore(nn.Module):
             keep = (~first[begin]).to(h.dtype)[None, :, None]
             y, (h, c) = self.lstm(x[begin:end], (h * keep, c * keep))
             pieces.append(y)
-        return torch.cat(pieces), (h.squeeze(0), c.squeeze(0))
+        return self.dropout(torch.cat(pieces)), (h.squeeze(0), c.squeeze(0))
 
     def metrics(self, state: State) -> dict[str, Tensor]:
         """Root mean squares of hidden and cell state."""
@@ -96,7 +97,7 @@ def make_core(config: NetworkConfig) -> Core:
     if config.core == "feedforward":
         return FeedforwardCore(config.embedding)
     if config.core == "lstm":
-        return LSTMCore(config.embedding, config.embedding)
+        return LSTMCore(config.embedding, config.embedding, config.dropout)
     return TransformerCore(
         config.embedding,
         config.layers,
@@ -107,4 +108,5 @@ def make_core(config: NetworkConfig) -> Core:
         config.core,
         config.gate,
         config.gate_bias,
+        config.dropout,
     )

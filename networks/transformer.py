@@ -29,13 +29,22 @@ class Residual(nn.Module):
 
 class TransformerLayer(nn.Module):
     def __init__(
-        self, d_model: int, heads: int, key_size: int, mlp_size: int, variant: str, gate: str, gate_bias: float | None
+        self,
+        d_model: int,
+        heads: int,
+        key_size: int,
+        mlp_size: int,
+        variant: str,
+        gate: str,
+        gate_bias: float | None,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.post_norm = variant == "trxl"
         self.attention = RelativeAttention(d_model, heads, key_size)
         self.mlp = nn.Sequential(nn.Linear(d_model, mlp_size), nn.ReLU(), nn.Linear(mlp_size, d_model))
         self.attention_norm, self.mlp_norm = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
         gated = variant == "gtrxl"
         self.attention_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
         self.mlp_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
@@ -47,10 +56,10 @@ class TransformerLayer(nn.Module):
     def combine(self, x: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer, once its input `x` [B, ..., D] has `attended`."""
         if self.post_norm:
-            y = self.attention_norm(self.attention_gate(x, attended))
-            return self.mlp_norm(self.mlp_gate(y, self.mlp(y)))
-        y = self.attention_gate(x, attended.relu())
-        return self.mlp_gate(y, self.mlp(self.mlp_norm(y)).relu())
+            y = self.attention_norm(self.attention_gate(x, self.dropout(attended)))
+            return self.mlp_norm(self.mlp_gate(y, self.dropout(self.mlp(y))))
+        y = self.attention_gate(x, self.dropout(attended.relu()))
+        return self.mlp_gate(y, self.dropout(self.mlp(self.mlp_norm(y)).relu()))
 
 
 class TransformerCore(nn.Module):
@@ -67,11 +76,13 @@ class TransformerCore(nn.Module):
         variant: str,
         gate: str = "gru",
         gate_bias: float | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.output_size, self.memory = d_model, memory
         self.layers = nn.ModuleList(
-            TransformerLayer(d_model, heads, key_size, mlp_size, variant, gate, gate_bias) for _ in range(layers)
+            TransformerLayer(d_model, heads, key_size, mlp_size, variant, gate, gate_bias, dropout)
+            for _ in range(layers)
         )
 
     def initial_state(self, batch: int) -> State:

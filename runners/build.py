@@ -26,7 +26,7 @@ def build_env(
 
 
 def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
-    """With weights from torch's global generator."""
+    """With weights from torch's global generator, in evaluation mode: what learns turns dropout on for a pass."""
     discrete = isinstance(spec.action, Discrete)
     actions = spec.action.n if discrete else spec.action.shape[0]
     if config.network.torso != "mlp" and len(spec.observation_shape) != 3:
@@ -36,7 +36,7 @@ def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
         )
     step_size = config.agent.popart_step_size
     tasks = len(config.env.tasks)
-    return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16, tasks)
+    return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16, tasks).eval()
 
 
 def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:

@@ -141,6 +141,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         envs, tasks = self.training.envs, len(self.env.tasks)
+        scheme = self.agent.dropout_scheme
+        if scheme != AgentConfig.dropout_scheme and not self.network.dropout:
+            raise ValueError(f"--dropout-scheme {scheme} has no effect without --dropout")
+        if scheme == "paired" and self.training.compile:
+            raise ValueError(
+                "--dropout-scheme paired needs one mask twice, which compiled networks do not draw: leave out --compile"
+            )
         if envs % tasks:
             more = tasks * (envs // tasks + 1)
             raise ValueError(f"--envs {envs} cannot be shared evenly by {tasks} games: take {more}")

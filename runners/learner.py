@@ -11,6 +11,7 @@ from agents.types import Unroll
 from networks.actor_critic import ActorCritic
 from runners.config import RunConfig
 from runners.errors import RunError
+from runners.passes import ForwardPasses
 from runners.ranks import ONE_RANK, Ranks
 from runners.reference import Reference
 
@@ -23,6 +24,7 @@ class Learner:
     ) -> None:
         self.config, self.network, self.agent, self.device, self.ranks = config, network, agent, device, ranks
         self.forward = torch.compile(network) if config.training.compile else network
+        self.passes = ForwardPasses(network, self.forward, config.network.dropout, config.agent.dropout_scheme)
         training = config.training
         groups = [
             {"params": list(network.parameters()), "lr": training.learning_rate},
@@ -45,6 +47,7 @@ class Learner:
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         if self.reference:
             unroll = unroll._replace(reference=self.reference.evaluate(_to(unroll, self.device)))
+        self.passes.begin_batch()
         for _ in range(training.passes):
             order = torch.randperm(training.envs, generator=self.generator)
             for index in order.chunk(training.minibatches):
@@ -59,9 +62,7 @@ class Learner:
 
     def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
         unroll = _to(unroll, self.device)
-        inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state, unroll.task
-        output = self.forward(*inputs)
-        loss = self.agent.loss(output, unroll, self.network.value_head, annealing)
+        loss = self.agent.loss(self.passes(unroll), unroll, self.network.value_head, annealing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss.value if value_only else loss.total).backward()
         kl = loss.metrics.get("m_step/kl") if self.config.agent.target_kl else None

@@ -12,6 +12,7 @@ from torch import Tensor
 from agents.config import AgentConfig
 from agents.factory import make_agent
 from agents.ranks import ALONE
+from agents.types import one_pass
 from envs.interface import Discrete
 from runners.build import build_env, build_network
 from runners.config import ControlEnv, RunConfig
@@ -42,7 +43,7 @@ def loss_and_gradients(name: str, continuous: bool, ranks: Ranks) -> dict[str, T
         policy=type(output.policy)(*(p[:, part] for p in output.policy)), value=output.value[:, part]
     )
     agent = make_agent(AGENTS[name], continuous, ranks).double()
-    loss = agent.loss(output, unroll.columns(part), popart(0.5, 2.0))
+    loss = agent.loss(one_pass(output, unroll.columns(part)), unroll.columns(part), popart(0.5, 2.0))
     loss.total.backward()
     for leaf in (parameters, value):  # of which this rank has its part; the network's gradients add up like these
         leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

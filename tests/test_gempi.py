@@ -22,7 +22,8 @@ from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
 from agents.gempi.e_step import e_step
 from agents.gempi.filters import All, Positive, TopK
 from agents.gempi.methods import METHODS, Row
-from agents.gempi.temperature import Dual, Fixed
+from agents.gempi.temperature import Dual, Fixed, Solved
+from agents.types import one_pass
 from runners.cli import parse
 from runners.errors import UsageError
 
@@ -205,14 +206,19 @@ def test_the_dual_is_jointly_convex(seed):
     assert torch.linalg.eigvalsh(hessian).min() > -1e-9
 
 
+@pytest.mark.parametrize("solved", [False, True], ids=["dual", "solved"])
 @pytest.mark.parametrize("name", ["kl", "chi-square", "renyi 0.5", "renyi 2.0"])
-def test_at_the_duals_fixed_point_the_budget_is_met(name):
+def test_at_the_duals_fixed_point_the_budget_is_met(name, solved):
     """Complementary slackness, and the optimum of the constrained problem by SLSQP."""
     advantages, bases = problem(8)
     epsilon = 0.1
-    temperature = Dual((1.0, epsilon)).double()
-    descend(temperature, advantages, bases, DIVERGENCES[name])
-    weights, divergences = target(name, advantages, bases, temperature().detach().numpy())
+    if solved:
+        coefficients = Solved(epsilon).double()(lambda c: torch.tensor(target(name, advantages, bases, c.numpy())[1]))
+    else:
+        temperature = Dual((1.0, epsilon)).double()
+        descend(temperature, advantages, bases, DIVERGENCES[name])
+        coefficients = temperature().detach()
+    weights, divergences = target(name, advantages, bases, coefficients.numpy())
     assert divergences[0] == pytest.approx(epsilon, rel=1e-3)
     constraints = [
         {"type": "eq", "fun": lambda w: w.sum() - 1},
@@ -221,6 +227,42 @@ def test_at_the_duals_fixed_point_the_budget_is_met(name):
     start, options = bases[0], {"ftol": 1e-14, "maxiter": 2000}
     best = minimize(lambda w: -w @ advantages, start, bounds=[(0, 1)] * 7, constraints=constraints, options=options).x
     np.testing.assert_allclose(weights, best, atol=3e-3)
+
+
+def test_the_solved_temperature_of_chi_square_has_a_closed_form():
+    """The standard deviation of A over 2 sqrt(epsilon), while nothing is cut off."""
+    advantages = np.random.default_rng(4).normal(size=100)
+    agent = gempi(divergence="chi-square", temperature="solved", filter="all", epsilon_eta=0.05)
+    step = e_step(torch.tensor(advantages), torch.zeros(1, 100).double(), torch.ones(100).bool(), *agent)
+    assert step.weights.min() > 0
+    assert step.diagnostics["e_step/eta"].item() == pytest.approx(advantages.std() / (2 * math.sqrt(0.05)), rel=1e-6)
+    assert step.diagnostics["e_step/chi_square"].item() == pytest.approx(0.05, rel=1e-6)
+    assert step.dual_loss == 0
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_a_solved_temperature_follows_the_scale_of_advantages(scale):
+    advantages = np.random.default_rng(5).normal(size=100)
+    steps = [
+        e_step(torch.tensor(c * advantages), torch.zeros(1, 100).double(), torch.ones(100).bool(), *elements)
+        for c in (1.0, scale)
+        for elements in [gempi(temperature="solved", filter="all", epsilon_eta=0.1)]
+    ]
+    torch.testing.assert_close(steps[0].weights, steps[1].weights, atol=1e-8, rtol=0)
+    assert steps[1].diagnostics["e_step/kl"].item() == pytest.approx(0.1, rel=1e-6)
+
+
+def test_a_budget_that_cannot_be_spent_leaves_the_best_sample():
+    advantages = torch.tensor([0.1, 0.3, 0.2, -1.0]).double()
+    elements = gempi(temperature="solved", filter="all", epsilon_eta=10.0)
+    step = e_step(advantages, torch.zeros(1, 4).double(), torch.ones(4).bool(), *elements)
+    torch.testing.assert_close(step.weights, torch.tensor([0.0, 1.0, 0.0, 0.0]).double())
+
+
+def gempi(**options) -> tuple:
+    """Divergence, temperature and filter of --agent gempi."""
+    agent = make_agent(AgentConfig(agent="gempi", **options), continuous=False).double()
+    return agent.divergence, agent.temperature, agent.filter
 
 
 @pytest.mark.parametrize("epsilons", [(0.3, 0.2), (0.02, 5.0)], ids=["both bind", "one is slack"])
@@ -317,7 +359,10 @@ def test_awr_is_vmpo_without_dual_filter_and_trust_region(continuous):
     output, unroll, parameters, _ = to_torch(batch)
     awr = make_agent(AgentConfig(agent="awr", lambda_behaviour=0.6), continuous).double()
     vmpo = make_agent(AgentConfig(agent="vmpo", eta_init=0.6, top_k=1.0), continuous).double()
-    one, other = awr.loss(output, unroll, popart()), vmpo.loss(output, unroll, popart())
+    one, other = (
+        awr.loss(one_pass(output, unroll), unroll, popart()),
+        vmpo.loss(one_pass(output, unroll), unroll, popart()),
+    )
     torch.testing.assert_close(
         one.metrics["m_step/policy_loss"], other.metrics["m_step/policy_loss"], atol=1e-6, rtol=0
     )
@@ -337,7 +382,11 @@ def test_every_row_gives_a_loss(agent, continuous):
     batch = random_batch(4, continuous)
     output, unroll, parameters, _ = to_torch(batch)
     unroll = unroll._replace(reference=unroll.policy.flip(0))
-    loss = make_agent(AgentConfig(agent=agent, control_variate=0.5), continuous).double().loss(output, unroll, popart())
+    loss = (
+        make_agent(AgentConfig(agent=agent, control_variate=0.5), continuous)
+        .double()
+        .loss(one_pass(output, unroll), unroll, popart())
+    )
     (gradient,) = torch.autograd.grad(loss.total, parameters)
     assert loss.total.isfinite() and gradient.abs().max() > 0
     rows = {"e_step/eta", "e_step/ess", "e_step/chi_square", "e_step/kept", "e_step/log_z", "e_step/max_weight"}

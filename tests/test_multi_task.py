@@ -11,6 +11,7 @@ from agent_oracles import random_batch, to_torch
 
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
+from agents.types import one_pass
 from envs.atari57 import RANDOM_AND_HUMAN, human_normalised
 from envs.config import EnvConfig
 from envs.factory import make_env
@@ -141,7 +142,7 @@ def test_games_of_different_scale_weigh_the_same():
     head.mean.copy_(torch.tensor([0.5, 50.0]))
     head.std.copy_(torch.tensor([2.0, 200.0]))
     both_unroll = unroll._replace(observation=double(unroll.observation), **fields)
-    result = evaluate_policy(both, both_unroll, head, AgentConfig(gae_lambda=0.9))
+    result = evaluate_policy(one_pass(both, both_unroll), both_unroll, head, AgentConfig(gae_lambda=0.9))
     plain, large = result.advantages.chunk(2, 1)
     torch.testing.assert_close(plain, large)
     torch.testing.assert_close(result.returns[:, count:], 100 * result.returns[:, :count])
@@ -149,7 +150,7 @@ def test_games_of_different_scale_weigh_the_same():
     one = PopArtHead(1, 1)
     one.mean.fill_(0.5)
     one.std.fill_(2.0)
-    alone = evaluate_policy(output, unroll, one, AgentConfig(gae_lambda=0.9))
+    alone = evaluate_policy(one_pass(output, unroll), unroll, one, AgentConfig(gae_lambda=0.9))
     torch.testing.assert_close(plain, alone.advantages / 2)
     torch.testing.assert_close(result.loss, alone.loss)
     torch.testing.assert_close(

@@ -8,6 +8,7 @@ from agent_oracles import Ends, forward_view, gae, popart, random_batch, random_
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
 from agents.returns import lambda_returns, masked_mean, standardise
+from agents.types import one_pass
 
 LAMBDAS = [0.0, 0.5, 0.95, 1.0]
 
@@ -165,7 +166,7 @@ def test_evaluation_of_an_unroll(seed, lambda_):
     batch, mean, std = random_batch(seed, continuous=False, steps=7), 0.7, 2.5
     output, unroll, _, value = to_torch(batch)
     config = AgentConfig(discount=0.95, gae_lambda=lambda_)
-    evaluation = evaluate_policy(output, unroll, popart(mean, std), config)
+    evaluation = evaluate_policy(one_pass(output, unroll), unroll, popart(mean, std), config)
     raw, valid = batch.value * std + mean, batch.valid
     expected = forward_view(batch.reward, batch.ends, raw, 0.95, lambda_)
     np.testing.assert_allclose(evaluation.returns.numpy()[valid], expected[valid], atol=1e-10)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from agents.factory import make_agent
+from agents.types import one_pass
 from runners.actor import Actor
 from runners.build import build_env, build_network, random_pictures
 from runners.checkpoint import Checkpoints
@@ -168,7 +169,9 @@ def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero()
     training = batches(replace(config, agent=replace(config.agent, entropy_coefficient=0.1)), 1)
     learner, unroll = training.learner, training.sampler.buffer.unroll
     output = learner.network(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
-    totals = [learner.agent.loss(output, unroll, learner.network.value_head, share) for share in (1.0, 0.25)]
+    totals = [
+        learner.agent.loss(one_pass(output, unroll), unroll, learner.network.value_head, share) for share in (1.0, 0.25)
+    ]
     bonus = 0.1 * totals[0].metrics["m_step/entropy"]
     torch.testing.assert_close(totals[1].total - totals[0].total, 0.75 * bonus)
     shares, loss = [], learner.agent.loss

@@ -20,7 +20,7 @@ from agent_oracles import (
 from agents.config import AgentConfig
 from agents.factory import make_agent
 from agents.gempi.agent import Gempi
-from agents.types import BY_TIME
+from agents.types import BY_TIME, one_pass
 
 GAMMA, LAMBDA, RHO, EPSILON_ETA = 0.95, 1.0, 0.5, 0.1
 MEAN, STD = 0.7, 2.5  # PopArt's
@@ -57,7 +57,7 @@ def reference(batch: Batch, agent: Gempi, new: np.ndarray | None = None) -> VMPO
 def run(batch: Batch, agent: Gempi):
     """The total and its gradients: to policy parameters, to values, to the multipliers."""
     output, unroll, parameters, value = to_torch(batch)
-    loss = agent.loss(output, unroll, popart(MEAN, STD))
+    loss = agent.loss(one_pass(output, unroll), unroll, popart(MEAN, STD))
     leaves = [parameters, value, *agent.parameters()]
     to_policy, to_value, *to_dual = torch.autograd.grad(loss.total, leaves, allow_unused=True)
     return loss, to_policy.numpy(), to_value.numpy(), [g.item() for g in to_dual]
@@ -187,9 +187,9 @@ def test_weights_ignore_a_frozen_value_scale():
     batch, agent = random_batch(6, False), make(False)
     raw = batch.value * STD + MEAN
     output, unroll, _, _ = to_torch(batch)
-    one = agent.loss(output, unroll, popart(MEAN, STD))
+    one = agent.loss(one_pass(output, unroll), unroll, popart(MEAN, STD))
     output, unroll, _, _ = to_torch(batch._replace(value=raw))
-    other = agent.loss(output, unroll, popart())
+    other = agent.loss(one_pass(output, unroll), unroll, popart())
     for key in ("m_step/policy_loss", "m_step/kl", "e_step/kl", "e_step/log_z"):
         torch.testing.assert_close(one.metrics[key], other.metrics[key])
     torch.testing.assert_close(one.metrics["value/loss"] * STD**2, other.metrics["value/loss"])
@@ -268,7 +268,7 @@ def test_learning_moves_towards_better_actions(continuous):
     for _ in range(30):
         optimiser.zero_grad()
         policy = kind.from_parameters(free.expand(*shape, len(free)))
-        agent.loss(output._replace(policy=policy), unroll, popart()).total.backward()
+        agent.loss(one_pass(output._replace(policy=policy), unroll), unroll, popart()).total.backward()
         optimiser.step()
     now = free.detach()
     assert (now[:2] > 0.02).all() if continuous else now[1] - now[0] > 0.05

@@ -11,8 +11,7 @@ from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
 from agents.gempi.methods import make_method
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
-from agents.types import Loss, Unroll
-from networks.actor_critic import Output
+from agents.types import Loss, Passes, Unroll, rows
 from networks.distributions import Distribution
 from networks.heads import PopArtHead
 
@@ -31,13 +30,12 @@ class Gempi(nn.Module):
         self.divergence, self.filter = method.divergence, method.filter
         self.temperature, self.trust_region = method.temperature, method.trust_region
 
-    def loss(self, output: Output, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
-        """From a forward pass over all T+1 rows of `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
+    def loss(self, passes: Passes, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
+        """Of one gradient step's `passes` over `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
         valid, ranks = unroll.valid, self.ranks
-        evaluation = evaluate_policy(output, unroll, popart, self.config, ranks)
-        kind = type(output.policy)
-        new = kind(*(p[:-1] for p in output.policy))
-        old = kind.from_parameters(unroll.policy)
+        evaluation = evaluate_policy(passes, unroll, popart, self.config, ranks)
+        new = rows(passes.fitted.policy)
+        old = type(new).from_parameters(unroll.policy)
 
         ratios = [ranks.gather(self._log_ratio(name, old, unroll).flatten()) for name in self.anchors]
         advantages, mask = (ranks.gather(x.flatten()) for x in (evaluation.advantages, valid))
@@ -47,7 +45,7 @@ class Gempi(nn.Module):
         policy_loss = ranks.total(weighted_likelihood_loss(log_prob.flatten(), ranks.own(step.weights)))
         if c := self.config.control_variate:
             policy_loss = policy_loss + c * sampling_error(log_prob, old.kl(new) + old.entropy(), valid, ranks)
-        region = self.trust_region(old, new, valid, ranks)
+        region = self.trust_region(passes.old, passes.new, valid, ranks)
         entropy = masked_mean(new.entropy(), valid, ranks)
 
         total = self.config.value_coefficient * evaluation.loss + policy_loss + step.dual_loss + region.loss

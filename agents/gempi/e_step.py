@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.gempi.anchors import log_bases
-from agents.gempi.divergences import Divergence, kl_to
+from agents.gempi.divergences import Divergence, Target, kl_to
 from agents.gempi.filters import Filter
 from agents.gempi.temperature import Temperature
 
@@ -39,9 +39,13 @@ def e_step(
     log_ratios = log_ratios.detach().to(advantages.dtype)
     support = filter_.support(advantages, mask)
     bases = log_bases(log_ratios, support)
-    coefficients = temperature()
+
+    def target_at(coefficients: Tensor) -> Target:
+        return divergence.target(advantages, bases, coefficients.to(advantages.dtype), support)
+
+    coefficients = temperature(lambda coefficients: target_at(coefficients).divergences)
     with torch.no_grad():
-        target = divergence.target(advantages, bases, coefficients.to(advantages.dtype), support)
+        target = target_at(coefficients)
         weights = torch.where(support, target.log_weights.exp(), 0)
         advantage = torch.where(support, weights * advantages, 0).sum()
         diagnostics = describe(target.log_weights, bases, support, mask, anchors)

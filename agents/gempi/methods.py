@@ -5,11 +5,11 @@ from typing import Literal, NamedTuple
 from agents.gempi.anchors import AnchorName
 from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
 from agents.gempi.filters import All, Filter, Positive, TopK
-from agents.gempi.temperature import Dual, Fixed, Temperature
+from agents.gempi.temperature import Dual, Fixed, Solved, Temperature
 from agents.gempi.trust_region import DualKL, Penalty, TrustRegion, Unconstrained
 
 DivergenceName = Literal["kl", "chi-square", "renyi"]
-TemperatureName = Literal["fixed", "dual"]
+TemperatureName = Literal["fixed", "dual", "solved"]
 FilterName = Literal["all", "top-k", "positive"]
 TrustRegionName = Literal["none", "penalty", "dual"]
 
@@ -69,6 +69,12 @@ def make_method(row: Row, numbers: Numbers) -> Method:
     starts = [numbers.coefficients[name] for name in row.anchors]
     if row.temperature == "dual":
         temperature = Dual(*((start, numbers.budgets[name]) for start, name in zip(starts, row.anchors, strict=True)))
+    elif row.temperature == "solved":
+        if len(row.anchors) > 1:
+            raise ValueError(
+                f"--temperature solved finds the coefficient of one anchor, not {len(row.anchors)}: take dual"
+            )
+        temperature = Solved(numbers.budgets[row.anchors[0]])
     else:
         temperature = Fixed(*starts)
     filter_ = {"all": All(), "positive": Positive(), "top-k": TopK(numbers.rho)}[row.filter]

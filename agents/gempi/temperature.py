@@ -1,10 +1,17 @@
-"""The coefficients lambda_j of the E-step's divergences, whose sum is its temperature: fixed, or dual variables."""
+"""The coefficients lambda_j of the E-step's divergences, whose sum is its temperature: fixed, dual variables that
+follow their budgets from batch to batch, or the one that meets its budget on each batch.
+
+Each is called with the batch's lambda [m] -> D(q || pi_j) [m], which the last alone has a use for.
+"""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+
+DivergencesAt = Callable[[Tensor], Tensor]
 
 
 class Positive(nn.Module):
@@ -27,7 +34,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.register_buffer("values", torch.tensor(values))
 
-    def forward(self) -> Tensor:
+    def forward(self, divergences_at: DivergencesAt | None = None) -> Tensor:
         """lambda [m]."""
         return self.values
 
@@ -48,7 +55,7 @@ class Dual(nn.Module):
         self.positives = nn.ModuleList(Positive(initial) for initial, _ in initial_and_epsilon)
         self.register_buffer("epsilons", torch.tensor([epsilon for _, epsilon in initial_and_epsilon]))
 
-    def forward(self) -> Tensor:
+    def forward(self, divergences_at: DivergencesAt | None = None) -> Tensor:
         """lambda [m]."""
         return torch.stack([positive() for positive in self.positives])
 
@@ -57,4 +64,34 @@ class Dual(nn.Module):
         return (coefficients * (self.epsilons - divergences.detach())).sum() + advantage.detach()
 
 
-Temperature = Fixed | Dual
+class Solved(nn.Module):
+    """The coefficient of one anchor that meets D(q || pi) = epsilon on the batch at hand: the minimum of the dual
+    itself (REPS, Peters et al. 2010), where V-MPO takes a gradient step towards it.
+
+    D falls as lambda grows, and bisection on log lambda finds it, for any divergence. Of chi-square, while it cuts no
+    sample off, it is the standard deviation of A over 2 sqrt(epsilon). A budget that no lambda can spend (all
+    advantages equal, or too few samples) leaves the least lambda of the range: the best sample has all there is.
+    """
+
+    HALVINGS = 40
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.register_buffer("bounds", torch.tensor([1e-6, 1e6]).log())
+
+    def forward(self, divergences_at: DivergencesAt) -> Tensor:
+        """lambda [1]."""
+        low, high = self.bounds[:1], self.bounds[1:]
+        with torch.no_grad():
+            for _ in range(self.HALVINGS):
+                middle = (low + high) / 2
+                spent = divergences_at(middle.exp()) > self.epsilon
+                low, high = torch.where(spent, middle, low), torch.where(spent, high, middle)
+        return high.exp()
+
+    def loss(self, coefficients: Tensor, divergences: Tensor, advantage: Tensor) -> Tensor:
+        return torch.zeros_like(advantage)
+
+
+Temperature = Fixed | Dual | Solved

@@ -1,0 +1,55 @@
+"""The forward passes of a gradient step: one, or with dropout those that its scheme compares."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from agents.config import DropoutScheme
+from agents.types import Passes, Unroll, one_pass, rows
+from networks.actor_critic import ActorCritic, Output
+
+
+class ForwardPasses:
+    """Of `network`, by `forward` (itself, or compiled). Between passes it is in evaluation mode, without dropout.
+
+    Actions come from the whole network. What the trust region and PPO's ratio compare is the scheme:
+
+    whole    pi_old with the whole network: nothing at the first gradient step, and no mask in the comparison.
+    masked   pi_old with the network under the step's mask, which is a distance by itself.
+    paired   the network as it was before the batch with the network now, both under the step's mask: nothing at first.
+    """
+
+    def __init__(self, network: ActorCritic, forward: nn.Module, dropout: float, scheme: DropoutScheme) -> None:
+        self.network, self.forward, self.dropout, self.scheme = network, forward, dropout, scheme
+        self.before = copy.deepcopy(network).requires_grad_(False) if dropout and scheme == "paired" else None
+
+    def begin_batch(self) -> None:
+        """Before the first gradient step on a batch."""
+        if self.before:
+            self.before.load_state_dict(self.network.state_dict())
+
+    def __call__(self, unroll: Unroll) -> Passes:
+        inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state, unroll.task
+        if not self.dropout:
+            return one_pass(self.forward(*inputs), unroll)
+        with torch.set_grad_enabled(self.scheme == "whole"):
+            whole = self.forward(*inputs)
+        seed = int(torch.randint(2**62, ()))
+        fitted = _under_mask(seed, self.network, self.forward, inputs)
+        if self.before:
+            before = _under_mask(seed, self.before, self.before, inputs)
+            return Passes(fitted, whole, rows(before.policy), rows(fitted.policy))
+        compared = one_pass(whole if self.scheme == "whole" else fitted, unroll)
+        return compared._replace(fitted=fitted, whole=whole)
+
+
+def _under_mask(seed: int, network: ActorCritic, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Output:
+    """A pass with dropout; the same `seed` drops the same units."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network.train()
+        try:
+            return forward(*inputs)
+        finally:
+            network.eval()
