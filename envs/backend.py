@@ -52,11 +52,15 @@ class EpisodeAccount:
 
 
 class BackendEnv(ABC):
-    """A `VectorEnv` from what a simulator does: subclasses fill in the methods with an underscore."""
+    """A `VectorEnv` from what a simulator does: subclasses fill in the methods with an underscore.
+
+    `reward_scale` multiplies rewards, not the returns of true episodes.
+    """
 
     def __init__(self, spec: EnvSpec, num_envs: int, render: bool):
         self.spec = spec
         self.num_envs = num_envs
+        self.reward_scale = 1.0
         self._can_render = render
         self._account = EpisodeAccount(num_envs)
         self._first = np.ones(num_envs, bool)
@@ -115,7 +119,7 @@ class BackendEnv(ABC):
         episode_return, episode_length = self._account.update(reward, first, over)
         return TimeStep(
             observation=raw.observation,
-            reward=reward.astype(np.float32, copy=False),
+            reward=(self.reward_scale * reward).astype(np.float32, copy=False),
             first=first,
             terminated=raw.terminated,
             truncated=truncated,

@@ -1,6 +1,7 @@
 """Which environment, simulated by what, under which rules."""
 
 import difflib
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -24,6 +25,8 @@ class EnvConfig:
     """Family of environments: Atari from pixels, or control from vector observations."""
     backend: Backend = "envpool"
     """Simulator: envpool runs both suites, ale Atari, gymnasium control."""
+    reward_scale: float = 1.0
+    """Multiplies the reward that the agent learns from, and sees; reported returns are raw all the same."""
     sticky_actions: float = 0.0
     """Probability that Atari repeats the previous action, each frame (0.25 in Machado et al. 2018)."""
     noop_max: int = 30
@@ -47,6 +50,8 @@ class EnvConfig:
             raise EnvError(
                 f"backend {self.backend} does not run {self.suite}: choose {' or '.join(BACKENDS[self.suite])}"
             )
+        if not 0 < self.reward_scale < math.inf:
+            raise EnvError(f"reward_scale must be greater than 0, got {self.reward_scale}")
         if not 0.0 <= self.sticky_actions < 1.0:
             raise EnvError(f"sticky_actions is a probability in [0, 1), got {self.sticky_actions}")
         if self.noop_max < 0:

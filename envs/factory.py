@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from envs import recall
+from envs.backend import BackendEnv
 from envs.config import EnvConfig, Suite
 from envs.interface import EnvError, VectorEnv
 from envs.multi_task import MultiTask, share_out
@@ -48,9 +49,10 @@ def make_env(
     if len(config.tasks) > 1:
         tasks = share_out(len(config.tasks), num_envs) if tasks is None else tasks
         return _multi_task(config, np.asarray(tasks), seed, threads, render)
-    if config.suite == "atari":
-        return _atari(config, num_envs, seed, threads, render)
-    return _control(config, num_envs, seed, threads, render)
+    make = _atari if config.suite == "atari" else _control
+    env = make(config, num_envs, seed, threads, render)
+    env.reward_scale = config.reward_scale
+    return env
 
 
 def _multi_task(config: EnvConfig, tasks: np.ndarray, seed: int, threads: int, render: bool) -> VectorEnv:
@@ -62,7 +64,7 @@ def _multi_task(config: EnvConfig, tasks: np.ndarray, seed: int, threads: int, r
     return MultiTask(parts, config.name)
 
 
-def _atari(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> VectorEnv:
+def _atari(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> BackendEnv:
     _require(config.name, known_names("atari"), "game")
     if config.backend == "ale":
         from envs.ale_backend import AleAtari
@@ -73,7 +75,7 @@ def _atari(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bo
     return EnvpoolAtari(config, num_envs, seed, threads, render)
 
 
-def _control(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> VectorEnv:
+def _control(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> BackendEnv:
     delay = recall.delay_of(config.name)
     if delay is not None:
         if config.backend != "envpool":

@@ -58,13 +58,16 @@ def collect(experiment: Experiment, runs: Path = RUNS, data: Path = DATA) -> int
         if finished(run, folder):
             key = run.label, str(run.seed)
             summary = json.loads((folder / "summary.json").read_text())
-            summaries[key] = summary_row(run, summary) | bar_row(experiment, folder / "metrics.csv")
-            curves[key] = curve_rows(run, folder / "metrics.csv")
+            metrics = folder / "metrics.csv"
+            extra = bar_row(experiment, metrics) | diagnostics_row(experiment, metrics)
+            summaries[key] = summary_row(run, summary) | extra
+            curves[key] = curve_rows(run, metrics)
     order = [key for run in experiment.runs if (key := (run.label, str(run.seed))) in summaries]
     if order:
         folder = data / experiment.name
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "summary.csv", SUMMARY_COLUMNS, [summaries[key] for key in order])
+        columns = (*SUMMARY_COLUMNS, *experiment.diagnostics)
+        _write(folder / "summary.csv", columns, [summaries[key] for key in order])
         _write(folder / "curves.csv", CURVE_COLUMNS, [row for key in order for row in curves[key]])
     return len(order)
 
@@ -103,6 +106,13 @@ def bar_row(experiment: Experiment, metrics: Path) -> Row:
     there = (row for row in _read(metrics) if row.get("return/train") and float(row["return/train"]) >= experiment.bar)
     first = next(there, {})
     return {column: _cell(float(first[name])) if first.get(name) else "" for column, name in BAR_FIELDS.items()}
+
+
+def diagnostics_row(experiment: Experiment, metrics: Path) -> Row:
+    """The median of each of the experiment's diagnostics, empty where the run does not log it."""
+    rows = _read(metrics)
+    values = {name: [float(row[name]) for row in rows if row.get(name)] for name in experiment.diagnostics}
+    return {name: _cell(float(np.nanmedian(found))) if found else "" for name, found in values.items()}
 
 
 def curve_rows(run: Run, metrics: Path) -> list[Row]:

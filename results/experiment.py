@@ -25,7 +25,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"{self.label}-seed{self.seed}"
+        """Of its folder: letters, digits, dots and hyphens."""
+        return re.sub(r"[^\w.]+", "-", f"{self.label}-seed{self.seed}")
 
     @property
     def arguments(self) -> list[str]:
@@ -55,6 +56,8 @@ class Experiment:
     cores: int = 1
     metric: str = "return"
     bar: float | None = None
+    diagnostics: tuple[str, ...] = ()
+    """Metrics that the table shows beside the score: of each run the median over its rows of metrics."""
 
     def __post_init__(self):
         names = [run.name for run in self.runs]

@@ -16,7 +16,7 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
     """A row a label: the evaluation's mean return over its seeds, its interval, and what it cost."""
     budget = ["Frames"] if any(row["frames"] != row["steps"] for row in rows) else []
     bar = [] if experiment.bar is None else [f"Seeds at {experiment.bar:g} or above"]
-    header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *bar]
+    header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *bar, *experiment.diagnostics]
     header += ["Steps", *budget, "Slowest run", *(["Median time to the bar"] if bar else []), "Steps/s", "Parameters"]
     table = []
     for label in experiment.labels:
@@ -29,6 +29,7 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
         else:
             cells += [number(mean(scores)), iqm_cell(scores)]
             cells += [f"{sum(score >= experiment.bar for score in scores)} of {len(scores)}"] if bar else []
+            cells += [number(mean(column(group, name))) for name in experiment.diagnostics]
             cells += [count(mean(column(group, name))) for name in ("steps", *map(str.lower, budget))]
             cells += [duration(max(column(group, "wall_seconds"), default=math.nan))]
             cells += [time_to_bar(group)] if bar else []
@@ -137,7 +138,7 @@ def value(cell: str) -> float:
 
 def column(rows: Sequence[Row], name: str) -> list[float]:
     """The values [<= N] of a column that are there."""
-    return [float(row[name]) for row in rows if row[name]]
+    return [float(row[name]) for row in rows if row.get(name)]
 
 
 def distinct(rows: Sequence[Row], name: str) -> str:
@@ -152,6 +153,8 @@ def number(x: float) -> str:
     """A score, to a length that suits its size; whether it is at the bar is decided before it is rounded."""
     if math.isnan(x):
         return NOTHING
+    if 0 < abs(x) < 0.01:
+        return f"{x:.2g}"
     return f"{x:.3f}" if abs(x) < 10 else f"{x:.1f}" if abs(x) < 10_000 else f"{x:,.0f}"
 
 

@@ -5,6 +5,7 @@ A rollout is recorded once and every claim is checked on it; oracles know nothin
 
 import functools
 import importlib.util
+from dataclasses import replace
 
 import ale_py
 import ale_py.roms
@@ -115,6 +116,13 @@ def test_returns_and_lengths_are_the_sums(case):
             else:
                 assert np.isnan(steps.episode_return[t, i])
                 assert steps.episode_length[t, i] == 0
+
+
+@every
+def test_scaled_rewards_leave_raw_returns(case):
+    plain, scaled = rollout(case), play(replace(CASES[case], reward_scale=0.5), STEPS)
+    np.testing.assert_array_equal(scaled.reward, plain.reward / 2)
+    assert same(scaled._replace(reward=plain.reward), plain)
 
 
 @every
@@ -578,6 +586,7 @@ def test_known_names_can_be_made():
         ({"name": "CartPole-v1", "suite": "control", "max_episode_frames": 400}, "max_episode_frames is an Atari"),
         ({"sticky_actions": 1.5}, "probability"),
         ({"sticky_actions": float("nan")}, "probability"),
+        ({"reward_scale": 0.0}, "greater than 0"),
         ({"noop_max": -1}, "0 or more"),
         ({"noop_max": 0}, "noop_max of 1 or more"),
         ({"max_episode_frames": 0}, "multiple of 4"),

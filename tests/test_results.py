@@ -24,6 +24,7 @@ from results.report import filled, report, stale
 from results.run import arguments, available_cores, choose, execute, state
 from results.statistics import iqm, iqm_interval
 from results.tables import comparison_table, count, duration, number, results_table, time_to_bar
+from runners.cli import parse
 
 FAKE_RUNNER = """
 import json, os, signal, sys, time
@@ -398,6 +399,31 @@ def test_time_to_the_bar_is_that_of_the_first_row_there(tmp_path):
     assert time_to_bar(rows[2:]) == time_to_bar(rows[1:]) == "–"
 
 
+def test_diagnostics_are_medians_of_a_runs_metrics(tmp_path):
+    experiment = make_experiment(seeds=(0, 1), labels=("vmpo-gtrxl",), diagnostics=("step", "m_step/clipped"))
+    for run in experiment.runs:
+        fake_folder(tmp_path / "runs", run, points=10 if run.seed else 4)
+    collect(experiment, tmp_path / "runs", tmp_path / "data")
+    rows = read_summaries(experiment, tmp_path / "data")
+    assert [row["step"] for row in rows] == ["8000", "20000"]  # of 10, 4000, ..., 16000 and of 10, 4000, ..., 40000
+    table = results_table(experiment, rows)
+    cell = dict(zip(cells(table, "Run"), cells(table, "vmpo-gtrxl"), strict=True))
+    assert cell["m_step/clipped"] == "–"  # logged by no run
+
+
+def test_labels_make_plain_folder_names():
+    assert Run("eta 0.3, rewards x10", 2, "runners.control").name == "eta-0.3-rewards-x10-seed2"
+    assert Run("vmpo-trxl-i", 0, "runners.control").name == "vmpo-trxl-i-seed0"
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_run_of_an_experiment_is_a_command_that_the_runners_take(name):
+    for run in load(name).runs:
+        module, *flags = run.arguments
+        config, _ = parse(module.removeprefix("runners."), flags)
+        assert config.training.seed == run.seed
+
+
 def test_published_figures_stand_beside_ours_with_their_budget(collected):
     experiment, root = collected
     table = comparison_table(experiment, read_summaries(experiment, root / "results/data"))
@@ -443,8 +469,8 @@ def test_the_committed_tables_are_what_the_committed_data_say():
 
 
 def test_numbers_are_written_to_a_length_that_suits_them():
-    written = [number(x) for x in (0.9534, 20.53, -149.34, 123456.0, float("nan"))]
-    assert written == ["0.953", "20.5", "-149.3", "123,456", "–"]
+    written = [number(x) for x in (0.9534, 20.53, -149.34, 123456.0, 0.00042, 0.0, float("nan"))]
+    assert written == ["0.953", "20.5", "-149.3", "123,456", "0.00042", "0.000", "–"]
     assert [count(x) for x in (4_000_000, 300_000, 512, 11.4e9)] == ["4M", "300k", "512", "11.4B"]
     assert [duration(x) for x in (45.2, 1500, float("nan"))] == ["45 s", "25.0 min", "–"]
 
