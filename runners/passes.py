@@ -36,15 +36,15 @@ class ForwardPasses:
         with torch.set_grad_enabled(self.scheme == "whole"):
             whole = self.forward(*inputs)
         seed = int(torch.randint(2**62, ()))
-        fitted = _under_mask(seed, self.network, self.forward, inputs)
+        fitted = under_mask(seed, self.network, self.forward, inputs)
         if self.before:
-            before = _under_mask(seed, self.before, self.before, inputs)
+            before = under_mask(seed, self.before, self.before, inputs)
             return Passes(fitted, whole, rows(before.policy), rows(fitted.policy))
         compared = one_pass(whole if self.scheme == "whole" else fitted, unroll)
         return compared._replace(fitted=fitted, whole=whole)
 
 
-def _under_mask(seed: int, network: ActorCritic, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Output:
+def under_mask(seed: int, network: ActorCritic, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Output:
     """A pass with dropout; the same `seed` drops the same units."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from agents.types import rows
 from runners.config import RunConfig
+from runners.passes import under_mask
 from runners.training import Training
 
 CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
@@ -61,6 +62,20 @@ def test_the_ratios_of_ppo_are_one_before_any_step_unless_masked(scheme: str) ->
     metrics = learner.agent.loss(learner.passes(unroll), unroll, learner.network.value_head).metrics
     still = metrics["m_step/ratio_variance"] < 1e-8 and metrics["m_step/clipped"] == 0
     assert still if scheme != "masked" else metrics["m_step/ratio_variance"] > 1e-3 and metrics["m_step/clipped"] > 0
+
+
+def test_the_seed_alone_makes_the_mask() -> None:
+    training = after_a_batch(with_dropout("paired"))
+    unroll = training.sampler.buffer.unroll
+    inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state
+    outputs = []
+    for seed in (1, 1, 2):
+        torch.rand(7)  # wherever the generator stands
+        before = torch.get_rng_state()
+        with torch.no_grad():
+            outputs.append(under_mask(seed, training.network, training.network, inputs).policy.parameters())
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
 
 
 def test_paired_passes_share_a_mask_and_the_next_step_has_another() -> None:

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 from scipy.stats import multinomial
 
 from agents.config import AgentConfig
+from agents.evaluation import evaluate_policy
 from agents.factory import make_agent
 from agents.gempi.anchors import log_bases
 from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
@@ -393,6 +394,45 @@ def test_every_row_gives_a_loss(agent, continuous):
     assert rows <= loss.metrics.keys()
     for name in METHODS[agent].anchors if METHODS[agent].anchors != ("behaviour",) else ():
         assert loss.metrics[f"e_step/kl_{name}"] >= 0
+
+
+def test_the_table_is_the_seeds():
+    """Section 9: anchors, temperature, filter and M-step of every method."""
+    both = ("reference", "behaviour")
+    assert {name: (*row,) for name, row in METHODS.items()} == {
+        "awr": (("behaviour",), "fixed", "all", "none", "kl"),
+        "vmpo": (("behaviour",), "dual", "top-k", "dual", "kl"),
+        "rl-em": (("reference",), "fixed", "all", "none", "kl"),
+        "dar": (both, "fixed", "all", "none", "kl"),
+        "at-dar": (both, "dual", "all", "none", "kl"),
+        "dar-tr": (both, "fixed", "all", "dual", "kl"),
+        "topk-dar": (both, "fixed", "top-k", "none", "kl"),
+    }
+
+
+def test_the_agent_divides_the_reference_by_the_behaviour():
+    """DAR's loss from numpy: weights (pi_ref / pi_t)^(1/3) exp(A / 0.75) over the valid steps, times -log pi."""
+    output, unroll, _, _ = to_torch(random_batch(5, continuous=False))
+    reference = torch.randn(unroll.policy.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unroll = unroll._replace(reference=reference)
+    config = AgentConfig(agent="dar", lambda_reference=0.25, lambda_behaviour=0.5)
+    loss = make_agent(config, False).double().loss(one_pass(output, unroll), unroll, popart())
+    advantages = evaluate_policy(one_pass(output, unroll), unroll, popart(), config).advantages
+    logs = [p.log_softmax(-1).gather(-1, unroll.action.unsqueeze(-1)).squeeze(-1) for p in (reference, unroll.policy)]
+    raw = ((logs[0] - logs[1]) / 3 + advantages / 0.75).exp()[unroll.valid]
+    new = output.policy.logits[:-1].log_softmax(-1).gather(-1, unroll.action.unsqueeze(-1)).squeeze(-1)[unroll.valid]
+    expected = -(raw / raw.sum() * new).sum()
+    torch.testing.assert_close(loss.metrics["m_step/policy_loss"], expected.detach(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("region", ["dual", "penalty"])
+def test_the_trust_region_runs_in_the_direction_asked_for(region):
+    output, unroll, _, _ = to_torch(random_batch(6, continuous=False))
+    old, new = policies(output, unroll)
+    for name, kl in (("forward", old.kl(new)), ("reverse", new.kl(old))):
+        config = AgentConfig(agent="gempi", trust_region=region, trust_region_kl=name)
+        metrics = make_agent(config, False).double().loss(one_pass(output, unroll), unroll, popart()).metrics
+        torch.testing.assert_close(metrics["m_step/kl"], kl[unroll.valid].mean().detach())
 
 
 def test_positive_advantages_alone():
