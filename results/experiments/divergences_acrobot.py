@@ -1,23 +1,3 @@
-from results.experiment import Experiment, Run
+from results.experiments.divergences_cartpole import divergences
 
-SEEDS = range(5)
-# Budgets that are equal to second order: near pi_t, chi-square is 2 KL and Renyi of order a is a KL.
-DIVERGENCES = {
-    "kl": "--divergence kl --epsilon-eta 0.1",
-    "chi-square": "--divergence chi-square --epsilon-eta 0.2",
-    "renyi 0.5": "--divergence renyi --renyi-order 0.5 --epsilon-eta 0.05",
-    "renyi 2": "--divergence renyi --renyi-order 2 --epsilon-eta 0.2",
-}
-
-EXPERIMENT = Experiment(
-    name="divergences_acrobot",
-    title="Divergences of the E-step: Acrobot-v1",
-    question="V-MPO with its KL replaced, on a budget equal to second order: does the shape of the tilt matter?",
-    runs=tuple(
-        Run(label, seed, f"runners.control --env Acrobot-v1 --core feedforward --steps 300000 --agent gempi {flags}")
-        for label, flags in DIVERGENCES.items()
-        for seed in SEEDS
-    ),
-    bar=-100,
-    diagnostics=("e_step/kl", "e_step/ess_share", "e_step/max_weight", "m_step/kl"),
-)
+EXPERIMENT = divergences("acrobot", "Acrobot-v1", "--env Acrobot-v1 --core feedforward --steps 300000", bar=-100)

@@ -9,15 +9,21 @@ DIVERGENCES = {
     "renyi 2": "--divergence renyi --renyi-order 2 --epsilon-eta 0.2",
 }
 
-EXPERIMENT = Experiment(
-    name="divergences_cartpole",
-    title="Divergences of the E-step: CartPole-v1",
-    question="V-MPO with its KL replaced, on a budget equal to second order: does the shape of the tilt matter?",
-    runs=tuple(
-        Run(label, seed, f"runners.control --env CartPole-v1 --core feedforward --steps 300000 --agent gempi {flags}")
-        for label, flags in DIVERGENCES.items()
-        for seed in SEEDS
-    ),
-    bar=475,
-    diagnostics=("e_step/kl", "e_step/ess_share", "e_step/max_weight", "m_step/kl"),
-)
+
+def divergences(name: str, title: str, task: str, **options) -> Experiment:
+    """V-MPO with each divergence in the place of its KL."""
+    return Experiment(
+        name=f"divergences_{name}",
+        title=f"Divergences of the E-step: {title}",
+        question="V-MPO with its KL replaced, on a budget equal to second order: does the shape of the tilt matter?",
+        runs=tuple(
+            Run(label, seed, f"runners.control {task} --agent gempi {flags}")
+            for label, flags in DIVERGENCES.items()
+            for seed in SEEDS
+        ),
+        diagnostics=("e_step/kl", "e_step/ess_share", "e_step/max_weight", "m_step/kl"),
+        **options,
+    )
+
+
+EXPERIMENT = divergences("cartpole", "CartPole-v1", "--env CartPole-v1 --core feedforward --steps 300000", bar=475)

@@ -1,25 +1,9 @@
-from results.experiment import Experiment, Run
+from results.experiments.dropout_cartpole import dropout
 
-SEEDS = range(5)
-COMPARED = {"vmpo": ("whole", "masked", "paired"), "awr": ("whole",), "ppo": ("whole", "masked", "paired")}
-
-EXPERIMENT = Experiment(
-    name="dropout_recall10",
-    title="Dropout in the M-step: recall after 10 steps",
-    question="With dropout while learning alone, what should the trust region and PPO's ratio compare?",
-    runs=tuple(
-        Run(
-            f"{agent}, p = {p}" + (f", {scheme}" if p and len(schemes) > 1 else ""),
-            seed,
-            f"runners.control --env recall-10 --core lstm --steps 200000 --eval-policy sample --agent {agent}"
-            + (f" --dropout {p} --dropout-scheme {scheme}" if p else ""),
-        )
-        for agent, schemes in COMPARED.items()
-        for p in (0, 0.1, 0.3)
-        for scheme in (schemes if p else schemes[:1])
-        for seed in SEEDS
-    ),
-    metric="share of right answers",
+EXPERIMENT = dropout(
+    "recall10",
+    "recall after 10 steps",
+    "--env recall-10 --core lstm --steps 200000 --eval-policy sample",
     bar=0.95,
-    diagnostics=("m_step/kl", "m_step/alpha", "m_step/entropy", "m_step/ratio_variance", "m_step/clipped"),
+    metric="share of right answers",
 )

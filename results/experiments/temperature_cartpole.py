@@ -6,21 +6,27 @@ TEMPERATURES = {"dual": "--temperature dual"} | {
     f"eta {eta}": f"--temperature fixed --lambda-behaviour {eta}" for eta in (0.03, 0.1, 0.3, 1, 3, 10)
 }
 
-EXPERIMENT = Experiment(
-    name="temperature_cartpole",
-    title="Dual or fixed temperature: CartPole-v1",
-    question="V-MPO with its dual eta and with fixed ones, on advantages as they come, rewards times 0.1, 1 and 10: "
-    "does one fixed eta serve all scales?",
-    runs=tuple(
-        Run(
-            f"{label}, rewards x{scale}",
-            seed,
-            f"runners.control --env CartPole-v1 --core feedforward --steps 300000 {ROW} {flags} --reward-scale {scale}",
-        )
-        for scale in (0.1, 1, 10)
-        for label, flags in TEMPERATURES.items()
-        for seed in SEEDS
-    ),
-    bar=475,
-    diagnostics=("e_step/eta", "e_step/ess_share", "m_step/entropy"),
-)
+
+def temperature(name: str, title: str, task: str, **options) -> Experiment:
+    """V-MPO's eta, dual and fixed, with rewards of three sizes."""
+    return Experiment(
+        name=f"temperature_{name}",
+        title=f"Dual or fixed temperature: {title}",
+        question="V-MPO with its dual eta and with fixed ones, on advantages as they come, rewards times 0.1, 1 and 10: "
+        "does one fixed eta serve all scales?",
+        runs=tuple(
+            Run(
+                f"{label}, rewards x{scale}",
+                seed,
+                f"runners.control {task} {ROW} {flags} --reward-scale {scale}",
+            )
+            for scale in (0.1, 1, 10)
+            for label, flags in TEMPERATURES.items()
+            for seed in SEEDS
+        ),
+        diagnostics=("e_step/eta", "e_step/ess_share", "m_step/entropy"),
+        **options,
+    )
+
+
+EXPERIMENT = temperature("cartpole", "CartPole-v1", "--env CartPole-v1 --core feedforward --steps 300000", bar=475)
