@@ -53,9 +53,8 @@ BY_TIME = ("observation", "reward", "first", "terminated", "truncated", "previou
 class Passes(NamedTuple):
     """What a gradient step sees of the network, over all T+1 rows of an unroll.
 
-    `fitted` is what the losses fit to their targets, and `whole` what value targets come from: the same but with
-    dropout, which is in the first alone. From `old` to `new`, [T, B], is how far the policy has moved, as the trust
-    region and PPO's ratio see it.
+    The losses fit `fitted`, under dropout where there is any; value targets come from `whole`, which is never under it.
+    From `old` to `new`, [T, B], is how far the policy has moved, as the trust region and PPO's ratio see it.
     """
 
     fitted: Output

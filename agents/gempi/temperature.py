@@ -71,9 +71,10 @@ class Solved(nn.Module):
     D falls as lambda grows, and bisection on log lambda finds it, for any divergence. Of chi-square, while it cuts no
     sample off, it is the standard deviation of A over 2 sqrt(epsilon). A budget that no lambda can spend (all
     advantages equal, or too few samples) leaves the least lambda of the range: the best sample has all there is.
+    Each halving is an E-step: nothing beside a gradient step for KL, a fifth of a second with Renyi.
     """
 
-    HALVINGS = 40
+    HALVINGS = 30
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()

@@ -14,7 +14,8 @@ def dropout(name: str, title: str, task: str, **options) -> Experiment:
             Run(
                 f"{agent}, p = {p}" + (f", {scheme}" if p and len(schemes) > 1 else ""),
                 seed,
-                f"runners.control {task} --agent {agent}" + (f" --dropout {p} --dropout-scheme {scheme}" if p else ""),
+                f"runners.control {task} --log-seconds 1 --agent {agent}"
+                + (f" --dropout {p} --dropout-scheme {scheme}" if p else ""),
             )
             for agent, schemes in COMPARED.items()
             for p in (0, 0.1, 0.3)

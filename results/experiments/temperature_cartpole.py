@@ -12,13 +12,13 @@ def temperature(name: str, title: str, task: str, **options) -> Experiment:
     return Experiment(
         name=f"temperature_{name}",
         title=f"Dual or fixed temperature: {title}",
-        question="V-MPO with its dual eta and with fixed ones, on advantages as they come, rewards times 0.1, 1 and 10: "
-        "does one fixed eta serve all scales?",
+        question="V-MPO with its dual eta and with fixed ones, on advantages as they come, rewards times 0.1, 1 and "
+        "10: does one fixed eta serve all scales?",
         runs=tuple(
             Run(
                 f"{label}, rewards x{scale}",
                 seed,
-                f"runners.control {task} {ROW} {flags} --reward-scale {scale}",
+                f"runners.control {task} --log-seconds 1 {ROW} {flags} --reward-scale {scale}",
             )
             for scale in (0.1, 1, 10)
             for label, flags in TEMPERATURES.items()
