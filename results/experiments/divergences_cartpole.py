@@ -14,10 +14,10 @@ def divergences(name: str, title: str, task: str, **options) -> Experiment:
     """V-MPO with each divergence in the place of its KL."""
     return Experiment(
         name=f"divergences_{name}",
-        title=f"Divergences of the E-step: {title}",
+        title=f"Divergences of the E-step, {title}",
         question="V-MPO with its KL replaced, on a budget equal to second order: does the shape of the tilt matter?",
         runs=tuple(
-            Run(label, seed, f"runners.control {task} --agent gempi {flags}")
+            Run(label, seed, f"runners.control {task} --log-seconds 1 --agent gempi {flags}")
             for label, flags in DIVERGENCES.items()
             for seed in SEEDS
         ),

@@ -8,7 +8,7 @@ def dropout(name: str, title: str, task: str, **options) -> Experiment:
     """V-MPO, AWR and PPO with dropout, under each scheme."""
     return Experiment(
         name=f"dropout_{name}",
-        title=f"Dropout in the M-step: {title}",
+        title=f"Dropout in the M-step, {title}",
         question="With dropout while learning alone, what should the trust region and PPO's ratio compare?",
         runs=tuple(
             Run(

@@ -8,9 +8,13 @@ def methods(name: str, title: str, task: str, **options) -> Experiment:
     """Every row of the table, and PPO."""
     return Experiment(
         name=f"methods_{name}",
-        title=f"Every method: {title}",
+        title=f"Every method, {title}",
         question="How do the rows of the table, and PPO, compare on one budget, and how far does each move the policy?",
-        runs=tuple(Run(agent, seed, f"runners.control {task} --agent {agent}") for agent in AGENTS for seed in SEEDS),
+        runs=tuple(
+            Run(agent, seed, f"runners.control {task} --log-seconds 1 --agent {agent}")
+            for agent in AGENTS
+            for seed in SEEDS
+        ),
         diagnostics=("m_step/kl", "m_step/entropy", "e_step/ess_share", "e_step/kl_reference"),
         **options,
     )

@@ -11,7 +11,7 @@ def temperature(name: str, title: str, task: str, **options) -> Experiment:
     """V-MPO's eta, dual and fixed, with rewards of three sizes."""
     return Experiment(
         name=f"temperature_{name}",
-        title=f"Dual or fixed temperature: {title}",
+        title=f"Dual or fixed temperature, {title}",
         question="V-MPO with its dual eta and with fixed ones, on advantages as they come, rewards times 0.1, 1 and "
         "10: does one fixed eta serve all scales?",
         runs=tuple(
