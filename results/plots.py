@@ -13,6 +13,8 @@ from results.experiment import Experiment
 # Okabe and Ito's colours, told apart with any kind of colour vision; yellow left out, too faint for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GRID_POINTS = 200
+MOST_BANDS = 8
+"""Of more lines than these the ranges would hide each other, and are left out."""
 
 
 def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
@@ -28,8 +30,8 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
         if runs:
             frames, minutes, returns = on_one_grid(runs)
-            draw(by_time, minutes, returns, style)
-            draw(by_steps, frames, returns, style)
+            for axes, x in ((by_time, minutes), (by_steps, frames)):
+                draw(axes, x, returns, style, band=len(experiment.labels) <= MOST_BANDS)
             ends.append((label, frames[-1], returns.mean(0)[-1], style["color"]))
     by_time.set_xlabel("wall time (minutes)")
     unit = "agent steps" if frames_per_step == 1 else f"frames, {frames_per_step} to an agent step"
@@ -47,7 +49,8 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
         by_time.text(0.01, experiment.bar, f"bar {experiment.bar:g}", transform=right, color="#666666", va="bottom")
     name_lines(by_steps, ends)
     most = max(len({row["seed"] for row in curves if row["label"] == label}) for label in experiment.labels)
-    spread = f"mean and range of {most} seeds" if most > 1 else "one seed"
+    shown = "mean and range" if len(experiment.labels) <= MOST_BANDS else "mean"
+    spread = f"{shown} of {most} seeds" if most > 1 else "one seed"
     figure.suptitle(f"{experiment.title}: {spread}", x=0.01, ha="left", fontweight="bold")
     png = BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
@@ -63,10 +66,10 @@ def on_one_grid(runs: Sequence[Sequence[Row]]) -> tuple[np.ndarray, np.ndarray, 
     return grid, np.mean(minutes, axis=0), np.stack(returns)
 
 
-def draw(axes: Axes, x: np.ndarray, returns: np.ndarray, style: dict) -> None:
-    """Mean and range over runs of returns [R, G] at x [G]."""
+def draw(axes: Axes, x: np.ndarray, returns: np.ndarray, style: dict, band: bool) -> None:
+    """Mean and, as a `band`, range over runs of returns [R, G] at x [G]."""
     axes.plot(x, returns.mean(0), linewidth=1.8, **style)
-    if len(returns) > 1:
+    if band and len(returns) > 1:
         axes.fill_between(x, returns.min(0), returns.max(0), color=style["color"], alpha=0.12, linewidth=0)
 
 
