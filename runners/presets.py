@@ -10,21 +10,21 @@ from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
 def small_atari(agent: str, **choices: str) -> RunConfig:
     """Learns Pong on two CPU cores."""
     ppo = agent == "ppo"
-    em = dict(top_k=1.0, epsilon_eta=0.3, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em = dict(top_k=1.0, epsilon_eta=0.02, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
     em |= dict(epsilon_reference=2.0)
     return RunConfig(
         env=AtariEnv(),
-        network=NetworkConfig(torso="nature", torso_hidden=512, centre_pixels=True),
+        network=NetworkConfig(torso="nature", torso_hidden=512, centre_pixels=True, memory=32),
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,
             standardise_advantages=True,
-            value_coefficient=0.5 if ppo else 1.0,
-            entropy_coefficient=0.01,
+            value_coefficient=0.5 if ppo else 0.25,
+            entropy_coefficient=0.01 if ppo else 0.0025,
             popart_step_size=1e-3,
             **options_of(agent, choices, **em),
         ),
-        training=TrainingConfig(steps=1_500_000, unroll=32, value_warmup=40_000, anneal=ppo),
+        training=TrainingConfig(steps=1_000_000, unroll=32, value_warmup=40_000, anneal=ppo, eval_policy="sample"),
     )
 
 

@@ -1,21 +1,21 @@
 from results.experiment import Experiment, Run
 
-STEPS = 1_500_000
-SEEDS = (0,)
+STEPS = 1_000_000
+SEEDS = {("vmpo", "gtrxl"): (1, 2, 3), ("vmpo", "lstm"): (1,), ("ppo", "gtrxl"): (1,), ("ppo", "lstm"): (1,)}
 
 EXPERIMENT = Experiment(
     name="pong",
     title="Pong from pixels",
-    question="On one core, how far do V-MPO and PPO get with a GTrXL and an LSTM memory inside 30 minutes?",
+    question="On two cores, how far do V-MPO and PPO get with a GTrXL and an LSTM memory inside 30 minutes?",
     runs=tuple(
         Run(
             f"{agent}-{core}",
             seed,
-            f"runners.atari --game Pong --agent {agent} --core {core} --steps {STEPS} --actors 0 --eval-episodes 30",
+            f"runners.atari --game Pong --agent {agent} --core {core} --steps {STEPS} --eval-episodes 30",
         )
-        for seed in SEEDS
-        for agent in ("vmpo", "ppo")
-        for core in ("gtrxl", "lstm")
+        for (agent, core), seeds in SEEDS.items()
+        for seed in seeds
     ),
+    cores=2,
     bar=18,
 )
