@@ -1,6 +1,6 @@
 from results.experiment import Experiment, Run
 
-STEPS = 850_000
+STEPS = 1_100_000
 SEEDS = {("vmpo", "gtrxl"): (1, 2, 3), ("vmpo", "lstm"): (1,), ("ppo", "gtrxl"): (1,), ("ppo", "lstm"): (1,)}
 
 EXPERIMENT = Experiment(
