@@ -10,7 +10,8 @@ from typing import Any, TypeVar, get_args
 
 import tyro
 
-from agents.config import CHOICES, AgentName
+from agents.config import AgentName
+from agents.gempi.config import CHOICES
 from runners.config import RunConfig, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import PRESETS
