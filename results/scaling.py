@@ -16,7 +16,7 @@ from results.experiment import ROOT
 from runners.cli import parse
 from runners.errors import Parser, RunError, main_guard
 from runners.files import write_atomically
-from runners.launch import machine, package_versions
+from runners.provenance import machine, package_versions
 
 RANKS = (1, 2, 4)
 

@@ -10,7 +10,7 @@ from runners.benchmark import ROUNDS, measure, pipeline_of_all, profile
 from runners.cli import parse
 from runners.errors import Parser, UsageError, main_guard
 from runners.files import write_atomically
-from runners.launch import machine, package_versions
+from runners.provenance import machine, package_versions
 
 
 def main(argv: list[str]) -> int:

@@ -28,14 +28,18 @@ LINE_SECONDS = 10.0
 
 
 class Display:
-    """Progress towards `total_steps` agent steps; a context manager, `update` may be called at any rate.
+    """Progress towards a `total` of what the first of `fields` counts; a context manager, `update` may be called at any
+    rate.
 
-    `row` holds metrics by name (those of FIELDS are shown, None and NaN as "-"); what it lacks keeps its last value.
+    `row` holds metrics by name (those of `fields` are shown, None and NaN as "-"); what it lacks keeps its last value.
     The context restores the terminal however it is left.
     """
 
-    def __init__(self, total_steps: int, title: str, console: Console | None = None):
-        self._total, self._title = total_steps, title
+    def __init__(
+        self, total: int, title: str, console: Console | None = None, fields: Mapping[str, str] = FIELDS
+    ) -> None:
+        self._total, self._title, self._fields = total, title, fields
+        self._counter = next(iter(fields))
         self._console = console or Console()
         self._row: dict[str, float | int | None] = {}
         self._rate, self._seconds_left = Rate(window=60.0), math.nan
@@ -59,9 +63,9 @@ class Display:
 
     def update(self, row: Mapping[str, float | int | None]) -> None:
         self._row.update(row)
-        if steps := row.get("steps"):
-            speed = self._rate.update(steps)
-            self._seconds_left = max(0, self._total - steps) / speed if speed > 0 else math.nan
+        if count := row.get(self._counter):
+            speed = self._rate.update(count)
+            self._seconds_left = max(0, self._total - count) / speed if speed > 0 else math.nan
         if self._live or not row:
             return  # a terminal redraws itself
         if time.monotonic() >= self._next_line:
@@ -72,8 +76,8 @@ class Display:
 
     def _cells(self) -> dict[str, str]:
         row = self._row
-        cells = {label: _number(row.get(name, row.get(f"{name}_mu"))) for name, label in FIELDS.items()}
-        cells["steps"] += f"/{self._total:,}"
+        cells = {label: _number(row.get(name, row.get(f"{name}_mu"))) for name, label in self._fields.items()}
+        cells[self._fields[self._counter]] += f"/{self._total:,}"
         return {**cells, "time left": _clock(self._seconds_left)}
 
     def _line(self) -> str:
@@ -88,7 +92,7 @@ class Display:
         for start in range(0, len(cells), 3):
             table.add_row(*(text for cell in cells[start : start + 3] for text in cell))
         content = Table.grid(expand=True)
-        content.add_row(ProgressBar(self._total, self._row.get("steps") or 0))
+        content.add_row(ProgressBar(self._total, self._row.get(self._counter) or 0))
         content.add_row(table)
         return Panel(content, title=Text(self._title), title_align="left")
 

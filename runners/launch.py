@@ -2,11 +2,6 @@
 
 import json
 import math
-import platform
-import signal
-import subprocess
-import threading
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import monotonic, strftime
 
@@ -14,16 +9,16 @@ from envs.interface import EnvError
 from runners.build import pick_device
 from runners.checkpoint import Checkpoints, fits
 from runners.cli import parse
-from runners.config import RunConfig, cores, to_dict
+from runners.config import RunConfig, to_dict
 from runners.display import Display
 from runners.errors import UsageError
 from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
 from runners.metrics import CsvLog, TensorBoardLog
+from runners.provenance import git_commit, machine, package_versions
 from runners.ranks import join
+from runners.signals import StopSignal
 from runners.training import Training
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def main(suite: str, argv: list[str]) -> int:
@@ -48,7 +43,7 @@ def main(suite: str, argv: list[str]) -> int:
 
 def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warning: str) -> int:
     """The first rank, or the only one: it trains like the others, and keeps the run's folder."""
-    commit = _git_commit()  # of the code that is running, whatever becomes of the files meanwhile
+    commit = git_commit()  # of the code that is running, whatever becomes of the files meanwhile
     checkpoints = Checkpoints(run_dir / "checkpoints")
     if warning:
         print(f"warning: {warning}")
@@ -149,27 +144,6 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
             print(f"no video: {error}")
 
 
-class StopSignal:
-    """Within, the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as always."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> "StopSignal":
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 def _new_folder(config: RunConfig) -> Path:
     if config.training.run_dir is None:
         name = f"{config.env.name}-{config.agent.agent}-{config.network.core}-{config.training.seed}"
@@ -186,41 +160,3 @@ def _known(x: float) -> float | None:
 
 def _count(training: Training) -> int:
     return sum(p.numel() for p in training.network.parameters() if p.requires_grad)
-
-
-def package_versions() -> dict[str, str | None]:
-    """Of what decides a run's numbers."""
-    return {name: _version(name) for name in ("torch", "numpy", "envpool", "ale-py", "gymnasium")}
-
-
-def machine() -> dict[str, str | int]:
-    return {"processor": _processor(), "cores": cores()}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The commit of the code, with a mark where code that a run executes was edited since."""
-
-    def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-
-    try:
-        edited = git("status", "--porcelain", "--untracked-files=no", "--", "agents", "envs", "networks", "runners")
-        return git("rev-parse", "HEAD").strip() + ("-dirty" if edited else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

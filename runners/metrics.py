@@ -21,7 +21,7 @@ Row = Mapping[str, float | int | None]
 # The custom-scalars page: what to look at first. A chart holds the tags that match any of its regular expressions.
 LAYOUT = {
     "Learning": {
-        "return": ["Multiline", ["return/(train|eval.*)"]],
+        "return": ["Multiline", ["(return|reward)/(train|eval.*)"]],
         "entropy": ["Multiline", ["m_step/entropy"]],
         "value loss": ["Multiline", ["value/loss"]],
     },

@@ -17,7 +17,7 @@ from results.peers.venvs import ensure
 from runners.cli import parse
 from runners.errors import Parser, RunError, UsageError, main_guard
 from runners.files import write_atomically
-from runners.launch import machine, package_versions
+from runners.provenance import machine, package_versions
 
 FOLDER = RUNS / "peers"
 

@@ -1,0 +1,1 @@
+"""Learning rules whose sample is a whole sequence: a language model's completion of a prompt."""

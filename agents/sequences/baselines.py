@@ -1,0 +1,51 @@
+"""V in A = r - V: what a completion could be expected to get, from the rewards of its batch and those before."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def group_mean(rewards: Tensor) -> Tensor:
+    """Over the K completions of each prompt: [B, K] -> [B, K]. A completion's own reward is part of it, so advantages
+    are (K - 1) / K of those of `leave_one_out`, on average."""
+    return rewards.mean(1, keepdim=True).expand_as(rewards)
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """Over the other K - 1 completions of each prompt: [B, K] -> [B, K], unbiased (Kool et al. 2019). 0 with K = 1."""
+    others = rewards.shape[1] - 1
+    return (rewards.sum(1, keepdim=True) - rewards) / max(1, others)
+
+
+def batch_mean(rewards: Tensor) -> Tensor:
+    """Over all: [B, K] -> [B, K]."""
+    return rewards.mean().expand_as(rewards)
+
+
+class MovingAverage:
+    """Of the batches' means, corrected for its start at 0; a batch is compared with those before it, the first with
+    itself."""
+
+    def __init__(self, decay: float = 0.9) -> None:
+        self.decay, self.sum, self.weight = decay, 0.0, 0.0
+
+    def __call__(self, rewards: Tensor) -> Tensor:
+        """[B, K] -> [B, K]."""
+        mean = float(rewards.mean())
+        before = self.sum / self.weight if self.weight else mean
+        self.sum = self.decay * self.sum + (1 - self.decay) * mean
+        self.weight = self.decay * self.weight + 1 - self.decay
+        return torch.full_like(rewards, before)
+
+    def get_state(self) -> dict[str, Any]:
+        return {"sum": self.sum, "weight": self.weight}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.sum, self.weight = state["sum"], state["weight"]
+
+
+def standardise(advantages: Tensor, mean: Tensor, mean_square: Tensor) -> Tensor:
+    """To mean 0 and standard deviation 1, given the first two moments; a batch that is all equal becomes 0."""
+    deviation = (mean_square - mean.square()).clamp(min=0).sqrt()
+    return torch.where(deviation > 1e-6, (advantages - mean) / deviation.clamp(min=1e-6), 0)

@@ -1,0 +1,62 @@
+"""Hyperparameters of the learning rules for sequences, by the names of their papers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agents.gempi.config import EMConfig, em_options, not_negative, positive
+from agents.gempi.methods import Row
+
+MethodName = Literal["sft", "vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "gempi", "dpo", "ppo"]
+BaselineName = Literal["group", "leave-one-out", "batch", "average", "value", "none"]
+NOT_EM = ("sft", "dpo", "ppo")
+
+
+@dataclass(frozen=True)
+class SequenceConfig(EMConfig):
+    """Options of the EM methods, and those of the baselines PPO (seed section 4) and DPO (arXiv 2305.18290)."""
+
+    method: MethodName = "vmpo"
+    """Learning rule: a row of the table of EM methods, gempi with a row of your own, or a baseline: dpo, ppo."""
+    baseline: BaselineName = "group"
+    """V in A = r - V: mean over the completions of a prompt, over the others of them, or over the batch; a moving
+    average over batches; a value head on the prompt; or none, V = 0."""
+    standardise_advantages: bool = False
+    """Give the advantages of a batch mean 0 and standard deviation 1, as DAR does."""
+    max_weight: float = 0.0
+    """Fixed coefficients: bound N w_i, a sample's weight over the mean one, by this (DAR: 20); 0: no bound."""
+
+    clip_epsilon: float = 0.2
+    """PPO: the ratio is clipped to [1 - epsilon, 1 + epsilon]."""
+    ratio: Literal["sequence", "token"] = "sequence"
+    """PPO: one ratio a completion, the product over its tokens, or one a token."""
+    kl_coefficient: float = 0.0
+    """PPO: weight of a penalty KL(pi_old || pi), a token."""
+    target_kl: float = 0.0
+    """PPO: make no more updates on a rollout once the KL(pi_old || pi) of one, a token, exceeds this; 0 never stops."""
+    dpo_beta: float = 0.1
+    """DPO: beta, the weight of the KL to pi_ref that it stands for."""
+
+    def __post_init__(self) -> None:
+        positive(self, ("clip_epsilon", "dpo_beta"))
+        not_negative(self, ("kl_coefficient", "target_kl", "max_weight"))
+        self.refuse_idle(self.options, f"--method {self.method}")
+        self.check_em(self.row)
+
+    @property
+    def row(self) -> Row | None:
+        """The choices of the EM method; None of a baseline."""
+        return None if self.method in NOT_EM else self.row_of(self.method)
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Names of the options that have an effect."""
+        names = {"method"}
+        if self.method == "dpo":
+            return frozenset(names | {"dpo_beta"})
+        if self.method == "sft":
+            return frozenset(names)
+        names |= {"baseline", "standardise_advantages"}
+        if self.method == "ppo":
+            return frozenset(names | {"clip_epsilon", "ratio", "kl_coefficient", "target_kl"})
+        names |= em_options(self.method, self.row)
+        return frozenset(names | ({"max_weight"} if self.row.temperature == "fixed" else set()))

@@ -1,0 +1,37 @@
+"""DPO (arXiv 2305.18290, eq. 7), the offline baseline: classification of preference pairs by an implicit reward."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from agents.ranks import ALONE, Ranks
+from agents.sequences.config import SequenceConfig
+from agents.sequences.types import PartLoss, Plan, Samples, sequence_log_prob
+
+
+class DPO(nn.Module):
+    """L = -mean log sigmoid(beta (h_chosen - h_rejected)), h = log pi(y|x) - log pi_ref(y|x) (seed section 7)."""
+
+    needs_reference = pairs = True
+
+    def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.beta, self.ranks = config.dpo_beta, ranks
+
+    def plan(self, samples: Samples) -> Plan:
+        """`weights`: what a sample counts, half of its pair."""
+        kept = torch.ones(len(samples.mask), dtype=torch.bool, device=samples.mask.device)
+        weights = kept / self.ranks.total(kept.sum()).clamp(min=1)
+        return Plan(weights, kept, weights.new_zeros(()), {})
+
+    def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
+        implicit = self.beta * sequence_log_prob(fitted - samples.reference, samples.mask)
+        margin, share = implicit[::2] - implicit[1::2], 2 * weights[::2]
+        loss = -(share * logsigmoid(margin)).sum()
+        with torch.no_grad():
+            metrics = {
+                "m_step/policy_loss": loss.detach(),
+                "m_step/margin": (share * margin).sum(),
+                "m_step/accuracy": (share * (margin > 0)).sum(),
+            }
+        return PartLoss(loss, metrics)

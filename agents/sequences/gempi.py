@@ -1,0 +1,78 @@
+"""Any row of the table on sequences: the E-step weighs completions, the M-step raises their log-likelihood."""
+
+import torch
+from torch import Tensor, nn
+
+from agents.gempi.e_step import e_step
+from agents.gempi.m_step import weighted_likelihood_loss
+from agents.gempi.methods import make_method
+from agents.gempi.trust_region import Unconstrained
+from agents.ranks import ALONE, Ranks
+from agents.sequences.config import SequenceConfig
+from agents.sequences.kl import SampledTokens
+from agents.sequences.types import PartLoss, Plan, Samples, sequence_log_prob
+
+
+class SequenceGempi(nn.Module):
+    """L = L_pi + L_eta + L_alpha over the completions of a batch (seed section 11, eqs. 16-18).
+
+    Samples of no weight need no network, unless the trust region bounds the policy on them too.
+    """
+
+    pairs = False
+
+    def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.config, self.ranks = config, ranks
+        self.anchors = config.row.anchors
+        self.needs_reference = "reference" in self.anchors
+        method = make_method(config.row, config.numbers_of(config.row))
+        self.divergence, self.filter = method.divergence, method.filter
+        self.temperature, self.trust_region = method.temperature, method.trust_region
+        self.bounded = not isinstance(self.trust_region, Unconstrained)
+
+    def plan(self, samples: Samples) -> Plan:
+        """The E-step over all ranks' samples."""
+        ranks, valid = self.ranks, samples.mask.any(1)
+        to_reference = sequence_log_prob(samples.reference - samples.behaviour, samples.mask)
+        ratios = [to_reference if name == "reference" else torch.zeros_like(to_reference) for name in self.anchors]
+        log_ratios = torch.stack([ranks.gather(ratio) for ratio in ratios])
+        advantages, mask = ranks.gather(samples.advantages), ranks.gather(valid)
+        elements = self.divergence, self.temperature, self.filter, self.anchors
+        step = e_step(advantages, log_ratios, mask, *elements)
+        weights, metrics = step.weights, step.diagnostics
+        if bound := self.config.max_weight:
+            most = bound / mask.sum()
+            metrics = metrics | {"e_step/saturated": (weights > most).sum() / mask.sum()}
+            weights = weights.clamp(max=most)
+        weights = ranks.own(weights)
+        return Plan(weights, valid if self.bounded else weights > 0, step.dual_loss, metrics)
+
+    def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
+        """Weighted likelihood of completions, and the trust region averaged over tokens."""
+        likelihood = weighted_likelihood_loss(sequence_log_prob(fitted, samples.mask), weights)
+        old, new = SampledTokens(samples.behaviour, drew=True), SampledTokens(compared, drew=False)
+        region = self.trust_region(old, new, samples.mask)
+        share = samples.mask.sum() / tokens
+        metrics = {name: share * value for name, value in region.metrics.items()}
+        return PartLoss(likelihood + share * region.loss, metrics | {"m_step/policy_loss": likelihood.detach()})
+
+
+class SFT(nn.Module):
+    """Maximum likelihood of demonstrations: a delta on each is the target, the weights 1 / N (seed section 9)."""
+
+    needs_reference = pairs = False
+
+    def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.ranks = ranks
+
+    def plan(self, samples: Samples) -> Plan:
+        valid = samples.mask.any(1)
+        weights = valid / self.ranks.total(valid.sum()).clamp(min=1)
+        return Plan(weights, valid, weights.new_zeros(()), {})
+
+    def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
+        likelihood = weighted_likelihood_loss(sequence_log_prob(fitted, samples.mask), weights)
+        per_token = -torch.where(samples.mask, fitted.detach(), 0).sum() / tokens
+        return PartLoss(likelihood, {"m_step/policy_loss": likelihood.detach(), "m_step/token_loss": per_token})

@@ -1,0 +1,47 @@
+"""PPO on sequences, the baseline: the clipped surrogate with one ratio a completion, or one a token."""
+
+import torch
+from torch import Tensor, nn
+
+from agents.ranks import ALONE, Ranks
+from agents.sequences.config import SequenceConfig
+from agents.sequences.kl import SampledTokens
+from agents.sequences.types import PartLoss, Plan, Samples
+
+
+class SequencePPO(nn.Module):
+    """L = -L_clip + c_kl KL(pi_old || pi) (seed section 4). A token has its completion's advantage."""
+
+    needs_reference = pairs = False
+
+    def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
+        super().__init__()
+        self.config, self.ranks = config, ranks
+
+    def plan(self, samples: Samples) -> Plan:
+        """`weights`: what a completion counts, 1 / N."""
+        valid = samples.mask.any(1)
+        weights = valid / self.ranks.total(valid.sum()).clamp(min=1)
+        return Plan(weights, valid, weights.new_zeros(()), {})
+
+    def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
+        """Token ratios are averaged over all tokens, sequence ratios over completions."""
+        mask, epsilon = samples.mask, self.config.clip_epsilon
+        log_ratio = torch.where(mask, compared - samples.behaviour, 0)
+        if self.config.ratio == "sequence":
+            ratio, advantages, share = log_ratio.sum(1).exp(), samples.advantages, weights
+        else:
+            ratio, advantages, share = log_ratio.exp(), samples.advantages.unsqueeze(1), mask / tokens
+        surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)
+        policy_loss = -(share * surrogate).sum()
+        old, new = SampledTokens(samples.behaviour, drew=True), SampledTokens(compared, drew=False)
+        kl = torch.where(mask, old.kl(new), 0).sum() / tokens
+        total = policy_loss + self.config.kl_coefficient * kl
+        with torch.no_grad():
+            metrics = {
+                "m_step/policy_loss": policy_loss.detach(),
+                "m_step/kl": kl.detach(),
+                "m_step/ratio_variance": (share * (ratio - 1).square()).sum(),
+                "m_step/clipped": (share * ((ratio - 1).abs() > epsilon)).sum(),
+            }
+        return PartLoss(total, metrics)

@@ -1,0 +1,62 @@
+"""What passes between a language-model runner and the learning rules."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Samples(NamedTuple):
+    """N completions of up to C tokens, none of whose log-probabilities carries a gradient.
+
+    `mask` [N, C] bool: tokens of the completion, its end of text included; `behaviour` [N, C] and `reference` [N, C],
+    log pi_t and log pi_ref of each token (anything off the mask; zeros where a method has no use for them);
+    `advantages` [N]. Preference pairs stand in turn, chosen and rejected, 2 a pair.
+    """
+
+    mask: Tensor
+    behaviour: Tensor
+    reference: Tensor
+    advantages: Tensor
+
+    def of(self, index: Tensor) -> "Samples":
+        """Some of them."""
+        return Samples(*(x[index] for x in self))
+
+
+class Plan(NamedTuple):
+    """What is settled before a gradient step sees the network: `weights` [N], detached; `kept` [N] bool, the samples
+    that the step needs the network for; a scalar `loss` of the duals; scalars to log."""
+
+    weights: Tensor
+    kept: Tensor
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class PartLoss(NamedTuple):
+    """Of some of a step's samples. Losses of all parts add up to the step's, and so does each of the metrics."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class SequenceAgent(Protocol):
+    needs_reference: bool
+    pairs: bool
+    """Samples come in pairs, which must stay in one part."""
+
+    def plan(self, samples: Samples) -> Plan:
+        """Of a whole gradient step."""
+        ...
+
+    def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
+        """Of a part of the step: log pi of its tokens [n, C] as the M-step fits it (`fitted`) and as ratios and KLs
+        compare it (`compared`: without dropout, or the same); its `samples` and `weights`; `tokens`, how many all kept
+        samples of the step have together."""
+        ...
+
+
+def sequence_log_prob(log_prob: Tensor, mask: Tensor) -> Tensor:
+    """[N, C] of tokens -> [N] of completions: the sum over the mask."""
+    return torch.where(mask, log_prob, 0).sum(1)

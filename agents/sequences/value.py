@@ -1,0 +1,20 @@
+"""A value head for prompts: what completions of it can be expected to get, read off the language model's features."""
+
+from torch import Tensor, nn
+
+
+class PromptValue(nn.Module):
+    """V(x) [N] from features [N, D] of the prompt's last token, which it does not train."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(size, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(features.detach().float()).squeeze(-1)
+
+    def loss(self, features: Tensor, rewards: Tensor) -> Tensor:
+        """0.5 (V - r)^2, the mean over N."""
+        return 0.5 * (self(features) - rewards).square().mean()

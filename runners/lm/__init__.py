@@ -1,0 +1,1 @@
+"""`python -m runners.lm`: the EM steps fine-tune a causal language model."""

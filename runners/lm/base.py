@@ -1,0 +1,38 @@
+"""The base model of a built-in task: a small GPT-2 fitted to the task's demonstrations."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from agents.sequences.config import SequenceConfig
+from agents.sequences.factory import make_sequence_agent
+from agents.sequences.types import Samples
+from networks.language import Completions
+from runners.lm.config import LearnerConfig, LMConfig
+from runners.lm.learner import Learner
+from runners.lm.model import new_model
+from runners.lm.problem import Problem
+
+
+def train_base(problem: Problem, seed: int, dropout: float) -> nn.Module:
+    """Maximum likelihood, by the code that `--method sft` runs."""
+    task = problem.task
+    rng = np.random.default_rng([seed, 0])
+    torch.manual_seed(seed)
+    pairs = task.demonstrations(task.base_demonstrations, rng)
+    prompts, completions = problem.demonstrations(pairs)
+    model = new_model(task, problem.tokenizer, prompts.tokens.shape[1], dropout).to(problem.device)
+    learner = LearnerConfig(learning_rate=task.base_learning_rate, micro_batch=task.base_batch)
+    config = LMConfig(agent=SequenceConfig(method="sft"), learner=learner)
+    sft = Learner(config, model, make_sequence_agent(config.agent), None)
+    for _ in range(task.base_steps):
+        index = torch.from_numpy(rng.choice(len(pairs), size=task.base_batch, replace=False))
+        some = Completions(*(x[index] for x in completions))
+        sft.train(prompts.of(index), some, demonstrated(some))
+    return model
+
+
+def demonstrated(completions: Completions) -> Samples:
+    """Demonstrations as samples: nobody knows what drew them, and there is no reward."""
+    zero = torch.zeros_like(completions.log_prob)
+    return Samples(completions.mask, zero, zero, zero[:, 0])

@@ -1,0 +1,60 @@
+"""The command line: defaults that suit the method, flags by their papers' names, resuming."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from agents.sequences.config import MethodName, SequenceConfig
+from runners.cli import parse_flags
+from runners.errors import RunError, UsageError, usage_errors
+from runners.lm.config import LMConfig, from_dict
+
+DESCRIPTION = (
+    "Fine-tune a causal language model. --resume RUN_DIR continues a run with its saved configuration."
+    " Defaults are those of the method."
+)
+BATCHES = ("sft", "dpo")
+"""Methods that take batches of data, not rollouts."""
+
+
+def defaults(method: MethodName) -> LMConfig:
+    """What suits a small model and rewards in [0, 1]."""
+    options = SequenceConfig(method=method).options
+    em = {"epsilon_eta": 0.1, "epsilon_reference": 0.1, "lambda_behaviour": 0.9, "alpha_init": 1.0}
+    config = LMConfig(agent=SequenceConfig(method=method, **{k: v for k, v in em.items() if k in options}))
+    if method in BATCHES:
+        config = replace(
+            config,
+            data=replace(config.data, prompts=32),
+            learner=replace(config.learner, updates=1, learning_rate=1e-5 if method == "dpo" else 1e-4),
+        )
+    return config
+
+
+def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
+    """The configuration that `argv` asks for, and the run folder to resume, if any."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--resume", nargs="?", const="")
+    early.add_argument("--method", nargs="?", default="vmpo")
+    decides, rest = early.parse_known_args(argv)
+    if decides.resume is not None:
+        if rest or decides.method != "vmpo":
+            raise UsageError("--resume takes a run folder and no other flags: the run goes on as it was configured")
+        run_dir = Path(decides.resume)
+        return load_config(run_dir), run_dir
+    method = decides.method if decides.method in get_args(MethodName) else "vmpo"
+    with usage_errors():
+        return parse_flags(LMConfig, "lm", DESCRIPTION, argv, defaults(method)), None
+
+
+def load_config(run_dir: Path) -> LMConfig:
+    """Of an existing run."""
+    path = run_dir / "config.json"
+    if not path.exists():
+        raise UsageError(f"{run_dir} is not the folder of a run: it has no config.json")
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error

@@ -1,0 +1,107 @@
+"""The whole configuration of a language-model run, flat on the command line, saved as `config.json`."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agents.gempi.config import not_negative, positive
+from agents.sequences.config import SequenceConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned, and by which model."""
+
+    task: str = "sort"
+    """Built-in task: sort, sort-weak or walks, which make their own base model; or module:NAME, a Task of yours."""
+    model: str | None = None
+    """Base model: a folder or name that transformers knows; by default the task's own, trained first."""
+    prompts: int = 8
+    """Prompts of a rollout; of sft and dpo, which take two completions of each, those of a batch."""
+    completions: int = 8
+    """K, completions of each prompt."""
+    sampling_temperature: float = 1.0
+    """Of sampling; logits are divided by it while learning too."""
+    eval_prompts: int = 512
+    """Held-out prompts of an evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "completions", "eval_prompts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        positive(self, ("sampling_temperature",))
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """How it is learned."""
+
+    seed: int = 0
+    """Seed of everything: base model, prompts, completions, dropout."""
+    rollouts: int = 200
+    """Rollouts to make, or batches to take of sft's and dpo's data."""
+    updates: int = 4
+    """Gradient steps on each rollout; pi_t, which drew it, stays the same."""
+    learning_rate: float = 1e-4
+    """AdamW's step size for the model."""
+    dual_learning_rate: float = 1e-2
+    """Adam's step size for the coefficients of divergences and alpha."""
+    value_learning_rate: float = 1e-2
+    """Adam's step size for --baseline value."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    max_gradient_norm: float = 1.0
+    """Clip the model's gradient to this norm; 0 never clips."""
+    dropout: float | None = None
+    """Dropout of the model, in its base's training and the M-step alone; by default as its configuration says, and 0
+    for a task's own."""
+    dropout_scheme: Literal["whole", "masked"] = "whole"
+    """With dropout, what trust region and ratios compare with pi_t: the whole network, or the masked one."""
+    micro_batch: int = 256
+    """Samples of a gradient step that pass through the model at a time; their gradients add up."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    threads: int = 1
+    """Torch threads."""
+    run_dir: str | None = None
+    """Folder of the run; by default a new one under runs/."""
+    log_rollouts: int = 5
+    """Rollouts between rows of metrics, each the mean of them."""
+    checkpoint_seconds: float = 120.0
+    """Seconds between checkpoints."""
+
+    def __post_init__(self) -> None:
+        for name in ("rollouts", "updates", "micro_batch", "threads", "log_rollouts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds"))
+        not_negative(self, ("weight_decay", "max_gradient_norm"))
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """Everything that a run depends on."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    agent: SequenceConfig = field(default_factory=SequenceConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+
+    def __post_init__(self) -> None:
+        if self.data.completions < 2 and self.agent.method not in ("sft", "dpo"):
+            if self.agent.baseline in ("group", "leave-one-out"):
+                raise ValueError(f"--baseline {self.agent.baseline} needs --completions of at least 2")
+        if self.agent.method == "dpo" and self.data.completions < 2:
+            raise ValueError("--method dpo makes its pairs of --completions, at least 2")
+
+
+def to_dict(config: LMConfig) -> dict[str, Any]:
+    return dataclasses.asdict(config)
+
+
+def from_dict(tree: dict[str, Any]) -> LMConfig:
+    """The inverse of `to_dict`, after a trip through JSON."""
+    return LMConfig(DataConfig(**tree["data"]), SequenceConfig(**tree["agent"]), LearnerConfig(**tree["learner"]))

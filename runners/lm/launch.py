@@ -1,0 +1,134 @@
+"""A whole run: base model, evaluation before, training with its consumers, evaluation after, model, summary."""
+
+import json
+from pathlib import Path
+from time import monotonic, strftime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from runners.checkpoint import Checkpoints, fits
+from runners.display import Display
+from runners.errors import UsageError
+from runners.files import write_atomically
+from runners.lm.cli import parse
+from runners.lm.config import LMConfig, to_dict
+from runners.lm.evaluation import evaluate
+from runners.lm.model import save_model
+from runners.lm.training import Training
+from runners.metrics import CsvLog, TensorBoardLog
+from runners.provenance import git_commit, machine, package_versions
+from runners.signals import StopSignal
+
+FIELDS = {
+    "rollouts": "rollouts",
+    "updates": "updates",
+    "reward/train": "mean reward",
+    "e_step/eta": "eta",
+    "m_step/alpha": "alpha",
+    "m_step/kl": "KL",
+}
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+def main(argv: list[str]) -> int:
+    """`python -m runners.lm`: returns the exit code."""
+    config, resumed = parse(argv)
+    commit = git_commit()
+    run_dir = resumed or _new_folder(config)
+    training = Training(config)
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    if resumed:
+        loaded = checkpoints.latest()
+        if loaded.warning:
+            print(f"warning: {loaded.warning}")
+        with fits(loaded.path):
+            training.set_state(loaded.state)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
+    count = sum(p.numel() for p in training.learner.trained)
+    print(f"{config.data.task}: {config.agent.method}, {count:,} parameters, {run_dir}")
+    print(f"watch: tensorboard --logdir {run_dir}")
+    before = evaluate(config, training.problem, training.base)
+
+    with TensorBoardLog(run_dir, training.rollouts) as board:
+        table = CsvLog(run_dir / "metrics.csv", training.rollouts)
+        if not _train(config, training, checkpoints, table, board):
+            print(f"stopped at rollout {training.rollouts:,}; continue: python -m runners.lm --resume {run_dir}")
+            return 0
+        after = evaluate(config, training.problem, training.model)
+        board.scalars(
+            training.rollouts, {"reward/evaluation": after["mean"], "reward/evaluation_greedy": after["greedy"]}
+        )
+        flat = {k: v for part in to_dict(config).values() for k, v in part.items() if isinstance(v, int | float | str)}
+        board.hyperparameters(flat, ("reward/evaluation",))
+    save_model(training.model, training.problem.tokenizer, run_dir / "model")
+    summary = {
+        "method": config.agent.method,
+        "task": config.data.task,
+        "model": config.data.model,
+        "seed": config.learner.seed,
+        "rollouts": training.rollouts,
+        "updates": training.learner.updates,
+        "wall_seconds": training.wall_seconds,
+        "cpu_seconds": training.cpu_seconds,
+        "parameters": count,
+        "eval": after,
+        "base": before,
+        "versions": package_versions(PACKAGES),
+        "git_commit": commit,
+        "machine": {**machine(), "device": str(training.device)},
+    }
+    write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+    _show(before, after)
+    print(
+        f"{training.rollouts:,} rollouts, {training.learner.updates:,} updates in {training.wall_seconds:.0f} s "
+        f"({1000 * training.cpu_seconds / training.rollouts:.0f} ms of a core each); {run_dir / 'summary.json'}"
+    )
+    return 0
+
+
+def _train(
+    config: LMConfig, training: Training, checkpoints: Checkpoints, table: CsvLog, board: TensorBoardLog
+) -> bool:
+    """True when the budget is spent, False when a signal stopped the run; saved either way."""
+    saved = -float("inf")  # the first rollout is saved at once: from then on a killed run resumes
+    title = f"{config.data.task} {config.agent.method}"
+    with StopSignal() as stop, Display(config.learner.rollouts, title, fields=FIELDS) as display:
+        for row in training.run():
+            if row:
+                table.write(training.rollouts, row)
+                board.scalars(training.rollouts, row)
+                display.update(row)
+            if stop.asked or monotonic() - saved >= config.learner.checkpoint_seconds:
+                checkpoints.save_last(training.rollouts, training.get_state())
+                saved = monotonic()
+            if stop.asked:
+                return False
+    checkpoints.save_last(training.rollouts, training.get_state())
+    return True
+
+
+def _show(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """A table of before and after, and what the model says to the first prompts."""
+    console = Console()
+    table = Table("", "before", "after")
+    table.add_row("reward, sampled", f"{before['mean']:.3f}", f"{after['mean']:.3f}")
+    table.add_row("reward, greedy", f"{before['greedy']:.3f}", f"{after['greedy']:.3f}")
+    console.print(table)
+    samples = Table("prompt", "before", "reward", "after", "reward")
+    for old, new in zip(before["samples"], after["samples"], strict=True):
+        cells = (old["prompt"], old["completion"], f"{old['reward']:g}", new["completion"], f"{new['reward']:g}")
+        samples.add_row(*cells)
+    console.print(samples)
+
+
+def _new_folder(config: LMConfig) -> Path:
+    if config.learner.run_dir is None:
+        name = f"{config.data.task}-{config.agent.method}-{config.learner.seed}".replace(":", "-")
+        return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
+    run_dir = Path(config.learner.run_dir)
+    if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):
+        raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
+    return run_dir
