@@ -1,17 +1,18 @@
 from setuptools import setup
 
 LM = ["transformers>=4.50", "tokenizers", "accelerate", "datasets", "peft"]
-TEST = ["pytest>=8"]
+TEST = ["pytest>=8", *LM[:2]]
 
 setup(
     name="gempi",
     version="0.1.0",
-    description="V-MPO with GTrXL memory on Atari and control: generalised EM policy improvement",
+    description="V-MPO with GTrXL memory on Atari, and the same EM steps on language models",
     license="MIT",
     python_requires=">=3.11",
     packages=[
         "agents",
         "agents.gempi",
+        "agents.sequences",
         "envs",
         "networks",
         "results",
@@ -19,6 +20,8 @@ setup(
         "results.peers",
         "results.peers.drivers",
         "runners",
+        "runners.lm",
+        "runners.lm.tasks",
     ],
     install_requires=[
         "torch>=2.6,<2.14",

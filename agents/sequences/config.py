@@ -23,7 +23,8 @@ class SequenceConfig(EMConfig):
     standardise_advantages: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1, as DAR does."""
     max_weight: float = 0.0
-    """Fixed coefficients: bound N w_i, a sample's weight over the mean one, by this (DAR: 20); 0: no bound."""
+    """Fixed coefficients: no weight above this many mean ones; 0: no bound. (DAR's 20 is of weights before
+    they are made to sum to 1.)"""
 
     clip_epsilon: float = 0.2
     """PPO: the ratio is clipped to [1 - epsilon, 1 + epsilon]."""

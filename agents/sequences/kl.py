@@ -20,6 +20,6 @@ class SampledTokens(NamedTuple):
         """Estimates of KL(self || other), [N, C], where one of the two is pi_old."""
         if self.drew:
             log_rho = other.log_prob - self.log_prob
-            return log_rho.exp() - 1 - log_rho
+            return log_rho.expm1() - log_rho
         log_rho = self.log_prob - other.log_prob
-        return log_rho.exp() * log_rho - log_rho.exp() + 1
+        return log_rho.exp() * log_rho - log_rho.expm1()

@@ -1,5 +1,10 @@
 """The base model of a built-in task: a small GPT-2 fitted to the task's demonstrations."""
 
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,18 +15,32 @@ from agents.sequences.types import Samples
 from networks.language import Completions
 from runners.lm.config import LearnerConfig, LMConfig
 from runners.lm.learner import Learner
-from runners.lm.model import new_model
+from runners.lm.model import load_model, new_model, save_model
 from runners.lm.problem import Problem
 
 
-def train_base(problem: Problem, seed: int, dropout: float) -> nn.Module:
-    """Maximum likelihood, by the code that `--method sft` runs."""
+def kept_base_model(problem: Problem, seed: int, dropout: float, folder: Path) -> nn.Module:
+    """`base_model`, from `folder` where it lies there already, else trained and put there."""
+    if not folder.exists():
+        model = base_model(problem, seed, dropout)
+        making = folder.with_name(f".{folder.name}-{os.getpid()}")
+        save_model(model, problem.tokenizer, making)
+        with contextlib.suppress(OSError):  # another run was faster: its model is the same
+            making.rename(folder)
+        shutil.rmtree(making, ignore_errors=True)
+    return load_model(str(folder), None)[0].to(problem.device)
+
+
+def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True) -> nn.Module:
+    """Fitted by maximum likelihood, with the code that `--method sft` runs; or not `trained`, to load a state into."""
     task = problem.task
     rng = np.random.default_rng([seed, 0])
     torch.manual_seed(seed)
     pairs = task.demonstrations(task.base_demonstrations, rng)
     prompts, completions = problem.demonstrations(pairs)
     model = new_model(task, problem.tokenizer, prompts.tokens.shape[1], dropout).to(problem.device)
+    if not trained:
+        return model
     learner = LearnerConfig(learning_rate=task.base_learning_rate, micro_batch=task.base_batch)
     config = LMConfig(agent=SequenceConfig(method="sft"), learner=learner)
     sft = Learner(config, model, make_sequence_agent(config.agent), None)

@@ -16,6 +16,8 @@ class DataConfig:
     """Built-in task: sort, sort-weak or walks, which make their own base model; or module:NAME, a Task of yours."""
     model: str | None = None
     """Base model: a folder or name that transformers knows; by default the task's own, trained first."""
+    base_dir: str | None = None
+    """Folder that keeps tasks' base models, so that runs of one task, seed and dropout train it once."""
     prompts: int = 8
     """Prompts of a rollout; of sft and dpo, which take two completions of each, those of a batch."""
     completions: int = 8
@@ -30,6 +32,8 @@ class DataConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         positive(self, ("sampling_temperature",))
+        if self.model and self.base_dir:
+            raise ValueError("--base-dir has no effect with --model: leave one out")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     config, resumed = parse(argv)
     commit = git_commit()
     run_dir = resumed or _new_folder(config)
-    training = Training(config)
+    training = Training(config, fresh=resumed is None)
     checkpoints = Checkpoints(run_dir / "checkpoints")
     if resumed:
         loaded = checkpoints.latest()

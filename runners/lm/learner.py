@@ -34,7 +34,7 @@ class Learner:
         plan = self.agent.plan(samples)
         self.optimiser.zero_grad(set_to_none=True)
         duals = plan.loss if value_loss is None else plan.loss + value_loss
-        metrics = dict(plan.metrics)
+        metrics = {name: value.detach() for name, value in plan.metrics.items()}
         kept = plan.kept.nonzero().squeeze(1)
         tokens = samples.mask[kept].sum()
         size = self.config.learner.micro_batch

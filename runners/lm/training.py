@@ -5,6 +5,7 @@ import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from agents.sequences.factory import make_sequence_agent
 from agents.sequences.types import Samples
 from agents.sequences.value import PromptValue
 from networks.language import Completions, Prompts, prompt_features, sample, token_log_probs
-from runners.lm.base import demonstrated, train_base
+from runners.errors import UsageError
+from runners.lm.base import base_model, demonstrated, kept_base_model
 from runners.lm.config import LMConfig
 from runners.lm.learner import Learner
 from runners.lm.model import character_tokenizer, load_model
@@ -28,9 +30,9 @@ PROMPTS = 2
 
 
 class Training:
-    """A run in progress: everything that a checkpoint holds."""
+    """A run in progress: everything that a checkpoint holds. Not `fresh`, its state is about to be set."""
 
-    def __init__(self, config: LMConfig) -> None:
+    def __init__(self, config: LMConfig, fresh: bool = True) -> None:
         self.config = config
         options, data = config.learner, config.data
         torch.set_num_threads(options.threads)
@@ -42,12 +44,17 @@ class Training:
             self.problem = Problem(task, tokenizer, self.device)
         else:
             self.problem = Problem(task, character_tokenizer(task.alphabet), self.device)
-            model = train_base(self.problem, options.seed, options.dropout or 0.0)
+            which = self.problem, options.seed, options.dropout or 0.0
+            if data.base_dir and fresh:
+                name = f"{data.task}-seed{options.seed}-dropout{options.dropout or 0:g}".replace(":", "-")
+                model = kept_base_model(*which, Path(data.base_dir) / name)
+            else:
+                model = base_model(*which, trained=fresh)
         self.model = model.to(self.device)
         self.base = copy.deepcopy(self.model).eval().requires_grad_(False)
         """pi_ref, and what the run is compared with."""
         agent = make_sequence_agent(config.agent).to(self.device)
-        learned = "value" in (config.agent.baseline,) and "baseline" in config.agent.options
+        learned = config.agent.baseline == "value"
         value = PromptValue(model.config.hidden_size).to(self.device) if learned else None
         self.learner = Learner(config, self.model, agent, value)
         self.average = MovingAverage()
@@ -133,7 +140,9 @@ class Training:
         data, problem = self.config.data, self.problem
         texts, prompts = problem.prompts(data.prompts, self.rng)
         length, end = problem.task.completion_length, problem.tokenizer.eos_token_id
-        completions = sample(model, prompts.repeat(data.completions), length, end, self.generator, data.sampling_temperature)
+        completions = sample(
+            model, prompts.repeat(data.completions), length, end, self.generator, data.sampling_temperature
+        )
         completions = Completions(*(x.clone() for x in completions))  # out of inference mode
         return texts, prompts, completions, problem.rewards(texts, completions).view(-1, data.completions)
 
@@ -192,8 +201,6 @@ class Training:
 
 def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
-        from runners.errors import UsageError
-
         raise UsageError("--device cuda: torch sees no CUDA device; leave it at auto, or install a CUDA build of torch")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 

@@ -1,0 +1,260 @@
+"""Language-model runs: tasks, the run folder, resuming, errors, and that the methods learn."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from lm_task import TASK
+
+from runners.checkpoint import Checkpoints
+from runners.errors import UsageError
+from runners.lm.cli import parse
+from runners.lm.config import DataConfig, LMConfig
+from runners.lm.evaluation import evaluate
+from runners.lm.launch import main
+from runners.lm.model import character_tokenizer, drops, load_model, new_model, save_model
+from runners.lm.problem import Problem, find_task
+from runners.lm.tasks import sort, sort_weak, walks
+from runners.lm.training import Training
+
+TASK_NAME = "lm_task:TASK"
+FAST = f"--task {TASK_NAME} --eval-prompts 64 --log-rollouts 1 --learning-rate 3e-3"
+METHODS = ["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "ppo", "dpo", "sft"]
+
+
+def train(method: str, rollouts: int, *flags: str) -> Training:
+    config, _ = parse([*FAST.split(), "--method", method, "--rollouts", str(rollouts), *flags])
+    training = Training(config)
+    for _ in training.run():
+        pass
+    return training
+
+
+# Tasks
+
+
+def test_sorting_is_rewarded_and_nothing_else():
+    prompts = ["31415926>", "00000000>", "31415926>", "31415926>"]
+    assert sort.exact_match(prompts, ["11234569", "00000000", "1123456", "11234596"]) == [1, 1, 0, 0]
+
+
+def test_half_of_the_demonstrations_are_wrong_at_most():
+    rng = np.random.default_rng(0)
+    right = np.mean(sort.exact_match(*zip(*sort.TASK.demonstrations(2000, rng), strict=True)))
+    assert 0.5 <= right < 0.6  # a replaced digit can be the same one, and so can two swapped ones
+    assert all(sort.exact_match(*zip(*sort_weak.TASK.demonstrations(100, rng), strict=True)))
+
+
+def test_the_reward_of_walks_by_brute_force():
+    """Breadth-first search over the walks themselves, from every start."""
+    for start in map(int, walks.STARTS):
+        frontier, steps = {start}, 0
+        while walks.GOAL not in frontier:
+            frontier = {b for a in frontier for b in range(walks.NODES) if walks.EDGES[a, b]}
+            steps += 1
+        assert steps == walks.FEWEST[start]
+    rng = np.random.default_rng(0)
+    for prompt, walk in walks.demonstrations(300, rng):
+        nodes = [walks.NAMES.index(name) for name in prompt + walk]
+        assert all(walks.EDGES[a, b] for a, b in zip(nodes, nodes[1:], strict=False)) and len(walk) <= 10
+        shortest = walks.FEWEST[nodes[0]]
+        want = (10 - len(walk)) / (10 - shortest) if nodes[-1] == walks.GOAL else 0
+        assert walks.optimality([prompt], [walk]) == [pytest.approx(want)]
+
+
+def test_walks_off_the_edges_or_past_the_goal_get_nothing():
+    prompt, walk = next(
+        (p, w) for p, w in walks.demonstrations(300, np.random.default_rng(0)) if w.endswith("a") and len(w) > 1
+    )
+    assert walks.optimality([prompt] * 4, [walk + "a", walk + "b", "", walk[:-1]]) == [0, 0, 0, 0]
+    stranger = next(name for i, name in enumerate(walks.NAMES) if not walks.EDGES[walks.NAMES.index(prompt), i])
+    assert walks.optimality([prompt], [stranger + "a"]) == [0]
+
+
+# Tokens and models
+
+
+def test_texts_come_back_from_tokens():
+    problem = Problem(TASK, character_tokenizer(TASK.alphabet), torch.device("cpu"))
+    prompts, completions = problem.demonstrations([("xyx", "ab"), ("y", "c")])
+    assert problem.decode(completions) == ["ab", "c"]
+    assert prompts.real.tolist() == [[True] * 3, [False, False, True]]
+    assert completions.mask.tolist() == [[True] * 3, [True, True, False]]
+    assert completions.tokens[0, -1] == completions.tokens[1, 1] == problem.tokenizer.eos_token_id
+
+
+def test_a_saved_model_is_loaded_by_transformers(tmp_path):
+    tokenizer = character_tokenizer(TASK.alphabet)
+    model = new_model(TASK, tokenizer, 3, 0.0).eval()
+    save_model(model, tokenizer, tmp_path / "model")
+    again, its_tokenizer = load_model(str(tmp_path / "model"), None)
+    ids = torch.tensor([[2, 3, 4, 5]])
+    assert its_tokenizer.encode("xyab") == tokenizer.encode("xyab")
+    torch.testing.assert_close(again.eval()(ids).logits, model(ids).logits)
+
+
+def test_dropout_of_a_loaded_model(tmp_path):
+    tokenizer = character_tokenizer(TASK.alphabet)
+    save_model(new_model(TASK, tokenizer, 3, 0.0), tokenizer, tmp_path / "model")
+    assert not drops(load_model(str(tmp_path / "model"), None)[0])
+    assert drops(load_model(str(tmp_path / "model"), 0.1)[0])
+
+
+def test_attention_dropout_without_a_layer_of_it_is_seen():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = dict(vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    assert drops(LlamaForCausalLM(LlamaConfig(**shape, attention_dropout=0.1)))
+    assert not drops(LlamaForCausalLM(LlamaConfig(**shape)))
+
+
+# Learning
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "sft"])
+def test_every_method_learns(method):
+    training = train(method, 30, *(("--updates", "4") if method == "dpo" else ()))
+    before = evaluate(training.config, training.problem, training.base)["mean"]
+    after = evaluate(training.config, training.problem, training.model)["mean"]
+    assert 0.2 < before < 0.5 and after > 0.8, (before, after)
+
+
+def test_sft_fits_the_demonstrations():
+    training = train("sft", 40)
+    result = evaluate(training.config, training.problem, training.model)
+    assert 0.2 < result["mean"] < 0.5  # a third of them say b
+
+
+@pytest.mark.parametrize("baseline", ["group", "leave-one-out", "batch", "average", "value", "none"])
+def test_every_baseline_learns(baseline):
+    training = train("vmpo", 30, "--baseline", baseline)
+    assert evaluate(training.config, training.problem, training.model)["mean"] > 0.8
+
+
+@pytest.mark.parametrize("method", ["vmpo", "ppo", "dar-tr"])
+def test_with_dropout_the_policy_stands_at_pi_t_before_its_first_step(method):
+    config, _ = parse([*FAST.split(), "--method", method, "--dropout", "0.3", "--rollouts", "1", "--updates", "1"])
+    training = Training(config)
+    rows = [row for row in training.run() if row]
+    assert drops(training.model) and abs(rows[0]["m_step/kl"]) < 1e-7
+    if method == "ppo":
+        assert rows[0]["m_step/clipped"] == 0 and rows[0]["m_step/ratio_variance"] < 1e-9
+
+
+def test_the_masked_scheme_finds_a_distance_before_its_first_step():
+    flags = "--method vmpo --dropout 0.3 --dropout-scheme masked --rollouts 1 --updates 1".split()
+    training = Training(parse([*FAST.split(), *flags])[0])
+    assert next(row for row in training.run() if row)["m_step/kl"] > 1e-3
+
+
+def test_parts_of_a_step_add_up_to_it():
+    gradients = []
+    for size in ("1024", "7"):
+        training = train("vmpo", 1, "--updates", "1", "--micro-batch", size)
+        gradients.append(torch.cat([p.grad.flatten() for p in training.model.parameters()]))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_ppo_stops_where_its_kl_is_reached():
+    flags = ("--target-kl", "1e-6", "--updates", "5", "--learning-rate", "1e-2")
+    assert train("ppo", 4, *flags).learner.updates < 20
+
+
+# Runs
+
+
+def test_a_run_leaves_its_folder(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main([*FAST.split(), "--rollouts", "3", "--run-dir", str(run)]) == 0
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["method"] == "vmpo" and summary["rollouts"] == 3 and summary["updates"] == 12
+    for result in (summary["base"], summary["eval"]):
+        assert 0 <= result["mean"] <= 1 and 0 <= result["greedy"] <= 1 and len(result["samples"]) == 8
+    table = (run / "metrics.csv").read_text().splitlines()
+    assert len(table) == 4 and "e_step/ess" in table[0] and "m_step/kl" in table[0]
+    assert list(run.glob("events.*")) and load_model(str(run / "model"), None)
+    assert "reward, sampled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["vmpo", "dar", "ppo", "dpo"])
+def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, method):
+    """To the bit, with dropout, moving average and value head among what is resumed."""
+    flags = ["--dropout", "0.1"] + {"vmpo": ["--baseline", "value"], "dar": ["--baseline", "average"]}.get(method, [])
+    whole = train(method, 6, *flags)
+    halved = train(method, 3, *flags)
+    folder = Checkpoints(tmp_path)
+    folder.save_last(3, halved.get_state())
+    resumed = Training(whole.config, fresh=False)
+    resumed.set_state(folder.latest().state)
+    for _ in resumed.run():
+        pass
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for name, value in whole.learner.agent.state_dict().items():
+        assert torch.equal(value, resumed.learner.agent.state_dict()[name]), name
+
+
+def test_a_killed_run_resumes_from_the_command_line(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "runners.lm", *FAST.split(), "--rollouts", "100000", "--run-dir", str(run)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--checkpoint-seconds", "0.2"], env=environment, stdout=subprocess.PIPE)
+    while not list(run.glob("checkpoints/step_*")):
+        assert process.poll() is None
+    process.terminate()
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0 and f"--resume {run}" in said
+    config = json.loads((run / "config.json").read_text())
+    rollouts = Checkpoints(run / "checkpoints").latest().step
+    config["learner"]["rollouts"] = rollouts + 2
+    (run / "config.json").write_text(json.dumps(config))
+    assert main(["--resume", str(run)]) == 0
+    assert json.loads((run / "summary.json").read_text())["rollouts"] == rollouts + 2
+
+
+def test_a_base_model_is_kept(tmp_path):
+    config = LMConfig(DataConfig(task=TASK_NAME, base_dir=str(tmp_path)))
+    first = Training(config)
+    (folder,) = tmp_path.iterdir()
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    second = Training(config)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--task sorting", "none of sort, sort-weak, walks"),
+        ("--task no.such:TASK", "cannot be imported"),
+        ("--task lm_task:prompts", "must be a runners.lm.tasks.task.Task"),
+        ("--model no/such/folder", "cannot be loaded by transformers"),
+        ("--method vmp", "--method"),
+        ("--method awr --top-k 0.3", "--top-k has no effect on --method awr"),
+        ("--completions 1", "--baseline group needs --completions of at least 2"),
+        ("--method dpo --completions 1", "at least 2"),
+        ("--dropout 1", "--dropout must lie in [0, 1)"),
+        ("--learning-rate 0", "--learning-rate must be greater than 0"),
+        ("--resume nowhere", "not the folder of a run"),
+        ("--resume nowhere --rollouts 3", "no other flags"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(flags, says):
+    with pytest.raises(UsageError) as error:
+        main(flags.split())
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_same_seed_gives_the_same_run():
+    a, b = (train("vmpo", 3) for _ in range(2))
+    for x, y in zip(a.model.parameters(), b.model.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_a_task_is_found_by_name():
+    assert find_task("walks") is walks.TASK and find_task(TASK_NAME) == TASK
