@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from results.experiment import DATA, RUNS, Experiment, Run
+from results.experiment import DATA, RUNS, Experiment, Run, Unit
 from runners.files import write_atomically
 
 Row = dict[str, str]
@@ -22,6 +22,9 @@ FIELDS = {name: name for name in "agent core gate env preset seed steps frames w
 FIELDS |= {"train_return": "train_return"}
 FIELDS |= {f"eval_{name}": f"eval.{name}" for name in "mean std median episodes protocol".split()}
 FIELDS |= {name: name for name in "parameters steps_per_second versions machine git_commit".split()}
+FIELDS |= {"base_mean": "base.mean", "eval_greedy": "eval.greedy"}
+ALIASES = {"agent": "method", "env": "task", "steps": "rollouts", "eval.episodes": "eval.prompts"}
+"""What a language-model run calls them."""
 BAR_FIELDS = {"bar_steps": "steps", "bar_seconds": "wall_seconds", "bar_cpu_seconds": "cpu_seconds"}
 """Of the first row of metrics whose training return is at the experiment's bar."""
 SUMMARY_COLUMNS = ("label", *FIELDS, *BAR_FIELDS, "command")
@@ -61,7 +64,7 @@ def collect(experiment: Experiment, runs: Path = RUNS, data: Path = DATA) -> int
             metrics = folder / "metrics.csv"
             extra = bar_row(experiment, metrics) | diagnostics_row(experiment, metrics)
             summaries[key] = summary_row(run, summary) | extra
-            curves[key] = curve_rows(run, metrics)
+            curves[key] = curve_rows(run, metrics, experiment.unit)
     order = [key for run in experiment.runs if (key := (run.label, str(run.seed))) in summaries]
     if order:
         folder = data / experiment.name
@@ -95,7 +98,7 @@ def summary_row(run: Run, summary: dict) -> Row:
             value = value.get(name) if isinstance(value, dict) else None
         return value
 
-    row = {column: _cell(at(place)) for column, place in FIELDS.items()}
+    row = {column: _cell(at(place) or at(ALIASES.get(place, place))) for column, place in FIELDS.items()}
     return {"label": run.label, **row, "seed": str(run.seed), "command": run.line}
 
 
@@ -103,8 +106,10 @@ def bar_row(experiment: Experiment, metrics: Path) -> Row:
     """What it took until the training return reached the bar, empty where it never did."""
     if experiment.bar is None:
         return dict.fromkeys(BAR_FIELDS, "")
-    there = (row for row in _read(metrics) if row.get("return/train") and float(row["return/train"]) >= experiment.bar)
+    unit = experiment.unit
+    there = (row for row in _read(metrics) if row.get(unit.progress) and float(row[unit.progress]) >= experiment.bar)
     first = next(there, {})
+    first = {**first, "steps": first.get(unit.counter)}
     return {column: _cell(float(first[name])) if first.get(name) else "" for column, name in BAR_FIELDS.items()}
 
 
@@ -115,18 +120,18 @@ def diagnostics_row(experiment: Experiment, metrics: Path) -> Row:
     return {name: _cell(float(np.nanmedian(found))) if found else "" for name, found in values.items()}
 
 
-def curve_rows(run: Run, metrics: Path) -> list[Row]:
+def curve_rows(run: Run, metrics: Path, unit: Unit) -> list[Row]:
     """The training return over time, evenly thinned, its first and last point kept."""
-    rows = [row for row in _read(metrics) if row.get("return/train")]
+    rows = [row for row in _read(metrics) if row.get(unit.progress)]
     kept = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), CURVE_POINTS)).round().astype(int))
     return [
         {
             "label": run.label,
             "seed": str(run.seed),
-            "step": rows[i]["steps"],
-            "frames": rows[i]["frames"],
+            "step": rows[i][unit.counter],
+            "frames": rows[i].get("frames") or rows[i][unit.counter],
             "wall_seconds": _cell(float(rows[i]["wall_seconds"])),
-            "return": _cell(float(rows[i]["return/train"])),
+            "return": _cell(float(rows[i][unit.progress])),
         }
         for i in kept
     ]

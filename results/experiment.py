@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from results import experiments
 
@@ -40,9 +41,25 @@ class Run:
 
     @property
     def env(self) -> str | None:
-        """The game or environment that the command names."""
-        named = re.search(r"--(?:env|game)[ =](\S+)", self.command)
+        """The game, environment or task that the command names."""
+        named = re.search(r"--(?:env|game|task)[ =](\S+)", self.command)
         return named[1] if named else None
+
+
+class Unit(NamedTuple):
+    """What a run's budget counts."""
+
+    name: str
+    counter: str
+    """Its place in summary.json and metrics.csv."""
+    progress: str
+    """The metric that learning curves show."""
+    window: str
+    """What that is a mean of."""
+
+
+STEPS = Unit("steps", "steps", "return/train", "last 100 training episodes")
+ROLLOUTS = Unit("rollouts", "rollouts", "reward/train", "last 5 rollouts")
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,7 @@ class Experiment:
     runs: tuple[Run, ...]
     cores: int = 1
     metric: str = "return"
+    unit: Unit = STEPS
     bar: float | None = None
     diagnostics: tuple[str, ...] = ()
     """Metrics that the table shows beside the score: of each run the median over its rows of metrics."""

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.collect import Row
-from results.experiment import Experiment
+from results.experiment import STEPS, Experiment
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; yellow left out, too faint for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -23,20 +23,21 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
     by_time, by_steps = figure.subplots(1, 2, sharey=True)
     ratios = {round(float(row["frames"]) / float(row["step"])) for row in curves if float(row["step"])}
     frames_per_step = ratios.pop() if len(ratios) == 1 else 1
+    scale = 1e6 if experiment.unit is STEPS else 1
     ends = []
     for i, label in enumerate(experiment.labels):
         seeds = {row["seed"] for row in curves if row["label"] == label}
         runs = [[row for row in curves if (row["label"], row["seed"]) == (label, seed)] for seed in sorted(seeds)]
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
         if runs:
-            frames, minutes, returns = on_one_grid(runs)
+            frames, minutes, returns = on_one_grid(runs, scale)
             for axes, x in ((by_time, minutes), (by_steps, frames)):
                 draw(axes, x, returns, style, band=len(experiment.labels) <= MOST_BANDS)
             ends.append((label, frames[-1], returns.mean(0)[-1], style["color"]))
     by_time.set_xlabel("wall time (minutes)")
     unit = "agent steps" if frames_per_step == 1 else f"frames, {frames_per_step} to an agent step"
-    by_steps.set_xlabel(f"{unit} (millions)")
-    by_time.set_ylabel(f"{experiment.metric}, last 100 training episodes")
+    by_steps.set_xlabel(f"{unit} (millions)" if experiment.unit is STEPS else experiment.unit.name)
+    by_time.set_ylabel(f"{experiment.metric}, {experiment.unit.window}")
     for axes in (by_time, by_steps):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e6e6e6", linewidth=0.8)
@@ -57,9 +58,9 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
     return png.getvalue()
 
 
-def on_one_grid(runs: Sequence[Sequence[Row]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Millions of frames [G] that every run has seen, the mean minutes to get there [G], and their returns [R, G]."""
-    frames = [points(run, "frames") / 1e6 for run in runs]
+def on_one_grid(runs: Sequence[Sequence[Row]], scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frames over `scale` [G] that every run has seen, the mean minutes to get there [G], and their returns [R, G]."""
+    frames = [points(run, "frames") / scale for run in runs]
     grid = np.linspace(max(x[0] for x in frames), min(x[-1] for x in frames), GRID_POINTS)
     minutes = [np.interp(grid, x, points(run, "wall_seconds") / 60) for x, run in zip(frames, runs, strict=True)]
     returns = [np.interp(grid, x, points(run, "return")) for x, run in zip(frames, runs, strict=True)]

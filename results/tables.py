@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from results.collect import Row
-from results.experiment import Experiment
+from results.experiment import ROLLOUTS, Experiment
 from results.published import PUBLISHED
 from results.statistics import iqm, iqm_interval
 
@@ -14,10 +14,13 @@ NOTHING = "–"
 
 def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
     """A row a label: the evaluation's mean return over its seeds, its interval, and what it cost."""
-    budget = ["Frames"] if any(row["frames"] != row["steps"] for row in rows) else []
+    unit, language = experiment.unit.name.capitalize(), experiment.unit is ROLLOUTS
+    budget = ["Frames"] if not language and any(row["frames"] != row["steps"] for row in rows) else []
+    around = ["Before", "Greedy"] if language else []
     bar = [] if experiment.bar is None else [f"Seeds at {experiment.bar:g} or above"]
-    header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *bar, *experiment.diagnostics]
-    header += ["Steps", *budget, "Slowest run", *(["Median time to the bar"] if bar else []), "Steps/s", "Parameters"]
+    header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *bar, *around, *experiment.diagnostics]
+    header += [unit, *budget, "Slowest run", *(["Median time to the bar"] if bar else [])]
+    header += ["Core ms a rollout" if language else "Steps/s", "Parameters"]
     table = []
     for label in experiment.labels:
         planned = sum(run.label == label for run in experiment.runs)
@@ -29,17 +32,25 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
         else:
             cells += [number(mean(scores)), iqm_cell(scores)]
             cells += [f"{sum(score >= experiment.bar for score in scores)} of {len(scores)}"] if bar else []
-            cells += [number(mean(column(group, name))) for name in experiment.diagnostics]
+            shown = (*(("base_mean", "eval_greedy") if language else ()), *experiment.diagnostics)
+            cells += [number(mean(column(group, name))) for name in shown]
             cells += [count(mean(column(group, name))) for name in ("steps", *map(str.lower, budget))]
             cells += [duration(max(column(group, "wall_seconds"), default=math.nan))]
             cells += [time_to_bar(group)] if bar else []
-            cells += [count(mean(column(group, name))) for name in ("steps_per_second", "parameters")]
+            cells += [count(core_ms(group) if language else mean(column(group, "steps_per_second")))]
+            cells += [count(mean(column(group, "parameters")))]
         table.append(cells)
     return markdown(header, table)
 
 
+def core_ms(rows: Sequence[Row]) -> float:
+    """Milliseconds of a core that a rollout and the updates on it took, the median run's."""
+    each = sorted(1000 * float(row["cpu_seconds"]) / float(row["steps"]) for row in rows)
+    return (each[(len(each) - 1) // 2] + each[len(each) // 2]) / 2
+
+
 def time_to_bar(rows: Sequence[Row]) -> str:
-    """Until the mean return of the last 100 training episodes was there; a run that never was takes for ever."""
+    """Until the mean of the latest training returns was there; a run that never was takes for ever."""
 
     def median(name: str) -> float:
         values = sorted(float(row.get(name) or math.inf) for row in rows)
@@ -73,8 +84,8 @@ def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 def runs_table(experiment: Experiment, rows: Sequence[Row]) -> str:
     """A row a run."""
-    header = ["Run", "Seed", "Evaluation: mean", "std", "median", "episodes", "Training: last 100"]
-    header += ["Steps", "Wall time", "Core time"]
+    header = ["Run", "Seed", "Evaluation: mean", "std", "median", "episodes", "Training: latest"]
+    header += [experiment.unit.name.capitalize(), "Wall time", "Core time"]
     table = []
     for run in experiment.runs:
         found = [row for row in rows if (row["label"], row["seed"]) == (run.label, str(run.seed))]

@@ -45,7 +45,8 @@ class MovingAverage:
         self.sum, self.weight = state["sum"], state["weight"]
 
 
-def standardise(advantages: Tensor, mean: Tensor, mean_square: Tensor) -> Tensor:
-    """To mean 0 and standard deviation 1, given the first two moments; a batch that is all equal becomes 0."""
-    deviation = (mean_square - mean.square()).clamp(min=0).sqrt()
-    return torch.where(deviation > 1e-6, (advantages - mean) / deviation.clamp(min=1e-6), 0)
+def standardise(advantages: Tensor) -> Tensor:
+    """To mean 0 and standard deviation 1 over all; a batch that is all equal becomes 0."""
+    centred = advantages - advantages.mean()
+    deviation = centred.square().mean().sqrt()
+    return torch.where(deviation > 1e-6, centred / deviation.clamp(min=1e-6), 0)

@@ -9,6 +9,10 @@ from agents.sequences.kl import SampledTokens
 from agents.sequences.types import PartLoss, Plan, Samples
 
 
+LARGEST = 20.0
+"""Log-ratios above it, of long completions, would be infinite ratios, and NaN with an advantage of 0."""
+
+
 class SequencePPO(nn.Module):
     """L = -L_clip + c_kl KL(pi_old || pi) (seed section 4). A token has its completion's advantage."""
 
@@ -28,10 +32,10 @@ class SequencePPO(nn.Module):
         """Token ratios are averaged over all tokens, sequence ratios over completions."""
         mask, epsilon = samples.mask, self.config.clip_epsilon
         log_ratio = torch.where(mask, compared - samples.behaviour, 0)
+        advantages, share = samples.advantages.unsqueeze(1), mask / tokens
         if self.config.ratio == "sequence":
-            ratio, advantages, share = log_ratio.sum(1).exp(), samples.advantages, weights
-        else:
-            ratio, advantages, share = log_ratio.exp(), samples.advantages.unsqueeze(1), mask / tokens
+            log_ratio, advantages, share = log_ratio.sum(1), samples.advantages, weights
+        ratio = log_ratio.clamp(max=LARGEST).exp()
         surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)
         policy_loss = -(share * surrogate).sum()
         old, new = SampledTokens(samples.behaviour, drew=True), SampledTokens(compared, drew=False)

@@ -29,6 +29,8 @@ def evaluate(config: LMConfig, problem: Problem, model: nn.Module) -> dict[str, 
         "prompts": count,
         "mean": float(rewards.mean()),
         "std": float(rewards.std(unbiased=False)),
+        "median": float(rewards.median()),
         "greedy": float(problem.rewards(texts, greedy).mean()),
+        "protocol": f"one sample at temperature {config.data.sampling_temperature:g} of each held-out prompt",
         "samples": [{"prompt": prompt, "completion": text, "reward": reward} for prompt, text, reward in shown],
     }

@@ -36,6 +36,8 @@ class Learner:
         duals = plan.loss if value_loss is None else plan.loss + value_loss
         metrics = {name: value.detach() for name, value in plan.metrics.items()}
         kept = plan.kept.nonzero().squeeze(1)
+        if not len(kept) and duals.requires_grad:  # a filter may keep none
+            duals.backward()
         tokens = samples.mask[kept].sum()
         size = self.config.learner.micro_batch
         for some in kept.split(size + size % 2 if self.agent.pairs else size):

@@ -168,7 +168,7 @@ class Training:
             value = by_name.get(name, self.average)(rewards)
         advantages = rewards - value
         if self.config.agent.standardise_advantages:
-            advantages = standardise(advantages, advantages.mean(), advantages.square().mean())
+            advantages = standardise(advantages)
         return advantages, features
 
     def get_state(self) -> dict[str, Any]:
