@@ -8,7 +8,6 @@ from agents.sequences.config import SequenceConfig
 from agents.sequences.kl import SampledTokens
 from agents.sequences.types import PartLoss, Plan, Samples
 
-
 LARGEST = 20.0
 """Log-ratios above it, of long completions, would be infinite ratios, and NaN with an advantage of 0."""
 
