@@ -116,7 +116,8 @@ def cache_name(model: nn.Module) -> str | None:
     """What a model of the transformers library calls the keys and values it keeps; None of any other model."""
     if not hasattr(model, "prepare_inputs_for_generation"):
         return None
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter's wrapper hides it
+    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
 
 
 def _logits(model: nn.Module, ids: Tensor, real: Tensor, last: int) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -16,13 +17,15 @@ from runners.lm.cli import parse
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.evaluation import evaluate
 from runners.lm.launch import main
-from runners.lm.model import character_tokenizer, drops, load_model, new_model, save_model
-from runners.lm.problem import Problem, find_task
+from runners.lm.model import character_tokenizer, drops, load_model, load_tokenizer, new_model, save_model
+from runners.lm.problem import Problem
+from runners.lm.sources import TaskSource, find_task
 from runners.lm.tasks import sort, sort_weak, walks
 from runners.lm.training import Training
 
 TASK_NAME = "lm_task:TASK"
-FAST = f"--task {TASK_NAME} --eval-prompts 64 --log-rollouts 1 --learning-rate 3e-3"
+BASES = tempfile.TemporaryDirectory()
+FAST = f"--task {TASK_NAME} --base-dir {BASES.name} --eval-prompts 64 --log-rollouts 1 --learning-rate 3e-3"
 METHODS = ["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "ppo", "dpo", "sft"]
 
 
@@ -79,8 +82,8 @@ def test_walks_off_the_edges_or_past_the_goal_get_nothing():
 
 
 def test_texts_come_back_from_tokens():
-    problem = Problem(TASK, character_tokenizer(TASK.alphabet), torch.device("cpu"))
-    prompts, completions = problem.demonstrations([("xyx", "ab"), ("y", "c")])
+    problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
+    prompts, completions = problem.encode(["xyx", "y"]), problem.answers(["ab", "c"])
     assert problem.decode(completions) == ["ab", "c"]
     assert prompts.real.tolist() == [[True] * 3, [False, False, True]]
     assert completions.mask.tolist() == [[True] * 3, [True, True, False]]
@@ -91,7 +94,7 @@ def test_a_saved_model_is_loaded_by_transformers(tmp_path):
     tokenizer = character_tokenizer(TASK.alphabet)
     model = new_model(TASK, tokenizer, 3, 0.0).eval()
     save_model(model, tokenizer, tmp_path / "model")
-    again, its_tokenizer = load_model(str(tmp_path / "model"), None)
+    again, its_tokenizer = load_model(str(tmp_path / "model")), load_tokenizer(str(tmp_path / "model"))
     ids = torch.tensor([[2, 3, 4, 5]])
     assert its_tokenizer.encode("xyab") == tokenizer.encode("xyab")
     torch.testing.assert_close(again.eval()(ids).logits, model(ids).logits)
@@ -100,8 +103,8 @@ def test_a_saved_model_is_loaded_by_transformers(tmp_path):
 def test_dropout_of_a_loaded_model(tmp_path):
     tokenizer = character_tokenizer(TASK.alphabet)
     save_model(new_model(TASK, tokenizer, 3, 0.0), tokenizer, tmp_path / "model")
-    assert not drops(load_model(str(tmp_path / "model"), None)[0])
-    assert drops(load_model(str(tmp_path / "model"), 0.1)[0])
+    assert not drops(load_model(str(tmp_path / "model")))
+    assert drops(load_model(str(tmp_path / "model"), 0.1))
 
 
 def test_attention_dropout_without_a_layer_of_it_is_seen():
@@ -118,7 +121,8 @@ def test_attention_dropout_without_a_layer_of_it_is_seen():
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "sft"])
 def test_every_method_learns(method):
     training = train(method, 30, *(("--updates", "4") if method == "dpo" else ()))
-    before = evaluate(training.config, training.problem, training.base)["mean"]
+    with training.policies.start() as start:
+        before = evaluate(training.config, training.problem, start)["mean"]
     after = evaluate(training.config, training.problem, training.model)["mean"]
     assert 0.2 < before < 0.5 and after > 0.8, (before, after)
 
@@ -127,6 +131,12 @@ def test_sft_fits_the_demonstrations():
     training = train("sft", 40)
     result = evaluate(training.config, training.problem, training.model)
     assert 0.2 < result["mean"] < 0.5  # a third of them say b
+
+
+def test_a_row_of_your_own_learns():
+    flags = "--divergence chi-square --temperature solved --filter all --trust-region penalty --gamma 0.1".split()
+    training = train("gempi", 30, *flags)
+    assert evaluate(training.config, training.problem, training.model)["mean"] > 0.8
 
 
 @pytest.mark.parametrize("baseline", ["group", "leave-one-out", "batch", "average", "value", "none"])
@@ -176,7 +186,7 @@ def test_a_run_leaves_its_folder(tmp_path, capsys):
         assert 0 <= result["mean"] <= 1 and 0 <= result["greedy"] <= 1 and len(result["samples"]) == 8
     table = (run / "metrics.csv").read_text().splitlines()
     assert len(table) == 4 and "e_step/ess" in table[0] and "m_step/kl" in table[0]
-    assert list(run.glob("events.*")) and load_model(str(run / "model"), None)
+    assert list(run.glob("events.*")) and load_model(str(run / "model"))
     assert "reward, sampled" in capsys.readouterr().out
 
 
@@ -242,6 +252,8 @@ def test_a_base_model_is_kept(tmp_path):
         ("--learning-rate 0", "--learning-rate must be greater than 0"),
         ("--resume nowhere", "not the folder of a run"),
         ("--resume nowhere --rollouts 3", "no other flags"),
+        ("--method gempi --divergence renyi --anchors both", "closed form for one anchor only"),
+        ("--method gempi --temperature warm", "--temperature"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(flags, says):

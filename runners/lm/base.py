@@ -11,8 +11,8 @@ from torch import nn
 
 from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
-from agents.sequences.types import Samples
 from networks.language import Completions
+from runners.lm.batches import Batch, demonstrated
 from runners.lm.config import LearnerConfig, LMConfig
 from runners.lm.learner import Learner
 from runners.lm.model import load_model, new_model, save_model
@@ -28,30 +28,24 @@ def kept_base_model(problem: Problem, seed: int, dropout: float, folder: Path) -
         with contextlib.suppress(OSError):  # another run was faster: its model is the same
             making.rename(folder)
         shutil.rmtree(making, ignore_errors=True)
-    return load_model(str(folder), None)[0].to(problem.device)
+    return load_model(str(folder)).to(problem.device)
 
 
 def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True) -> nn.Module:
     """Fitted by maximum likelihood, with the code that `--method sft` runs; or not `trained`, to load a state into."""
-    task = problem.task
+    task = problem.source.task
     rng = np.random.default_rng([seed, 0])
     torch.manual_seed(seed)
-    pairs = task.demonstrations(task.base_demonstrations, rng)
-    prompts, completions = problem.demonstrations(pairs)
+    texts, answers = zip(*task.demonstrations(task.base_demonstrations, rng), strict=True)
+    prompts, completions = problem.encode(texts), problem.answers(answers)
     model = new_model(task, problem.tokenizer, prompts.tokens.shape[1], dropout).to(problem.device)
     if not trained:
         return model
     learner = LearnerConfig(learning_rate=task.base_learning_rate, micro_batch=task.base_batch)
     config = LMConfig(agent=SequenceConfig(method="sft"), learner=learner)
-    sft = Learner(config, model, make_sequence_agent(config.agent), None)
+    sft = Learner(config, model, make_sequence_agent(config.agent))
     for _ in range(task.base_steps):
-        index = torch.from_numpy(rng.choice(len(pairs), size=task.base_batch, replace=False))
+        index = torch.from_numpy(rng.choice(len(texts), size=task.base_batch, replace=False))
         some = Completions(*(x[index] for x in completions))
-        sft.train(prompts.of(index), some, demonstrated(some))
+        sft.train(Batch(prompts.of(index), some, demonstrated(some), {}))
     return model
-
-
-def demonstrated(completions: Completions) -> Samples:
-    """Demonstrations as samples: nobody knows what drew them, and there is no reward."""
-    zero = torch.zeros_like(completions.log_prob)
-    return Samples(completions.mask, zero, zero, zero[:, 0])

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from agents.gempi.config import CHOICES, flag
 from agents.sequences.config import MethodName, SequenceConfig
 from runners.cli import parse_flags
-from runners.errors import RunError, UsageError, usage_errors
+from runners.errors import RunError, UsageError
 from runners.lm.config import LMConfig, from_dict
 
 DESCRIPTION = (
@@ -19,11 +20,12 @@ BATCHES = ("sft", "dpo")
 """Methods that take batches of data, not rollouts."""
 
 
-def defaults(method: MethodName) -> LMConfig:
-    """What suits a small model and rewards in [0, 1]."""
-    options = SequenceConfig(method=method).options
+def defaults(method: MethodName, **choices: str) -> LMConfig:
+    """What suits a small model and rewards in [0, 1]; `choices`: gempi's row."""
+    options = SequenceConfig(method=method, **choices).options
     em = {"epsilon_eta": 0.1, "epsilon_reference": 0.1, "lambda_behaviour": 0.9, "alpha_init": 1.0}
-    config = LMConfig(agent=SequenceConfig(method=method, **{k: v for k, v in em.items() if k in options}))
+    used = {name: value for name, value in em.items() if name in options}
+    config = LMConfig(agent=SequenceConfig(method=method, **choices, **used))
     if method in BATCHES:
         config = replace(
             config,
@@ -38,15 +40,21 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", const="")
     early.add_argument("--method", nargs="?", default="vmpo")
-    decides, rest = early.parse_known_args(argv)
+    for name in CHOICES:
+        early.add_argument(f"--{flag(name)}", nargs="?")
+    decides, _ = early.parse_known_args(argv)
     if decides.resume is not None:
-        if rest or decides.method != "vmpo":
+        if len(argv) > 2 - ("=" in argv[0]):
             raise UsageError("--resume takes a run folder and no other flags: the run goes on as it was configured")
         run_dir = Path(decides.resume)
         return load_config(run_dir), run_dir
     method = decides.method if decides.method in get_args(MethodName) else "vmpo"
-    with usage_errors():
-        return parse_flags(LMConfig, "lm", DESCRIPTION, argv, defaults(method)), None
+    choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and method == "gempi"}
+    try:
+        default = defaults(method, **choices)
+    except (KeyError, ValueError):  # an unknown name is left for the parser proper to refuse
+        default = defaults(method)
+    return parse_flags(LMConfig, "lm", DESCRIPTION, argv, default), None
 
 
 def load_config(run_dir: Path) -> LMConfig:

@@ -16,6 +16,18 @@ class DataConfig:
     """Built-in task: sort, sort-weak or walks, which make their own base model; or module:NAME, a Task of yours."""
     model: str | None = None
     """Base model: a folder or name that transformers knows; by default the task's own, trained first."""
+    data: str | None = None
+    """In the place of a task: rows of a .jsonl file, or a folder or name that the datasets library knows. Columns:
+    prompt; prompt, completion; prompt, completion, reward; prompt, chosen, rejected; or messages. Others go to
+    --reward."""
+    eval_data: str | None = None
+    """Held-out rows; by default the last tenth of --data."""
+    reward: str | None = None
+    """module:function, f(prompts, completions, **columns) -> a reward each, None where one is not to count."""
+    completion_length: int = 64
+    """With --data, the most tokens of a completion."""
+    lora: int = 0
+    """Train LoRA matrices of this rank, and not the model; 0 trains the model."""
     base_dir: str | None = None
     """Folder that keeps tasks' base models, so that runs of one task, seed and dropout train it once."""
     prompts: int = 8
@@ -28,10 +40,14 @@ class DataConfig:
     """Held-out prompts of an evaluation."""
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "completions", "eval_prompts"):
+        for name in ("prompts", "completions", "eval_prompts", "completion_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         positive(self, ("sampling_temperature",))
+        if self.lora < 0:
+            raise ValueError(f"--lora must not be negative, not {self.lora}")
+        if not self.data and (self.eval_data or self.reward):
+            raise ValueError("--eval-data and --reward go with --data: a task has its own")
         if self.model and self.base_dir:
             raise ValueError("--base-dir has no effect with --model: leave one out")
 

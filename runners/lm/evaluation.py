@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -11,26 +10,26 @@ from runners.lm.config import LMConfig
 from runners.lm.problem import Problem
 
 EVALUATION = 1
-"""Stream of the held-out prompts, the same for every seed."""
 SHOWN = 8
 
 
 def evaluate(config: LMConfig, problem: Problem, model: nn.Module) -> dict[str, Any]:
     """Mean reward of one sample a prompt (`mean`) and of the likeliest completion by token (`greedy`), and samples."""
-    count = config.data.eval_prompts
-    texts, prompts = problem.prompts(count, np.random.default_rng([EVALUATION, 0]))
+    rows = problem.source.held_out(config.data.eval_prompts)
+    prompts = problem.encode([row["prompt"] for row in rows])
     generator = torch.Generator(problem.device).manual_seed(EVALUATION)
-    length, end = problem.task.completion_length, problem.tokenizer.eos_token_id
-    drawn = sample(model, prompts, length, end, generator, config.data.sampling_temperature)
-    greedy = sample(model, prompts, length, end, None)
-    rewards = problem.rewards(texts, drawn)
-    shown = zip(texts[:SHOWN], problem.decode(drawn)[:SHOWN], rewards.tolist(), strict=False)
+    length, temperature = problem.source.completion_length, config.data.sampling_temperature
+    drawn = sample(model, prompts, length, problem.end, generator, temperature)
+    greedy = sample(model, prompts, length, problem.end, None)
+    rewards = problem.rewards(rows, drawn)
+    counted = rewards[rewards.isfinite()]
+    texts = zip(rows, problem.decode(drawn)[:SHOWN], rewards.tolist(), strict=False)
     return {
-        "prompts": count,
-        "mean": float(rewards.mean()),
-        "std": float(rewards.std(unbiased=False)),
-        "median": float(rewards.median()),
-        "greedy": float(problem.rewards(texts, greedy).mean()),
-        "protocol": f"one sample at temperature {config.data.sampling_temperature:g} of each held-out prompt",
-        "samples": [{"prompt": prompt, "completion": text, "reward": reward} for prompt, text, reward in shown],
+        "prompts": len(rows),
+        "mean": float(counted.mean()),
+        "std": float(counted.std(unbiased=False)),
+        "median": float(counted.median()),
+        "greedy": float(problem.rewards(rows, greedy).nanmean()),
+        "protocol": f"one sample at temperature {temperature:g} of each held-out prompt",
+        "samples": [{"prompt": row["prompt"], "completion": text, "reward": reward} for row, text, reward in texts],
     }

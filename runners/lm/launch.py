@@ -48,9 +48,10 @@ def main(argv: list[str]) -> int:
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     count = sum(p.numel() for p in training.learner.trained)
-    print(f"{config.data.task}: {config.agent.method}, {count:,} parameters, {run_dir}")
+    print(f"{name_of(config)}: {config.agent.method}, {count:,} parameters to train, {run_dir}")
     print(f"watch: tensorboard --logdir {run_dir}")
-    before = evaluate(config, training.problem, training.base)
+    with training.policies.start() as start:
+        before = evaluate(config, training.problem, start)
 
     with TensorBoardLog(run_dir, training.rollouts) as board:
         table = CsvLog(run_dir / "metrics.csv", training.rollouts)
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> int:
     save_model(training.model, training.problem.tokenizer, run_dir / "model")
     summary = {
         "method": config.agent.method,
-        "task": config.data.task,
+        "task": name_of(config),
         "model": config.data.model,
         "seed": config.learner.seed,
         "rollouts": training.rollouts,
@@ -94,7 +95,7 @@ def _train(
 ) -> bool:
     """True when the budget is spent, False when a signal stopped the run; saved either way."""
     saved = -float("inf")  # the first rollout is saved at once: from then on a killed run resumes
-    title = f"{config.data.task} {config.agent.method}"
+    title = f"{name_of(config)} {config.agent.method}"
     with StopSignal() as stop, Display(config.learner.rollouts, title, fields=FIELDS) as display:
         for row in training.run():
             if row:
@@ -124,9 +125,14 @@ def _show(before: dict[str, Any], after: dict[str, Any]) -> None:
     console.print(samples)
 
 
+def name_of(config: LMConfig) -> str:
+    """Of what is learned."""
+    return Path(config.data.data).stem if config.data.data else config.data.task
+
+
 def _new_folder(config: LMConfig) -> Path:
     if config.learner.run_dir is None:
-        name = f"{config.data.task}-{config.agent.method}-{config.learner.seed}".replace(":", "-")
+        name = f"{name_of(config)}-{config.agent.method}-{config.learner.seed}".replace(":", "-")
         return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
     run_dir = Path(config.learner.run_dir)
     if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):

@@ -5,17 +5,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.sequences.types import Samples, SequenceAgent
+from agents.sequences.types import SequenceAgent
 from agents.sequences.value import PromptValue
-from networks.language import Completions, Prompts, token_log_probs
+from networks.language import Prompts, token_log_probs
+from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
 from runners.lm.model import drops
 
 
 class Learner:
-    """The model, the agent's duals, and their optimiser."""
+    """What is trained: model, duals and value head, and their optimiser."""
 
-    def __init__(self, config: LMConfig, model: nn.Module, agent: SequenceAgent, value: PromptValue | None) -> None:
+    def __init__(
+        self, config: LMConfig, model: nn.Module, agent: SequenceAgent, value: PromptValue | None = None
+    ) -> None:
         self.config, self.model, self.agent, self.value = config, model, agent, value
         options = config.learner
         self.trained = [p for p in model.parameters() if p.requires_grad]
@@ -27,13 +30,12 @@ class Learner:
         self.masks = drops(model) and options.dropout_scheme == "whole" and config.agent.method != "sft"
         self.updates = 0
 
-    def train(
-        self, prompts: Prompts, completions: Completions, samples: Samples, value_loss: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """One gradient step on N samples; `value_loss` of the value head, if there is one. Returns scalars to log."""
+    def train(self, batch: Batch) -> dict[str, Tensor]:
+        """One gradient step; returns scalars to log."""
+        prompts, completions, samples = batch[:3]
         plan = self.agent.plan(samples)
         self.optimiser.zero_grad(set_to_none=True)
-        duals = plan.loss if value_loss is None else plan.loss + value_loss
+        duals = plan.loss + self.value.loss(batch.features, batch.returns) if self.value else plan.loss
         metrics = {name: value.detach() for name, value in plan.metrics.items()}
         kept = plan.kept.nonzero().squeeze(1)
         if not len(kept) and duals.requires_grad:  # a filter may keep none
@@ -65,7 +67,6 @@ class Learner:
 
     def get_state(self) -> dict[str, Any]:
         return {
-            "model": dict(self.model.state_dict()),
             "agent": dict(self.agent.state_dict()),
             "value": dict(self.value.state_dict()) if self.value else None,
             "optimiser": self.optimiser.state_dict(),
@@ -73,7 +74,6 @@ class Learner:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
         self.agent.load_state_dict(state["agent"])
         if self.value:
             self.value.load_state_dict(state["value"])

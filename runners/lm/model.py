@@ -1,9 +1,20 @@
 """A causal language model and its tokenizer: a task's own small GPT-2, or one that transformers loads."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from runners.errors import UsageError
@@ -15,8 +26,6 @@ logging.disable_progress_bar()
 
 def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     """A token a character; END and PAD are two tokens, so that an end of text is never taken for padding."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([PAD, END, *alphabet])}))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(""), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -42,22 +51,47 @@ def new_model(task: Task, tokenizer: PreTrainedTokenizerFast, longest_prompt: in
     return AutoModelForCausalLM.from_config(config)
 
 
-def load_model(name: str, dropout: float | None) -> tuple[nn.Module, PreTrainedTokenizerFast]:
-    """From a folder, or by a name that transformers knows; `dropout` in the place of its configuration's."""
-    try:
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """From a folder, or by a name that transformers knows."""
+    with _loading(name):
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(name, **_dropout(name, dropout))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UsageError(f"--model {name} cannot be loaded by transformers: {reason}") from error
     if tokenizer.eos_token_id is None:
         raise UsageError(f"--model {name} has a tokenizer without an end-of-text token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # masks come from positions, so this confuses nothing
-    return model, tokenizer
+    return tokenizer
 
 
-def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def load_model(name: str, dropout: float | None = None) -> nn.Module:
+    """From a folder, or by a name that transformers knows; `dropout` in the place of its configuration's."""
+    with _loading(name):
+        config = AutoConfig.from_pretrained(name)
+        if dropout is not None:
+            for entry in _named_dropouts(config.to_dict()):
+                setattr(config, entry, dropout)
+        return AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"--model {name} cannot be loaded by transformers: {reason}") from error
+
+
+def add_lora(model: nn.Module, rank: int) -> nn.Module:
+    """The model, frozen, with trainable matrices of that rank beside its linear layers (arXiv 2106.09685)."""
+    from peft import LoraConfig, get_peft_model
+
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's weights are
+    which = {"target_modules": "all-linear", "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **which))
+
+
+def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """As transformers does; of a model with an adapter, the adapter alone."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -67,14 +101,6 @@ def drops(model: nn.Module) -> bool:
     of attention, which is a function and no layer."""
     layers = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
     return layers or any(value > 0 for value in _named_dropouts(model.config.to_dict()).values())
-
-
-def _dropout(name: str, dropout: float | None) -> dict[str, float]:
-    if dropout is None:
-        return {}
-    from transformers import AutoConfig
-
-    return dict.fromkeys(_named_dropouts(AutoConfig.from_pretrained(name).to_dict()), dropout)
 
 
 def _named_dropouts(config: dict[str, object]) -> dict[str, float]:

@@ -1,0 +1,215 @@
+"""Batches of samples, by where they come from: drawn now by the policy, or found in the data."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out, standardise
+from agents.sequences.types import Samples, SequenceAgent
+from agents.sequences.value import PromptValue
+from networks.language import Completions, Prompts, prompt_features, sample
+from runners.errors import RunError, UsageError
+from runners.lm.config import LMConfig
+from runners.lm.policies import Policies
+from runners.lm.problem import Problem
+from runners.lm.sources import Row
+
+PROMPTS = 2
+"""Stream of the training prompts; the evaluation's and the base model's are others."""
+
+
+class Batch(NamedTuple):
+    """N samples; `features` [B, D] and `returns` [B] for the value head, if there is one; scalars to log."""
+
+    prompts: Prompts
+    completions: Completions
+    samples: Samples
+    metrics: dict[str, Tensor]
+    features: Tensor | None = None
+    returns: Tensor | None = None
+
+
+class Batches:
+    """What the kinds share: rows of the source in a random order, and the generators behind them."""
+
+    def __init__(
+        self, config: LMConfig, problem: Problem, policies: Policies, agent: SequenceAgent, value: PromptValue | None
+    ) -> None:
+        self.config, self.problem, self.policies, self.agent, self.value = config, problem, policies, agent, value
+        self.rng = np.random.default_rng([PROMPTS, config.learner.seed])
+        self.generator = torch.Generator(problem.device).manual_seed(config.learner.seed)
+        self.average = MovingAverage()
+
+    def next(self) -> Batch:
+        raise NotImplementedError
+
+    def _prompts(self) -> list[Row]:
+        return self.problem.source.prompts(self.config.data.prompts, self.rng)
+
+    def reference(self, prompts: Prompts, completions: Completions) -> Tensor:
+        """log pi_ref of each token, where the method has a use for it."""
+        if not self.agent.needs_reference:
+            return torch.zeros_like(completions.log_prob)
+        return self.policies.reference(prompts, completions)
+
+    def draw(self, model: torch.nn.Module, rows: list[Row]) -> tuple[Prompts, Completions, Tensor]:
+        """Prompts [B], K completions of each in a row, and their rewards [B, K]."""
+        data, problem = self.config.data, self.problem
+        prompts = problem.encode([row["prompt"] for row in rows])
+        how = problem.source.completion_length, problem.end, self.generator, data.sampling_temperature
+        completions = sample(model, prompts.repeat(data.completions), *how)
+        completions = Completions(*(x.clone() for x in completions))  # out of inference mode
+        return prompts, completions, problem.rewards(rows, completions).view(-1, data.completions)
+
+    @torch.no_grad()
+    def advantages(self, rewards: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
+        """A = r - V [B, K], 0 where there is no reward, and the value head's features [B, D]."""
+        name, features = self.config.agent.baseline, None
+        known = rewards.isfinite()
+        filled = torch.where(known, rewards, rewards.nanmean(1, keepdim=True).nan_to_num())
+        if name == "value":
+            self.policies.model.eval()
+            features = prompt_features(self.policies.model, prompts)
+            expected = self.value(features).unsqueeze(1)
+        elif name == "none":
+            expected = torch.zeros(())
+        else:
+            by_name = {"group": group_mean, "leave-one-out": leave_one_out, "batch": batch_mean}
+            expected = by_name.get(name, self.average)(filled)
+        advantages = filled - expected
+        if self.config.agent.standardise_advantages:
+            advantages = standardise(advantages)
+        return torch.where(known, advantages, 0), features
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            "rng": self.rng.bit_generator.state,
+            "generator": self.generator.get_state(),
+            "average": self.average.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.rng.bit_generator.state = state["rng"]
+        self.generator.set_state(state["generator"])
+        self.average.set_state(state["average"])
+
+
+class Rollouts(Batches):
+    """Completions that the policy draws now; it is pi_t."""
+
+    def next(self) -> Batch:
+        rows = self._prompts()
+        prompts, completions, rewards = self.draw(self.policies.model, rows)
+        advantages, features = self.advantages(rewards, prompts)
+        repeated = prompts.repeat(self.config.data.completions)
+        mask = completions.mask & rewards.isfinite().view(-1, 1)
+        reference = self.reference(repeated, completions)
+        samples = Samples(mask, completions.log_prob, reference, advantages.flatten())
+        metrics = {
+            "reward/train": rewards.nanmean(),
+            "reward/tokens": completions.mask.sum(1).float().mean(),
+            "reward/same_in_group": (rewards == rewards[:, :1]).all(1).float().mean(),
+            "e_step/advantage_rms": advantages.square().mean().sqrt(),
+        }
+        return Batch(repeated, completions, samples, metrics, features, rewards.nanmean(1).nan_to_num())
+
+
+class Demonstrations(Batches):
+    """Prompts and completions to imitate."""
+
+    def next(self) -> Batch:
+        rows = self.problem.source.demonstrations(self.config.data.prompts, self.rng)
+        prompts = self.problem.encode([row["prompt"] for row in rows])
+        completions = self.problem.answers([row["completion"] for row in rows])
+        return Batch(prompts, completions, demonstrated(completions), {})
+
+
+class Pairs(Batches):
+    """A chosen and a rejected completion a prompt: the data's, or the best and worst of those that the start of the run
+    draws, where their rewards differ."""
+
+    def next(self) -> Batch:
+        rows = self._prompts()
+        prompts, completions, metrics = self._found(rows) if "chosen" in rows[0] else self._drawn(rows)
+        zero = torch.zeros_like(completions.log_prob)
+        reference = completions.log_prob if metrics else self.policies.reference(prompts, completions)
+        return Batch(prompts, completions, Samples(completions.mask, zero, reference, zero[:, 0]), metrics)
+
+    def _found(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
+        prompts = self.problem.encode([row["prompt"] for row in rows]).repeat(2)
+        return prompts, self.problem.answers([row[name] for row in rows for name in ("chosen", "rejected")]), {}
+
+    def _drawn(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
+        with self.policies.start() as model:
+            prompts, completions, rewards = self.draw(model, rows)
+        best, worst = rewards.nan_to_num(-torch.inf).argmax(1), rewards.nan_to_num(torch.inf).argmin(1)
+        every = torch.arange(len(rows), device=rewards.device)
+        differ = (rewards[every, best] > rewards[every, worst]).nonzero().squeeze(1)
+        first = differ * rewards.shape[1]
+        index = torch.stack([first + best[differ], first + worst[differ]], 1).flatten()
+        metrics = {"reward/start": rewards.nanmean(), "reward/pairs": torch.tensor(float(len(differ)))}
+        return prompts.repeat(rewards.shape[1]).of(index), Completions(*(x[index] for x in completions)), metrics
+
+
+class Offline(Batches):
+    """Completions with rewards that the data holds, and preferences as rewards 1 and 0. pi_t drew them: by its
+    log-probabilities in the column `log_probs` (a list each, of every token and the end of text), or, without, the
+    model as it was at the start."""
+
+    def next(self) -> Batch:
+        rows = [answer for row in self._prompts() for answer in _answers(row)]
+        prompts = self.problem.encode([row["prompt"] for row in rows])
+        completions = self.problem.answers([row["completion"] for row in rows])
+        start = self.policies.reference(prompts, completions)
+        behaviour = self._stored(rows, completions.mask) if "log_probs" in rows[0] else start
+        rewards = torch.tensor([float(row["reward"]) for row in rows], device=start.device).unsqueeze(1)
+        advantages, features = self.advantages(rewards, prompts)
+        samples = Samples(completions.mask, behaviour, start, advantages.flatten())
+        metrics = {"reward/data": rewards.mean()}
+        return Batch(prompts, completions, samples, metrics, features, rewards.flatten())
+
+    def _stored(self, rows: list[Row], mask: Tensor) -> Tensor:
+        """log pi_t [N, C] from the data."""
+        stored = torch.zeros(mask.shape, device=mask.device)
+        for i, (row, length) in enumerate(zip(rows, mask.sum(1).tolist(), strict=True)):
+            if len(row["log_probs"]) != length:
+                counts = f"{len(row['log_probs'])} log_probs for {length} tokens"
+                raise RunError(f"--data has {counts} of the completion {row['completion']!r} and its end of text")
+            stored[i, :length] = torch.tensor(row["log_probs"])
+        return stored
+
+
+def make_batches(config: LMConfig, problem: Problem, *parts: Any) -> Batches:
+    """The kind that the method and the data's columns ask for."""
+    row = problem.source.held_out(1)[0]
+    method = config.agent.method
+    if method == "sft":
+        kind = Demonstrations
+        if "completion" not in row and not hasattr(problem.source, "task"):
+            raise UsageError("--method sft needs data with columns prompt and completion, or messages")
+    elif method == "dpo":
+        kind = Pairs
+    elif "chosen" in row or "reward" in row:
+        kind = Offline
+        if config.agent.baseline in ("group", "leave-one-out"):
+            raise UsageError(f"--baseline {config.agent.baseline} needs completions drawn by the run: take batch")
+        if method == "ppo":
+            raise UsageError("--method ppo learns from completions of its own: the data must have prompts alone")
+    else:
+        kind = Rollouts
+    return kind(config, problem, *parts)
+
+
+def demonstrated(completions: Completions) -> Samples:
+    """Demonstrations as samples: nobody knows what drew them, and there is no reward."""
+    zero = torch.zeros_like(completions.log_prob)
+    return Samples(completions.mask, zero, zero, zero[:, 0])
+
+
+def _answers(row: Row) -> list[Row]:
+    """A row as samples with rewards."""
+    if "chosen" not in row:
+        return [row]
+    return [{"prompt": row["prompt"], "completion": row[k], "reward": r} for k, r in (("chosen", 1), ("rejected", 0))]

@@ -1,0 +1,193 @@
+"""Language-model runs on rows of a file: TRL's columns, reward functions, offline samples, preferences, LoRA."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lm_task import TASK
+
+from networks.language import token_log_probs
+from runners.errors import RunError, UsageError
+from runners.lm.base import kept_base_model
+from runners.lm.cli import parse
+from runners.lm.evaluation import evaluate
+from runners.lm.launch import main
+from runners.lm.model import character_tokenizer
+from runners.lm.problem import Problem
+from runners.lm.sources import RowSource, TaskSource, read_rows
+from runners.lm.training import Training
+
+FAST = "--log-rollouts 1 --learning-rate 3e-3 --completion-length 3 --rollouts 30 --eval-prompts 64"
+PROMPTS = TASK.prompts(80, np.random.default_rng(5))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A folder of a model that says a, b or c, each as often."""
+    folder = tmp_path_factory.mktemp("models") / "base"
+    problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
+    kept_base_model(problem, 0, 0.0, folder)
+    return str(folder)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(rows) -> str:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        return str(path)
+
+    return to_file
+
+
+def train(model: str, data: str, *flags: str) -> Training:
+    training = Training(parse([*FAST.split(), "--model", model, "--data", data, *flags])[0])
+    for _ in training.run():
+        pass
+    return training
+
+
+def share_of_b(training: Training) -> float:
+    """How often the trained model says b to prompts it may have seen."""
+    problem = Problem(TaskSource(TASK), training.problem.tokenizer, training.device)
+    return evaluate(training.config, problem, training.model)["mean"]
+
+
+def test_prompts_and_a_reward_function_with_columns(model, write):
+    data = write({"prompt": prompt, "answer": "b"} for prompt in PROMPTS)
+    training = train(model, data, "--reward", "lm_rewards:says")
+    assert share_of_b(training) > 0.8
+    assert len(training.problem.source.held_out(100)) == 8 and len(training.problem.source.rows) == 72
+
+
+def test_completions_without_a_reward_do_not_count(model, write):
+    data = write({"prompt": prompt, "answer": "b"} for prompt in ["x", "y"] * 20)
+    training = Training(parse([*FAST.split(), "--model", model, "--data", data, "--reward", "lm_rewards:says"])[0])
+    batch = training.batches.next()
+    asked = training.problem.tokenizer.batch_decode(batch.prompts.tokens)
+    assert {prompt for prompt, counts in zip(asked, batch.samples.mask.any(1), strict=True) if counts} == {"x"}
+    assert (batch.samples.advantages[~batch.samples.mask.any(1)] == 0).all()
+    assert np.isfinite(float(batch.metrics["reward/train"]))
+
+
+@pytest.mark.parametrize("method", ["topk-dar", "awr", "dar", "rl-em"])
+def test_completions_with_rewards_are_learned_from_offline(model, write, method):
+    rng = np.random.default_rng(0)
+    rows = []
+    for prompt in PROMPTS * 3:
+        completion = str(rng.choice(list("abc")))
+        rows.append({"prompt": prompt, "completion": completion, "reward": float(completion == "b")})
+    flags = ("--method", method, "--baseline", "batch", "--prompts", "64")
+    flags += ("--lambda-reference" if method == "rl-em" else "--lambda-behaviour", "0.3")
+    assert share_of_b(train(model, write(rows), *flags)) > 0.7
+
+
+def test_preferences_are_rewards_for_em_methods_and_pairs_for_dpo(model, write):
+    data = write({"prompt": prompt, "chosen": "b", "rejected": "a"} for prompt in PROMPTS)
+    assert share_of_b(train(model, data, "--method", "topk-dar", "--baseline", "batch")) > 0.7
+    assert share_of_b(train(model, data, "--method", "dpo")) > 0.7
+
+
+def test_dpo_reads_pairs_in_turn(model, write):
+    data = write({"prompt": prompt, "chosen": "bc", "rejected": "a"} for prompt in PROMPTS)
+    training = Training(parse([*FAST.split(), "--model", model, "--data", data, "--method", "dpo"])[0])
+    batch = training.batches.next()
+    assert training.problem.decode(batch.completions)[:4] == ["bc", "a", "bc", "a"]
+    assert torch.equal(batch.prompts.tokens[::2], batch.prompts.tokens[1::2])
+    want = token_log_probs(training.model.eval(), batch.prompts, *batch.completions[:2])
+    torch.testing.assert_close(batch.samples.reference, want.detach())
+
+
+def test_stored_log_probabilities_are_pi_t(model, write):
+    stored = [-0.5, -0.25]
+    rows = [{"prompt": p, "completion": "b", "reward": 1.0, "log_probs": stored} for p in PROMPTS]
+    training = Training(parse([*FAST.split(), "--model", model, "--data", write(rows), "--baseline", "batch"])[0])
+    behaviour = training.batches.next().samples.behaviour
+    assert behaviour[0].tolist() == stored
+    rows[0]["log_probs"] = [-0.5]
+    with pytest.raises(RunError, match="1 log_probs for 2 tokens"):
+        train(model, write(rows), "--baseline", "batch", "--prompts", "72")
+
+
+def test_sft_on_messages(model, write):
+    tokenizer = character_tokenizer(TASK.alphabet)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}x{% endif %}"
+    )
+    turns = [{"role": "user", "content": "yy"}, {"role": "assistant", "content": "b"}]
+    (row,) = read_rows(write([{"messages": turns}]), tokenizer)
+    assert row == {"prompt": "yyx", "completion": "b"}
+
+
+def test_sft_on_completions(model, write):
+    data = write({"prompt": prompt, "completion": "b"} for prompt in PROMPTS)
+    assert share_of_b(train(model, data, "--method", "sft")) > 0.8
+
+
+def test_lora_trains_its_matrices_alone_and_keeps_the_start(model, write):
+    """It learns to say two letters; which, the embedding decides, whose letters are alike and which is not trained."""
+    pytest.importorskip("peft")
+    data = write({"prompt": prompt} for prompt in PROMPTS)
+    flags = "--reward lm_rewards:is_long --lora 4 --method gempi --anchors both --temperature fixed --trust-region none"
+    flags = [*flags.split(), "--lambda-behaviour", "0.2", "--learning-rate", "1e-2"]
+    before = Training(parse([*FAST.split(), "--model", model, "--data", data, *flags])[0])
+    training = train(model, data, *flags)
+    trained = sum(p.numel() for p in training.learner.trained)
+    assert 0 < trained < sum(p.numel() for p in training.model.parameters())
+    batch = before.batches.next()
+    with training.policies.start() as start:
+        kept = token_log_probs(start.eval(), batch.prompts, *batch.completions[:2])
+        at_first = evaluate(training.config, training.problem, start)["mean"]
+    torch.testing.assert_close(kept, batch.samples.reference)
+    at_last = evaluate(training.config, training.problem, training.model)["mean"]
+    assert at_first < 0.3 and at_last > 0.8, (at_first, at_last)
+    resumed = Training(training.config, fresh=False)
+    resumed.set_state(training.get_state())
+    torch.testing.assert_close(
+        token_log_probs(resumed.model.eval(), batch.prompts, *batch.completions[:2]),
+        token_log_probs(training.model.eval(), batch.prompts, *batch.completions[:2]),
+    )
+
+
+def test_rows_come_back_before_any_comes_twice():
+    source = RowSource([{"prompt": str(i)} for i in range(10)], [{"prompt": "h"}], None, 3)
+    drawn = [row["prompt"] for row in source.prompts(10, np.random.default_rng(0))]
+    assert sorted(drawn) == [str(i) for i in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "says"),
+    [
+        (["{"], "", "line 1 is not JSON"),
+        (["[1]"], "", "line 1 must be an object"),
+        (['{"completion": "b"}'] * 3, "", "row 1 has no prompt"),
+        (['{"prompt": "x"}'], "", "at least two rows"),
+        (['{"prompt": "x"}'] * 3, "", "need --reward"),
+        (['{"prompt": "x"}'] * 3, "--reward lm_rewards:nothing", "cannot be imported"),
+        (['{"prompt": "x"}'] * 3, "--reward lm_rewards:too_few", "1 rewards for"),
+        (['{"prompt": "x"}'] * 3, "--method sft", "columns prompt and completion"),
+        (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "", "take batch"),
+        (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "--method ppo --baseline batch", "prompts alone"),
+    ],
+)
+def test_data_that_cannot_be_used_is_said_in_one_line(model, tmp_path, lines, flags, says):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    command = [*FAST.split(), "--model", model, "--data", str(path), "--run-dir", str(tmp_path / "run")]
+    with pytest.raises(UsageError) as error:
+        main([*command, *flags.split()])
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--data nowhere.jsonl", "--data needs --model"),
+        ("--reward lm_rewards:says", "go with --data"),
+        ("--lora -1", "--lora must not be negative"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, says):
+    with pytest.raises(UsageError, match=says):
+        main(flags.split())
