@@ -18,13 +18,14 @@ import scipy.stats
 from results import experiment as experiment_module
 from results import report as report_module
 from results.collect import collect, command_file, read_curves, read_summaries
-from results.experiment import ROOT, Experiment, Run, experiment_names, load
-from results.plots import spread_out
+from results.experiment import ROLLOUTS, ROOT, Experiment, Run, experiment_names, load
+from results.plots import learning_curves, spread_out
 from results.report import filled, report, stale
 from results.run import arguments, available_cores, choose, execute, state
 from results.statistics import iqm, iqm_interval
 from results.tables import comparison_table, count, duration, number, results_table, time_to_bar
 from runners.cli import parse
+from runners.lm.cli import parse as lm_parse
 
 FAKE_RUNNER = """
 import json, os, signal, sys, time
@@ -420,8 +421,35 @@ def test_labels_make_plain_folder_names():
 def test_every_run_of_an_experiment_is_a_command_that_the_runners_take(name):
     for run in load(name).runs:
         module, *flags = run.arguments
-        config, _ = parse(module.removeprefix("runners."), flags)
-        assert config.training.seed == run.seed
+        if module == "runners.lm":
+            assert lm_parse(flags)[0].learner.seed == run.seed
+        else:
+            assert parse(module.removeprefix("runners."), flags)[0].training.seed == run.seed
+
+
+def test_runs_that_count_rollouts(tmp_path):
+    """A language-model run names method, task and rollouts; its table shows the reward before, and core time."""
+    run = Run("dar", 0, "runners.lm --task sort --method dar")
+    experiment = Experiment("lm", "LM", "?", (run,), unit=ROLLOUTS, metric="reward", bar=0.9)
+    folder = tmp_path / "runs/lm/dar-seed0"
+    folder.mkdir(parents=True)
+    folder.with_name("dar-seed0.command").write_text(run.line)
+    result = {"prompts": 512, "mean": 0.95, "std": 0.2, "median": 1.0, "greedy": 0.99, "protocol": "one sample"}
+    summary = {"method": "dar", "task": "sort", "rollouts": 200, "cpu_seconds": 20.0, "wall_seconds": 30.0}
+    summary |= {"parameters": 1000, "eval": result, "base": {**result, "mean": 0.5}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = ["rollouts,wall_seconds,cpu_seconds,reward/train", "100,15,10,0.7", "150,20,15,0.91", "200,30,20,0.96"]
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 1
+    (row,) = read_summaries(experiment, tmp_path / "data")
+    assert (row["agent"], row["env"], row["steps"], row["bar_steps"]) == ("dar", "sort", "200", "150")
+    head, _, line = results_table(experiment, [row]).splitlines()
+    cell = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert (cell["Mean reward"], cell["Before"], cell["Greedy"]) == ("0.950", "0.500", "0.990")
+    assert (cell["Rollouts"], cell["Core ms a rollout"]) == ("200", "100") and "Steps/s" not in head
+    curve = read_curves(experiment, tmp_path / "data")
+    assert [(point["step"], point["return"]) for point in curve] == [("100", "0.7"), ("150", "0.91"), ("200", "0.96")]
+    assert learning_curves(experiment, curve).startswith(b"\x89PNG")
 
 
 def test_published_figures_stand_beside_ours_with_their_budget(collected):
