@@ -33,9 +33,10 @@ def _scan_back(a: Tensor, b: Tensor) -> Tensor:
 
 
 def standardise(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """`x` with mean 0 and standard deviation 1 over `mask`, of all ranks; 0 elsewhere."""
+    """`x` with mean 0 and standard deviation 1 over `mask`, of all ranks; 0 elsewhere, and where all are equal."""
     centred = torch.where(mask, x - masked_mean(x, mask, ranks), 0)
-    return centred / masked_mean(centred.square(), mask, ranks).sqrt().clamp(min=1e-8)
+    deviation = masked_mean(centred.square(), mask, ranks).sqrt()
+    return torch.where(deviation > 1e-6, centred / deviation.clamp(min=1e-6), 0)
 
 
 def masked_mean(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:

@@ -7,16 +7,27 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from agent_oracles import popart, random_batch, to_torch
+from lm_task import TASK
 from torch import Tensor
 
 from agents.config import AgentConfig
 from agents.factory import make_agent
 from agents.ranks import ALONE
+from agents.sequences.config import SequenceConfig
+from agents.sequences.factory import make_sequence_agent
+from agents.sequences.types import Samples
 from agents.types import one_pass
 from envs.interface import Discrete
+from networks.language import Completions
 from runners.build import build_env, build_network
 from runners.config import ControlEnv, RunConfig
 from runners.learner import Learner
+from runners.lm.batches import Batch
+from runners.lm.config import LearnerConfig, LMConfig
+from runners.lm.learner import Learner as LMLearner
+from runners.lm.model import character_tokenizer, new_model
+from runners.lm.problem import Problem
+from runners.lm.sources import TaskSource
 from runners.presets import PRESETS
 from runners.ranks import Ranks, TorchRanks
 from runners.samplers import LocalSampler
@@ -51,6 +62,30 @@ def loss_and_gradients(name: str, continuous: bool, ranks: Ranks) -> dict[str, T
     gradients = {"policy": parameters.grad, "value": value.grad}
     duals = {f"dual {name}": p.grad for name, p in agent.named_parameters()}
     return {"total": loss.total.detach(), **loss.metrics, **gradients, **duals}
+
+
+LM_METHODS = ("vmpo", "dar", "ppo", "dpo", "sft")
+
+
+def lm_steps(method: str, ranks: Ranks) -> dict[str, Tensor]:
+    """Two gradient steps of a language model on this rank's half of 8 completions: weights, duals and what is logged.
+
+    The first rank's half has the worse completions: of top-k's samples, all may lie on the other.
+    """
+    torch.manual_seed(0)
+    problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
+    model = new_model(TASK, problem.tokenizer, 3, 0.0)
+    lm = LMConfig(agent=SequenceConfig(method=method), learner=LearnerConfig(learning_rate=1e-2, micro_batch=3))
+    learner = LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
+    part = columns(ranks.rank, ranks.size, 8)
+    prompts = problem.encode(["x", "xy", "yx", "y", "yyy", "xxy", "xx", "yy"])
+    completions = problem.answers(["a", "ab", "c", "", "b", "ba", "bb", "c"])
+    generator = torch.Generator().manual_seed(1)
+    behaviour, reference = (-torch.rand(completions.tokens.shape, generator=generator) for _ in range(2))
+    samples = Samples(completions.mask, behaviour, reference, torch.arange(8.0) / 8)
+    batch = Batch(prompts.of(part), Completions(*(x[part] for x in completions)), samples.of(part), {})
+    metrics = [learner.train(batch) for _ in range(2)][-1]
+    return metrics | model.state_dict() | {f"dual {k}": v for k, v in learner.agent.state_dict().items()}
 
 
 def config(agent: str, **training: Any) -> RunConfig:
@@ -94,6 +129,7 @@ def work(rank: int, size: int, folder: str) -> None:
     found: dict[str, Any] = {str(case): loss_and_gradients(*case, ranks) for case in CASES}
     found |= {agent: trained(config(agent), ranks) for agent in ("vmpo", "ppo")}
     found["per rank"] = trained(config("vmpo", statistics="rank"), ranks)
+    found |= {f"lm {method}": lm_steps(method, ranks) for method in LM_METHODS}
     found["votes"] = [ranks.any(vote) for vote in (False, rank == 1)]
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -51,6 +51,17 @@ def test_learning_is_that_of_the_joined_batch(two_ranks, agent) -> None:
             )
 
 
+@pytest.mark.parametrize("method", rank_work.LM_METHODS)
+def test_a_language_model_learns_what_it_would_from_the_joined_batch(two_ranks, method) -> None:
+    """Weights, multipliers and what is logged after two gradient steps."""
+    alone = rank_work.lm_steps(method, ONE_RANK)
+    for found in two_ranks:
+        assert found[f"lm {method}"].keys() == alone.keys()
+        for name, value in alone.items():
+            there = found[f"lm {method}"][name]
+            torch.testing.assert_close(there, value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_statistics_per_rank_are_another_method_that_keeps_the_ranks_equal(two_ranks) -> None:
     one, two = (found["per rank"] for found in two_ranks)
     for name, value in one.items():
@@ -62,9 +73,9 @@ def test_any_rank_may_ask(two_ranks) -> None:
     assert [found["votes"] for found in two_ranks] == [[False, True]] * 2
 
 
-def torchrun(*arguments: str) -> subprocess.Popen:
+def torchrun(*arguments: str, **variables: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -89,3 +100,13 @@ def test_torchrun_trains_stops_and_resumes(tmp_path) -> None:
     said, _ = torchrun("runners.control", "--resume", str(tmp_path / "run")).communicate(timeout=120)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["ranks"] == 2 and summary["steps"] >= 2 * 4 * 16 and summary["steps"] % (2 * 4 * 16) == 0, said
+
+
+@pytest.mark.slow
+def test_torchrun_fine_tunes_a_language_model(tmp_path) -> None:
+    flags = "--task lm_task:TASK --rollouts 3 --eval-prompts 16 --log-rollouts 1".split()
+    run = torchrun("runners.lm", *flags, "--run-dir", str(tmp_path / "run"), PYTHONPATH=str(ROOT / "tests"))
+    said, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, said
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["ranks"] == 2 and summary["updates"] == 12 and said.count("reward, sampled") == 1, said

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import networks.language
-from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out, standardise
+from agents.returns import standardise
+from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out
 from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.kl import SampledTokens
@@ -590,7 +591,7 @@ def test_standardised_advantages_have_mean_0_and_deviation_1():
     rng = np.random.default_rng(2)
     for scale, shift in ((1.0, 0.0), (1e-3, 0.0), (50.0, 20.0)):
         given = torch.tensor(scale * rng.normal(size=(4, 5)) + shift, dtype=torch.float32)
-        out = standardise(given)
+        out = standardise(given, torch.ones_like(given, dtype=torch.bool))
         assert out.mean().item() == pytest.approx(0, abs=1e-5)
         assert out.std(correction=0).item() == pytest.approx(1, rel=1e-4)
         assert torch.equal(out.flatten().argsort(), given.flatten().argsort())
@@ -600,12 +601,12 @@ def test_standardised_advantages_have_mean_0_and_deviation_1():
 def test_equal_advantages_become_0(value):
     for shape in ((3, 4), (7, 9)):
         given = torch.full(shape, value)
-        assert torch.all(standardise(given) == 0)
+        assert torch.all(standardise(given, torch.ones_like(given, dtype=torch.bool)) == 0)
 
 
 def test_small_differences_between_large_rewards_are_standardised():
     given = 100 + torch.tensor([[0.0, 0.01, 0.02, 0.03]])
-    out = standardise(given)
+    out = standardise(given, torch.ones_like(given, dtype=torch.bool))
     assert out.std(correction=0).item() == pytest.approx(1, rel=0.01)
 
 

@@ -43,10 +43,3 @@ class MovingAverage:
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.sum, self.weight = state["sum"], state["weight"]
-
-
-def standardise(advantages: Tensor) -> Tensor:
-    """To mean 0 and standard deviation 1 over all; a batch that is all equal becomes 0."""
-    centred = advantages - advantages.mean()
-    deviation = centred.square().mean().sqrt()
-    return torch.where(deviation > 1e-6, centred / deviation.clamp(min=1e-6), 0)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out, standardise
+from agents.returns import standardise
+from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out
 from agents.sequences.types import Samples, SequenceAgent
 from agents.sequences.value import PromptValue
 from networks.language import Completions, Prompts, prompt_features, sample
@@ -15,6 +16,7 @@ from runners.lm.config import LMConfig
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
 from runners.lm.sources import Row
+from runners.ranks import Ranks
 
 PROMPTS = 2
 """Stream of the training prompts; the evaluation's and the base model's are others."""
@@ -35,12 +37,24 @@ class Batches:
     """What the kinds share: rows of the source in a random order, and the generators behind them."""
 
     def __init__(
-        self, config: LMConfig, problem: Problem, policies: Policies, agent: SequenceAgent, value: PromptValue | None
+        self,
+        config: LMConfig,
+        problem: Problem,
+        policies: Policies,
+        agent: SequenceAgent,
+        value: PromptValue | None,
+        ranks: Ranks,
     ) -> None:
         self.config, self.problem, self.policies, self.agent, self.value = config, problem, policies, agent, value
-        self.rng = np.random.default_rng([PROMPTS, config.learner.seed])
-        self.generator = torch.Generator(problem.device).manual_seed(config.learner.seed)
+        self.ranks = ranks
+        self.seed(0)
         self.average = MovingAverage()
+
+    def seed(self, start: int) -> None:
+        """Generators of this rank's own, others at each `start` of the run."""
+        self.rng = np.random.default_rng([PROMPTS, self.config.learner.seed, self.ranks.rank, start])
+        seed = int(self.rng.integers(2**62))
+        self.generator = torch.Generator(self.problem.device).manual_seed(seed)
 
     def next(self) -> Batch:
         raise NotImplementedError
@@ -77,10 +91,10 @@ class Batches:
             expected = torch.zeros(())
         else:
             by_name = {"group": group_mean, "leave-one-out": leave_one_out, "batch": batch_mean}
-            expected = by_name.get(name, self.average)(filled)
+            expected = self.ranks.own(by_name.get(name, self.average)(self.ranks.gather(filled)))
         advantages = filled - expected
         if self.config.agent.standardise_advantages:
-            advantages = standardise(advantages)
+            advantages = standardise(advantages, known, self.ranks)
         return torch.where(known, advantages, 0), features
 
     def get_state(self) -> dict[str, Any]:
@@ -149,6 +163,8 @@ class Pairs(Batches):
         differ = (rewards[every, best] > rewards[every, worst]).nonzero().squeeze(1)
         first = differ * rewards.shape[1]
         index = torch.stack([first + best[differ], first + worst[differ]], 1).flatten()
+        if not len(index):  # a completion against itself, which teaches nothing
+            index = index.new_zeros(2)
         metrics = {"reward/start": rewards.nanmean(), "reward/pairs": torch.tensor(float(len(differ)))}
         return prompts.repeat(rewards.shape[1]).of(index), Completions(*(x[index] for x in completions)), metrics
 

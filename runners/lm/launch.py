@@ -16,9 +16,10 @@ from runners.lm.cli import parse
 from runners.lm.config import LMConfig, to_dict
 from runners.lm.evaluation import evaluate
 from runners.lm.model import save_model
-from runners.lm.training import Training
+from runners.lm.training import Training, pick_device
 from runners.metrics import CsvLog, TensorBoardLog
 from runners.provenance import git_commit, machine, package_versions
+from runners.ranks import join
 from runners.signals import StopSignal
 
 FIELDS = {
@@ -35,16 +36,28 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 def main(argv: list[str]) -> int:
     """`python -m runners.lm`: returns the exit code."""
     config, resumed = parse(argv)
-    commit = git_commit()
-    run_dir = resumed or _new_folder(config)
-    training = Training(config, fresh=resumed is None)
-    checkpoints = Checkpoints(run_dir / "checkpoints")
-    if resumed:
-        loaded = checkpoints.latest()
-        if loaded.warning:
-            print(f"warning: {loaded.warning}")
-        with fits(loaded.path):
-            training.set_state(loaded.state)
+    with join(pick_device(config.learner.device)) as ranks:
+        leads = ranks.rank == 0
+        run_dir = resumed or (_new_folder(config) if leads else None)
+        training = Training(config, fresh=resumed is None, ranks=ranks)
+        if resumed:
+            loaded = Checkpoints(resumed / "checkpoints").latest()
+            with fits(loaded.path):
+                training.set_state(loaded.state)
+            if leads and loaded.warning:
+                print(f"warning: {loaded.warning}")
+        if leads:
+            return _lead(config, training, run_dir)
+        with StopSignal() as stop:
+            for _ in training.run():
+                if ranks.any(stop.asked):
+                    break
+    return 0
+
+
+def _lead(config: LMConfig, training: Training, run_dir: Path) -> int:
+    """The first rank, or the only one: it trains like the others, and keeps the run's folder."""
+    commit = git_commit()  # of the code that is running, whatever becomes of the files meanwhile
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     count = sum(p.numel() for p in training.learner.trained)
@@ -55,13 +68,12 @@ def main(argv: list[str]) -> int:
 
     with TensorBoardLog(run_dir, training.rollouts) as board:
         table = CsvLog(run_dir / "metrics.csv", training.rollouts)
-        if not _train(config, training, checkpoints, table, board):
+        if not _train(config, training, Checkpoints(run_dir / "checkpoints"), table, board):
             print(f"stopped at rollout {training.rollouts:,}; continue: python -m runners.lm --resume {run_dir}")
             return 0
         after = evaluate(config, training.problem, training.model)
-        board.scalars(
-            training.rollouts, {"reward/evaluation": after["mean"], "reward/evaluation_greedy": after["greedy"]}
-        )
+        scores = {"reward/evaluation": after["mean"], "reward/evaluation_greedy": after["greedy"]}
+        board.scalars(training.rollouts, scores)
         flat = {k: v for part in to_dict(config).values() for k, v in part.items() if isinstance(v, int | float | str)}
         board.hyperparameters(flat, ("reward/evaluation",))
     save_model(training.model, training.problem.tokenizer, run_dir / "model")
@@ -74,6 +86,7 @@ def main(argv: list[str]) -> int:
         "updates": training.learner.updates,
         "wall_seconds": training.wall_seconds,
         "cpu_seconds": training.cpu_seconds,
+        "ranks": training.ranks.size,
         "parameters": count,
         "eval": after,
         "base": before,
@@ -102,10 +115,11 @@ def _train(
                 table.write(training.rollouts, row)
                 board.scalars(training.rollouts, row)
                 display.update(row)
-            if stop.asked or monotonic() - saved >= config.learner.checkpoint_seconds:
+            stopping = training.ranks.any(stop.asked)
+            if stopping or monotonic() - saved >= config.learner.checkpoint_seconds:
                 checkpoints.save_last(training.rollouts, training.get_state())
                 saved = monotonic()
-            if stop.asked:
+            if stopping:
                 return False
     checkpoints.save_last(training.rollouts, training.get_state())
     return True

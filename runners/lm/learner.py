@@ -11,15 +11,21 @@ from networks.language import Prompts, token_log_probs
 from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
 from runners.lm.model import drops
+from runners.ranks import ONE_RANK, Ranks
 
 
 class Learner:
     """What is trained: model, duals and value head, and their optimiser."""
 
     def __init__(
-        self, config: LMConfig, model: nn.Module, agent: SequenceAgent, value: PromptValue | None = None
+        self,
+        config: LMConfig,
+        model: nn.Module,
+        agent: SequenceAgent,
+        value: PromptValue | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
-        self.config, self.model, self.agent, self.value = config, model, agent, value
+        self.config, self.model, self.agent, self.value, self.ranks = config, model, agent, value, ranks
         options = config.learner
         self.trained = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": self.trained, "lr": options.learning_rate, "weight_decay": options.weight_decay}]
@@ -27,6 +33,7 @@ class Learner:
             if module is not None and (parameters := list(module.parameters())):
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
         self.optimiser = torch.optim.AdamW(groups)
+        self.parameters = [p for group in groups for p in group["params"]]
         self.masks = drops(model) and options.dropout_scheme == "whole" and config.agent.method != "sft"
         self.updates = 0
 
@@ -35,26 +42,35 @@ class Learner:
         prompts, completions, samples = batch[:3]
         plan = self.agent.plan(samples)
         self.optimiser.zero_grad(set_to_none=True)
+        # What every rank has whole, or a mean over its own part of the batch, counts 1 / size: gradients are summed.
         duals = plan.loss + self.value.loss(batch.features, batch.returns) if self.value else plan.loss
-        metrics = {name: value.detach() for name, value in plan.metrics.items()}
+        duals = duals / self.ranks.size
         kept = plan.kept.nonzero().squeeze(1)
-        if not len(kept) and duals.requires_grad:  # a filter may keep none
-            duals.backward()
-        tokens = samples.mask[kept].sum()
+        if not len(kept):  # the model must be asked all the same: other ranks may have kept some
+            kept, samples = kept.new_zeros(1), samples._replace(mask=torch.zeros_like(samples.mask))
+        tokens = self.ranks.total(samples.mask[kept].sum()).clamp(min=1)
+        metrics: dict[str, Tensor] = {}
         size = self.config.learner.micro_batch
-        for some in kept.split(size + size % 2 if self.agent.pairs else size):
+        size += size % 2 if self.agent.pairs else 0
+        for some in kept.split(size):
             asked, answer = prompts.of(some), (completions.tokens[some], completions.mask[some])
             fitted, compared = self._log_probs(asked, *answer)
             part = self.agent.loss(fitted, compared, samples.of(some), plan.weights[some], tokens)
-            (part.loss + duals).backward()
-            duals = 0.0
+            part.loss.backward()
             for name, value in part.metrics.items():
                 metrics[name] = metrics.get(name, 0) + value
+        if duals.requires_grad:
+            duals.backward()
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.ranks.sum_gradients(self.parameters)
         limit = self.config.learner.max_gradient_norm or torch.inf
-        metrics["m_step/gradient_norm"] = nn.utils.clip_grad_norm_(self.trained, limit)
+        norm = nn.utils.clip_grad_norm_(self.trained, limit)
         self.optimiser.step()
         self.updates += 1
-        return metrics
+        metrics = {name: self.ranks.total(metrics[name]) for name in sorted(metrics)}
+        return {name: value.detach() for name, value in plan.metrics.items()} | metrics | {"m_step/gradient_norm": norm}
 
     def _log_probs(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """As the M-step fits them, and as they are compared with pi_t."""

@@ -21,6 +21,7 @@ from runners.lm.model import add_lora, character_tokenizer, load_model, load_tok
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, imported, read_rows
+from runners.ranks import ONE_RANK, Ranks
 
 Row = dict[str, float]
 
@@ -28,8 +29,8 @@ Row = dict[str, float]
 class Training:
     """A run in progress: everything that a checkpoint holds. Not `fresh`, its state is about to be set."""
 
-    def __init__(self, config: LMConfig, fresh: bool = True) -> None:
-        self.config = config
+    def __init__(self, config: LMConfig, fresh: bool = True, ranks: Ranks = ONE_RANK) -> None:
+        self.config, self.ranks = config, ranks
         options = config.learner
         torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
@@ -38,12 +39,12 @@ class Training:
         if config.data.lora:
             model = add_lora(model, config.data.lora)
         self.policies = Policies(model, config.data.sampling_temperature)
-        agent = make_sequence_agent(config.agent).to(self.device)
+        agent = make_sequence_agent(config.agent, ranks).to(self.device)
         value = PromptValue(model.config.hidden_size).to(self.device) if config.agent.baseline == "value" else None
-        self.learner = Learner(config, model, agent, value)
-        self.batches = make_batches(config, self.problem, self.policies, agent, value)
-        torch.manual_seed(options.seed)  # whatever training the base has drawn
-        self.rollouts = 0
+        self.learner = Learner(config, model, agent, value, ranks)
+        self.batches = make_batches(config, self.problem, self.policies, agent, value, ranks)
+        torch.manual_seed(options.seed + ranks.rank)  # whatever training the base has drawn
+        self.rollouts = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
 
     @property
@@ -60,7 +61,7 @@ class Training:
                 sums[name].append(float(value))
             self.rollouts += 1
             self.wall_seconds += time.perf_counter() - clock
-            self.cpu_seconds += cpu_seconds() - cpu
+            self.cpu_seconds += float(self.ranks.total(torch.tensor(cpu_seconds() - cpu)))
             if self.rollouts % options.log_rollouts and self.rollouts < options.rollouts:
                 yield {}
                 continue
@@ -76,9 +77,7 @@ class Training:
     def _step(self) -> dict[str, torch.Tensor]:
         """A batch, and the gradient steps on it; metrics of the last of them."""
         batch, limit = self.batches.next(), self.config.agent.target_kl
-        metrics = batch.metrics
-        if not len(batch.completions.tokens):
-            return metrics
+        metrics = {name: self.ranks.total(value) / self.ranks.size for name, value in batch.metrics.items()}
         for _ in range(self.config.learner.updates):
             step = self.learner.train(batch)
             metrics = metrics | step
@@ -94,6 +93,7 @@ class Training:
             "torch_generator": torch.get_rng_state(),
             "counters": {
                 "rollouts": self.rollouts,
+                "starts": self.starts,
                 "wall_seconds": self.wall_seconds,
                 "cpu_seconds": self.cpu_seconds,
             },
@@ -106,6 +106,10 @@ class Training:
         torch.set_rng_state(state["torch_generator"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
+        self.starts += 1
+        if self.ranks.rank:  # the state is the first rank's
+            self.batches.seed(self.starts)
+            torch.manual_seed(self.config.learner.seed + self.ranks.rank)
 
 
 def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[Problem, nn.Module]:
