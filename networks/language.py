@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 ROWS = 2048
 """Tokens whose logits are normalised at a time: of a vocabulary of 150,000, 1.2 GB in float32."""
@@ -55,14 +56,22 @@ def selected_log_softmax(logits: Tensor, tokens: Tensor, temperature: float = 1.
     flat, index = logits.flatten(0, -2), tokens.flatten()
     parts = []
     for some, which in zip(flat.split(ROWS), index.split(ROWS), strict=True):
-        some = some.float() / temperature
-        parts.append(some.gather(1, which.unsqueeze(1)).squeeze(1) - some.logsumexp(1))
+        if len(flat) > ROWS:  # not to keep float32 copies of all for the backward pass
+            parts.append(checkpoint(_selected, some, which, temperature, use_reentrant=False))
+        else:
+            parts.append(_selected(some, which, temperature))
     return torch.cat(parts).view(tokens.shape)
+
+
+def _selected(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    logits = logits.float() / temperature
+    return logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
 
 
 def prompt_features(model: nn.Module, prompts: Prompts) -> Tensor:
     """[N, D]: the last hidden state on the last token of each prompt."""
-    output = model(**_inputs(prompts.tokens, prompts.real), output_hidden_states=True)
+    inputs = _inputs(prompts.tokens, prompts.real)
+    output = model(**inputs, **_last(model, 1), output_hidden_states=True)
     return output.hidden_states[-1][:, -1]
 
 
@@ -86,11 +95,11 @@ def sample(
     ids, real = prompts
     running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     tokens, masks, log_probs = [], [], []
-    keeps = cache_name(model)
+    keeps, few = cache_name(model), _last(model, 1)
     for _ in range(length):
         if keeps:
             inputs = _inputs(ids if past is None else tokens[-1].unsqueeze(1), real)
-            output = model(**inputs, **{keeps: past}, use_cache=True)
+            output = model(**inputs, **few, **{keeps: past}, use_cache=True)
             past = getattr(output, keeps)
         else:
             output = model(**_inputs(ids, real))
@@ -122,8 +131,13 @@ def cache_name(model: nn.Module) -> str | None:
 
 def _logits(model: nn.Module, ids: Tensor, real: Tensor, last: int) -> Tensor:
     """[N, last, V]."""
-    few: dict[str, Any] = {"logits_to_keep": last, "use_cache": False} if cache_name(model) else {}
-    return model(**_inputs(ids, real), **few).logits[:, -last:]
+    uncached = {"use_cache": False} if cache_name(model) else {}
+    return model(**_inputs(ids, real), **_last(model, last), **uncached).logits[:, -last:]
+
+
+def _last(model: nn.Module, count: int) -> dict[str, Any]:
+    """Asks a model of the transformers library for its last logits alone."""
+    return {"logits_to_keep": count} if cache_name(model) else {}
 
 
 def _inputs(ids: Tensor, real: Tensor) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from envs.factory import make_env
 from envs.interface import Discrete, EnvSpec, VectorEnv
 from networks.actor_critic import ActorCritic
 from runners.config import RunConfig
+from runners.devices import device_named
 from runners.errors import UsageError
 
 EVALUATION, VIDEO, PICTURES = -1, -2, -3
@@ -56,12 +57,7 @@ def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:
 
 
 def pick_device(config: RunConfig) -> torch.device:
-    wanted = config.training.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device here; take --device cpu or auto")
-    return torch.device(wanted)
+    return device_named(config.training.device)
 
 
 def use_bf16(config: RunConfig, device: torch.device) -> bool:

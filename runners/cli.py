@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -24,6 +25,7 @@ DESCRIPTION = (
     "Train an agent. --resume RUN_DIR continues a run with its saved configuration. Defaults are those of the preset."
 )
 Options = TypeVar("Options")
+Config = TypeVar("Config")
 
 
 def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
@@ -52,25 +54,30 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     saved = load_config(run_dir)
     if saved.env.suite != suite:
         raise UsageError(f"{run_dir} is a run of runners.{saved.env.suite}: resume it with that")
-    config = parse_flags(RunConfig, suite, DESCRIPTION, _without(argv, "--resume"), saved)
-    changed = [name for name in _differing(to_dict(saved), to_dict(config)) if name not in MAY_CHANGE]
-    if changed:
-        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
-        raise UsageError(f"a resumed run keeps its configuration: leave out {flags}, or start a new run")
+    config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
+    refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(f"warning: this run's learning rate was to reach 0 at --steps {saved.training.steps}; it is set anew")
     return config, run_dir
 
 
-def load_config(run_dir: Path) -> RunConfig:
-    """Of an existing run."""
+def load_config(run_dir: Path, read: Callable[[dict[str, Any]], Config] = from_dict) -> Config:
+    """Of an existing run; `read` makes it of what config.json holds."""
     path = run_dir / "config.json"
     if not path.exists():
         raise UsageError(f"{run_dir} is not the folder of a run: it has no config.json")
     try:
-        return from_dict(json.loads(path.read_text()))
+        return read(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error
+
+
+def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
+    """UsageError where a resumed run is asked to be another one."""
+    changed = [name for name in _differing(saved, asked) if name not in may_change]
+    if changed:
+        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
+        raise UsageError(f"a resumed run keeps its configuration: leave out {flags}, or start a new run")
 
 
 def parse_flags(
@@ -108,7 +115,7 @@ def one_line(box: str) -> str:
     return f"{text}; did you mean {near[1]}?" if near else f"{text} (see --help)"
 
 
-def _without(argv: list[str], flag: str) -> list[str]:
+def without(argv: list[str], flag: str) -> list[str]:
     """`argv` less `flag` and its value."""
     at = next(i for i, argument in enumerate(argv) if argument.partition("=")[0] == flag)
     return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]

@@ -1,6 +1,5 @@
 """The training loop, as a generator: it yields a row of metrics now and then, and its consumers log, save and show."""
 
-import resource
 import time
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from runners.allocator import keep_freed_memory
 from runners.balance import learner_envs
 from runners.build import build_env, build_network, pick_device, random_pictures, use_bf16
 from runners.config import RunConfig, cores
+from runners.devices import cpu_seconds
 from runners.learner import Learner
 from runners.limits import check_compile, check_memory
 from runners.ranks import ONE_RANK, Ranks
@@ -74,7 +74,7 @@ class Training:
             if period and self.learner.updates % period == 0:
                 sampler.publish(self.network)
 
-        clock, cpu, rate = time.perf_counter(), _cpu_seconds(), Rate()
+        clock, cpu, rate = time.perf_counter(), cpu_seconds(), Rate()
         wall_before, cpu_before = self.wall_seconds, self.cpu_seconds
         logged = clock
         waited = 0.0
@@ -91,7 +91,7 @@ class Training:
                 self.steps += config.steps_per_batch * self.ranks.size
                 now = time.perf_counter()
                 self.wall_seconds = wall_before + now - clock
-                spent = torch.tensor(_cpu_seconds() - cpu + sampler.cpu_seconds(), dtype=torch.float64)
+                spent = torch.tensor(cpu_seconds() - cpu + sampler.cpu_seconds(), dtype=torch.float64)
                 self.cpu_seconds = cpu_before + float(self.ranks.total(spent))
                 if now - logged < training.log_seconds and self.steps < training.steps:
                     yield {}
@@ -143,9 +143,3 @@ class Training:
         self._sampler_state = state["sampler"]
         for name, value in state["counters"].items():
             setattr(self, name, value)
-
-
-def _cpu_seconds() -> float:
-    """User and system time of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from lm_task import TASK
+from tokenizers.processors import TemplateProcessing
 
 from runners.checkpoint import Checkpoints
 from runners.errors import UsageError
+from runners.lm.base import BASE
+from runners.lm.batches import PROMPTS
 from runners.lm.cli import parse
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.evaluation import evaluate
@@ -78,6 +81,16 @@ def test_walks_off_the_edges_or_past_the_goal_get_nothing():
     assert walks.optimality([prompt], [stranger + "a"]) == [0]
 
 
+def test_base_models_train_on_other_prompts_than_the_held_out_ones():
+    """Of 10^8 prompts, by whatever seed."""
+    held_out = {row["prompt"] for row in TaskSource(sort.TASK).held_out(512)}
+    for seed in range(4):
+        rng = np.random.default_rng([BASE, seed])
+        seen = {prompt for prompt, _ in sort.TASK.demonstrations(1000, rng)}
+        drawn = set(sort.TASK.prompts(1000, np.random.default_rng([PROMPTS, seed, 0, 0])))
+        assert len(held_out & seen) < 2 and len(held_out & drawn) < 2 and len(seen & drawn) < 2
+
+
 # Tokens and models
 
 
@@ -88,6 +101,27 @@ def test_texts_come_back_from_tokens():
     assert prompts.real.tolist() == [[True] * 3, [False, False, True]]
     assert completions.mask.tolist() == [[True] * 3, [True, True, False]]
     assert completions.tokens[0, -1] == completions.tokens[1, 1] == problem.tokenizer.eos_token_id
+
+
+def test_a_completion_ends_at_its_first_end():
+    problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
+    completions = problem.answers(["a<end>b", "abcabc"])
+    assert completions.mask.tolist() == [[True, True, False], [True] * 3]  # the second is cut, and has none
+    assert problem.decode(completions) == ["a", "abc"]
+
+
+@pytest.mark.parametrize("template", ["<s> $A", "<s> $A <end>", "$A"])
+def test_what_a_tokenizer_puts_around_a_prompt(template):
+    """Its start stays, its end goes, and a start that is there already does not come twice."""
+    tokenizer = character_tokenizer(TASK.alphabet)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    specials = [("<s>", tokenizer.bos_token_id), ("<end>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=specials)
+    problem = Problem(TaskSource(TASK), tokenizer, torch.device("cpu"))
+    start = [tokenizer.bos_token_id] if "<s>" in template else []
+    letters = tokenizer.convert_tokens_to_ids(["x", "y"])
+    assert problem.encode(["xy"]).tokens.tolist() == [start + letters]
+    assert problem.encode(["<s>xy"]).tokens.tolist() == [[tokenizer.bos_token_id, *letters]]
 
 
 def test_a_saved_model_is_loaded_by_transformers(tmp_path):
@@ -218,11 +252,10 @@ def test_a_killed_run_resumes_from_the_command_line(tmp_path):
     process.terminate()
     said = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 0 and f"--resume {run}" in said
-    config = json.loads((run / "config.json").read_text())
     rollouts = Checkpoints(run / "checkpoints").latest().step
-    config["learner"]["rollouts"] = rollouts + 2
-    (run / "config.json").write_text(json.dumps(config))
-    assert main(["--resume", str(run)]) == 0
+    with pytest.raises(UsageError, match="leave out --updates"):
+        main(["--resume", str(run), "--updates", "9"])
+    assert main(["--resume", str(run), "--rollouts", str(rollouts + 2)]) == 0
     assert json.loads((run / "summary.json").read_text())["rollouts"] == rollouts + 2
 
 
@@ -251,7 +284,9 @@ def test_a_base_model_is_kept(tmp_path):
         ("--dropout 1", "--dropout must lie in [0, 1)"),
         ("--learning-rate 0", "--learning-rate must be greater than 0"),
         ("--resume nowhere", "not the folder of a run"),
-        ("--resume nowhere --rollouts 3", "no other flags"),
+        ("--lora 4", "--lora needs --model"),
+        ("--completion-length 9", "without --data: a task has its own"),
+        ("--value-learning-rate 1", "without --baseline value"),
         ("--method gempi --divergence renyi --anchors both", "closed form for one anchor only"),
         ("--method gempi --temperature warm", "--temperature"),
     ],

@@ -23,7 +23,8 @@ ANCHORS = {"behaviour": ("behaviour",), "reference": ("reference",), "both": ("r
 
 @dataclass(frozen=True)
 class EMConfig:
-    """Seed section 9; V-MPO, arXiv 1909.12238. The first five are for gempi alone: other methods are rows by name."""
+    """Seed section 9; V-MPO, arXiv 1909.12238. What makes up a row (CHOICES) is for gempi: other methods are rows by
+    name."""
 
     anchors: Literal["behaviour", "reference", "both"] = "behaviour"
     """gempi: policies that the target stays close to: pi_t, which acted, pi_ref, or both."""

@@ -1,5 +1,9 @@
-"""V in A = r - V: what a completion could be expected to get, from the rewards of its batch and those before."""
+"""V in A = r - V: what a completion could be expected to get, from the rewards of its batch and those before.
 
+A reward that is NaN is not known, and enters none of them.
+"""
+
+import math
 from typing import Any
 
 import torch
@@ -9,18 +13,20 @@ from torch import Tensor
 def group_mean(rewards: Tensor) -> Tensor:
     """Over the K completions of each prompt: [B, K] -> [B, K]. A completion's own reward is part of it, so advantages
     are (K - 1) / K of those of `leave_one_out`, on average."""
-    return rewards.mean(1, keepdim=True).expand_as(rewards)
+    return rewards.nanmean(1, keepdim=True).expand_as(rewards)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """Over the other K - 1 completions of each prompt: [B, K] -> [B, K], unbiased (Kool et al. 2019). 0 with K = 1."""
-    others = rewards.shape[1] - 1
-    return (rewards.sum(1, keepdim=True) - rewards) / max(1, others)
+    """Over the other K - 1 completions of each prompt: [B, K] -> [B, K], unbiased (Kool et al. 2019); 0 where there is
+    no other."""
+    known = ~rewards.isnan()
+    others = known.sum(1, keepdim=True) - known.long()
+    return (rewards.nansum(1, keepdim=True) - rewards.nan_to_num()) / others.clamp(min=1)
 
 
 def batch_mean(rewards: Tensor) -> Tensor:
     """Over all: [B, K] -> [B, K]."""
-    return rewards.mean().expand_as(rewards)
+    return rewards.nanmean().expand_as(rewards)
 
 
 class MovingAverage:
@@ -32,7 +38,9 @@ class MovingAverage:
 
     def __call__(self, rewards: Tensor) -> Tensor:
         """[B, K] -> [B, K]."""
-        mean = float(rewards.mean())
+        mean = float(rewards.nanmean())
+        if math.isnan(mean):
+            return rewards
         before = self.sum / self.weight if self.weight else mean
         self.sum = self.decay * self.sum + (1 - self.decay) * mean
         self.weight = self.decay * self.weight + 1 - self.decay

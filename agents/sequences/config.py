@@ -16,7 +16,8 @@ class SequenceConfig(EMConfig):
     """Options of the EM methods, and those of the baselines PPO (seed section 4) and DPO (arXiv 2305.18290)."""
 
     method: MethodName = "vmpo"
-    """Learning rule: a row of the table of EM methods, gempi with a row of your own, or a baseline: dpo, ppo."""
+    """Learning rule: a row of the table of EM methods, gempi with a row of your own; imitation, sft; or a
+    baseline, dpo or ppo."""
     baseline: BaselineName = "group"
     """V in A = r - V: mean over the completions of a prompt, over the others of them, or over the batch; a moving
     average over batches; a value head on the prompt; or none, V = 0."""

@@ -13,6 +13,7 @@ class DPO(nn.Module):
     """L = -mean log sigmoid(beta (h_chosen - h_rejected)), h = log pi(y|x) - log pi_ref(y|x) (seed section 7)."""
 
     needs_reference = pairs = True
+    compares = False
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()
@@ -20,7 +21,7 @@ class DPO(nn.Module):
 
     def plan(self, samples: Samples) -> Plan:
         """`weights`: what a sample counts, half of its pair."""
-        kept = torch.ones(len(samples.mask), dtype=torch.bool, device=samples.mask.device)
+        kept = samples.mask.any(1).view(-1, 2).any(1).repeat_interleave(2)
         weights = kept / self.ranks.total(kept.sum()).clamp(min=1)
         return Plan(weights, kept, weights.new_zeros(()), {})
 

@@ -29,7 +29,7 @@ class SequenceGempi(nn.Module):
         method = make_method(config.row, config.numbers_of(config.row))
         self.divergence, self.filter = method.divergence, method.filter
         self.temperature, self.trust_region = method.temperature, method.trust_region
-        self.bounded = not isinstance(self.trust_region, Unconstrained)
+        self.compares = not isinstance(self.trust_region, Unconstrained)
 
     def plan(self, samples: Samples) -> Plan:
         """The E-step over all ranks' samples."""
@@ -46,7 +46,7 @@ class SequenceGempi(nn.Module):
             metrics = metrics | {"e_step/saturated": (weights > most).sum() / mask.sum()}
             weights = weights.clamp(max=most)
         weights = ranks.own(weights)
-        return Plan(weights, valid if self.bounded else weights > 0, step.dual_loss, metrics)
+        return Plan(weights, valid if self.compares else weights > 0, step.dual_loss, metrics)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
         """Weighted likelihood of completions, and the trust region averaged over tokens."""
@@ -61,7 +61,7 @@ class SequenceGempi(nn.Module):
 class SFT(nn.Module):
     """Maximum likelihood of demonstrations: a delta on each is the target, the weights 1 / N (seed section 9)."""
 
-    needs_reference = pairs = False
+    needs_reference = pairs = compares = False
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()

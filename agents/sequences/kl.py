@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+LARGEST = 20.0
+"""Log-ratios above it would be infinite ratios soon, and NaN times 0."""
+
 
 class SampledTokens(NamedTuple):
     """A policy by its log-probabilities [N, C] of the tokens that pi_old drew; `drew`: whether it is pi_old itself.
@@ -19,7 +22,7 @@ class SampledTokens(NamedTuple):
     def kl(self, other: "SampledTokens") -> Tensor:
         """Estimates of KL(self || other), [N, C], where one of the two is pi_old."""
         if self.drew:
-            log_rho = other.log_prob - self.log_prob
+            log_rho = (other.log_prob - self.log_prob).clamp(max=LARGEST)
             return log_rho.expm1() - log_rho
-        log_rho = self.log_prob - other.log_prob
+        log_rho = (self.log_prob - other.log_prob).clamp(max=LARGEST)
         return log_rho.exp() * log_rho - log_rho.expm1()

@@ -5,17 +5,15 @@ from torch import Tensor, nn
 
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
-from agents.sequences.kl import SampledTokens
+from agents.sequences.kl import LARGEST, SampledTokens
 from agents.sequences.types import PartLoss, Plan, Samples
-
-LARGEST = 20.0
-"""Log-ratios above it, of long completions, would be infinite ratios, and NaN with an advantage of 0."""
 
 
 class SequencePPO(nn.Module):
     """L = -L_clip + c_kl KL(pi_old || pi) (seed section 4). A token has its completion's advantage."""
 
     needs_reference = pairs = False
+    compares = True
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()

@@ -46,6 +46,9 @@ class SequenceAgent(Protocol):
     pairs: bool
     """Samples come in pairs, which must stay in one part."""
 
+    compares: bool
+    """The loss has a gradient through `compared`, which is else logged alone."""
+
     def plan(self, samples: Samples) -> Plan:
         """Of a whole gradient step."""
         ...

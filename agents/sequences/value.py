@@ -1,5 +1,6 @@
 """A value head for prompts: what completions of it can be expected to get, read off the language model's features."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -16,5 +17,6 @@ class PromptValue(nn.Module):
         return self.linear(features.detach().float()).squeeze(-1)
 
     def loss(self, features: Tensor, rewards: Tensor) -> Tensor:
-        """0.5 (V - r)^2, the mean over N."""
-        return 0.5 * (self(features) - rewards).square().mean()
+        """0.5 (V - r)^2, the mean over N; 0 where the reward is NaN, not known."""
+        known = ~rewards.isnan()
+        return 0.5 * torch.where(known, self(features) - rewards, 0).square().mean()

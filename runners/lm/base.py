@@ -1,6 +1,7 @@
 """The base model of a built-in task: a small GPT-2 fitted to the task's demonstrations."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +18,17 @@ from runners.lm.config import LearnerConfig, LMConfig
 from runners.lm.learner import Learner
 from runners.lm.model import load_model, new_model, save_model
 from runners.lm.problem import Problem
+from runners.lm.tasks.task import Task
+
+BASE = 3
+"""Stream of the demonstrations; held-out and training prompts have others."""
+
+
+def base_name(task: Task, seed: int, dropout: float) -> str:
+    """A name that tells base models apart, by what they are trained on too."""
+    shown = task.demonstrations(100, np.random.default_rng(BASE))
+    sizes = [value for value in vars(task).values() if isinstance(value, int | float | str)]
+    return f"{hashlib.sha256(repr((shown, sizes)).encode()).hexdigest()[:12]}-seed{seed}-dropout{dropout:g}"
 
 
 def kept_base_model(problem: Problem, seed: int, dropout: float, folder: Path) -> nn.Module:
@@ -34,11 +46,12 @@ def kept_base_model(problem: Problem, seed: int, dropout: float, folder: Path) -
 def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True) -> nn.Module:
     """Fitted by maximum likelihood, with the code that `--method sft` runs; or not `trained`, to load a state into."""
     task = problem.source.task
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([BASE, seed])
     torch.manual_seed(seed)
     texts, answers = zip(*task.demonstrations(task.base_demonstrations, rng), strict=True)
     prompts, completions = problem.encode(texts), problem.answers(answers)
-    model = new_model(task, problem.tokenizer, prompts.tokens.shape[1], dropout).to(problem.device)
+    longest = max(map(len, [*texts, *task.prompts(1000, rng)]))
+    model = new_model(task, problem.tokenizer, longest, dropout).to(problem.device)
     if not trained:
         return model
     learner = LearnerConfig(learning_rate=task.base_learning_rate, micro_batch=task.base_batch)

@@ -1,5 +1,6 @@
 """Batches of samples, by where they come from: drawn now by the policy, or found in the data."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, le
 from agents.sequences.types import Samples, SequenceAgent
 from agents.sequences.value import PromptValue
 from networks.language import Completions, Prompts, prompt_features, sample
-from runners.errors import RunError, UsageError
+from runners.errors import UsageError
 from runners.lm.config import LMConfig
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
@@ -79,10 +80,8 @@ class Batches:
 
     @torch.no_grad()
     def advantages(self, rewards: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
-        """A = r - V [B, K], 0 where there is no reward, and the value head's features [B, D]."""
+        """A = r - V [B, K] of rewards [B, K], 0 where one is NaN, and the value head's features [B, D]."""
         name, features = self.config.agent.baseline, None
-        known = rewards.isfinite()
-        filled = torch.where(known, rewards, rewards.nanmean(1, keepdim=True).nan_to_num())
         if name == "value":
             self.policies.model.eval()
             features = prompt_features(self.policies.model, prompts)
@@ -91,23 +90,26 @@ class Batches:
             expected = torch.zeros(())
         else:
             by_name = {"group": group_mean, "leave-one-out": leave_one_out, "batch": batch_mean}
-            expected = self.ranks.own(by_name.get(name, self.average)(self.ranks.gather(filled)))
-        advantages = filled - expected
+            expected = self.ranks.own(by_name.get(name, self.average)(self.ranks.gather(rewards)))
+        known = ~rewards.isnan()
+        advantages = torch.where(known, rewards - expected, 0)
         if self.config.agent.standardise_advantages:
             advantages = standardise(advantages, known, self.ranks)
-        return torch.where(known, advantages, 0), features
+        return advantages, features
 
     def get_state(self) -> dict[str, Any]:
         return {
             "rng": self.rng.bit_generator.state,
             "generator": self.generator.get_state(),
             "average": self.average.get_state(),
+            "source": self.problem.source.get_state(),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state = state["rng"]
         self.generator.set_state(state["generator"])
         self.average.set_state(state["average"])
+        self.problem.source.set_state(state["source"])
 
 
 class Rollouts(Batches):
@@ -118,16 +120,18 @@ class Rollouts(Batches):
         prompts, completions, rewards = self.draw(self.policies.model, rows)
         advantages, features = self.advantages(rewards, prompts)
         repeated = prompts.repeat(self.config.data.completions)
-        mask = completions.mask & rewards.isfinite().view(-1, 1)
+        mask = completions.mask & ~rewards.isnan().view(-1, 1)
         reference = self.reference(repeated, completions)
         samples = Samples(mask, completions.log_prob, reference, advantages.flatten())
+        ended = (completions.mask & (completions.tokens == self.problem.end)).any(1)
         metrics = {
             "reward/train": rewards.nanmean(),
+            "reward/cut": 1 - ended.float().mean(),
             "reward/tokens": completions.mask.sum(1).float().mean(),
             "reward/same_in_group": (rewards == rewards[:, :1]).all(1).float().mean(),
             "e_step/advantage_rms": advantages.square().mean().sqrt(),
         }
-        return Batch(repeated, completions, samples, metrics, features, rewards.nanmean(1).nan_to_num())
+        return Batch(repeated, completions, samples, metrics, features, rewards.nanmean(1))
 
 
 class Demonstrations(Batches):
@@ -146,9 +150,10 @@ class Pairs(Batches):
 
     def next(self) -> Batch:
         rows = self._prompts()
-        prompts, completions, metrics = self._found(rows) if "chosen" in rows[0] else self._drawn(rows)
+        found = "chosen" in self.problem.source.columns
+        prompts, completions, metrics = self._found(rows) if found else self._drawn(rows)
         zero = torch.zeros_like(completions.log_prob)
-        reference = completions.log_prob if metrics else self.policies.reference(prompts, completions)
+        reference = self.policies.reference(prompts, completions) if found else completions.log_prob
         return Batch(prompts, completions, Samples(completions.mask, zero, reference, zero[:, 0]), metrics)
 
     def _found(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
@@ -163,10 +168,12 @@ class Pairs(Batches):
         differ = (rewards[every, best] > rewards[every, worst]).nonzero().squeeze(1)
         first = differ * rewards.shape[1]
         index = torch.stack([first + best[differ], first + worst[differ]], 1).flatten()
-        if not len(index):  # a completion against itself, which teaches nothing
-            index = index.new_zeros(2)
+        none = not len(index)  # then two completions without a token, which count for nothing
+        index = index.new_zeros(2) if none else index
         metrics = {"reward/start": rewards.nanmean(), "reward/pairs": torch.tensor(float(len(differ)))}
-        return prompts.repeat(rewards.shape[1]).of(index), Completions(*(x[index] for x in completions)), metrics
+        pairs = Completions(*(x[index] for x in completions))
+        pairs = pairs._replace(mask=pairs.mask & (not none))
+        return prompts.repeat(rewards.shape[1]).of(index), pairs, metrics
 
 
 class Offline(Batches):
@@ -179,12 +186,13 @@ class Offline(Batches):
         prompts = self.problem.encode([row["prompt"] for row in rows])
         completions = self.problem.answers([row["completion"] for row in rows])
         start = self.policies.reference(prompts, completions)
-        behaviour = self._stored(rows, completions.mask) if "log_probs" in rows[0] else start
-        rewards = torch.tensor([float(row["reward"]) for row in rows], device=start.device).unsqueeze(1)
+        behaviour = self._stored(rows, completions.mask) if "log_probs" in self.problem.source.columns else start
+        numbers = [math.nan if row["reward"] is None else float(row["reward"]) for row in rows]
+        rewards = torch.tensor(numbers, device=start.device).unsqueeze(1)
         advantages, features = self.advantages(rewards, prompts)
-        samples = Samples(completions.mask, behaviour, start, advantages.flatten())
-        metrics = {"reward/data": rewards.mean()}
-        return Batch(prompts, completions, samples, metrics, features, rewards.flatten())
+        mask = completions.mask & ~rewards.isnan()
+        samples = Samples(mask, behaviour, start, advantages.flatten())
+        return Batch(prompts, completions, samples, {"reward/data": rewards.nanmean()}, features, rewards.flatten())
 
     def _stored(self, rows: list[Row], mask: Tensor) -> Tensor:
         """log pi_t [N, C] from the data."""
@@ -192,29 +200,30 @@ class Offline(Batches):
         for i, (row, length) in enumerate(zip(rows, mask.sum(1).tolist(), strict=True)):
             if len(row["log_probs"]) != length:
                 counts = f"{len(row['log_probs'])} log_probs for {length} tokens"
-                raise RunError(f"--data has {counts} of the completion {row['completion']!r} and its end of text")
+                raise UsageError(f"--data has {counts} of the completion {row['completion']!r} and its end of text")
             stored[i, :length] = torch.tensor(row["log_probs"])
         return stored
 
 
 def make_batches(config: LMConfig, problem: Problem, *parts: Any) -> Batches:
     """The kind that the method and the data's columns ask for."""
-    row = problem.source.held_out(1)[0]
-    method = config.agent.method
-    if method == "sft":
+    columns, agent = problem.source.columns, config.agent
+    if agent.method == "sft":
         kind = Demonstrations
-        if "completion" not in row and not hasattr(problem.source, "task"):
+        if "completion" not in columns:
             raise UsageError("--method sft needs data with columns prompt and completion, or messages")
-    elif method == "dpo":
+    elif agent.method == "dpo":
         kind = Pairs
-    elif "chosen" in row or "reward" in row:
+    elif "chosen" in columns or "reward" in columns:
         kind = Offline
-        if config.agent.baseline in ("group", "leave-one-out"):
-            raise UsageError(f"--baseline {config.agent.baseline} needs completions drawn by the run: take batch")
-        if method == "ppo":
+        if agent.baseline in ("group", "leave-one-out"):
+            raise UsageError(f"--baseline {agent.baseline} needs completions drawn by the run: take batch")
+        if agent.method == "ppo":
             raise UsageError("--method ppo learns from completions of its own: the data must have prompts alone")
     else:
         kind = Rollouts
+    if (kind is Rollouts or kind is Pairs and "chosen" not in columns) and not problem.source.judges:
+        raise UsageError("prompts without rewards need --reward module:function")
     return kind(config, problem, *parts)
 
 

@@ -1,21 +1,22 @@
 """The command line: defaults that suit the method, flags by their papers' names, resuming."""
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from agents.gempi.config import CHOICES, flag
 from agents.sequences.config import MethodName, SequenceConfig
-from runners.cli import parse_flags
-from runners.errors import RunError, UsageError
-from runners.lm.config import LMConfig, from_dict
+from runners.cli import load_config, parse_flags, refuse_changes, without
+from runners.errors import UsageError
+from runners.lm.config import LMConfig, from_dict, to_dict
 
 DESCRIPTION = (
     "Fine-tune a causal language model. --resume RUN_DIR continues a run with its saved configuration."
     " Defaults are those of the method."
 )
+MAY_CHANGE = frozenset("rollouts device threads micro_batch eval_prompts checkpoint_seconds".split())
+"""Settings that may differ from the saved ones when a run is resumed."""
 BATCHES = ("sft", "dpo")
 """Methods that take batches of data, not rollouts."""
 
@@ -44,10 +45,13 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         early.add_argument(f"--{flag(name)}", nargs="?")
     decides, _ = early.parse_known_args(argv)
     if decides.resume is not None:
-        if len(argv) > 2 - ("=" in argv[0]):
-            raise UsageError("--resume takes a run folder and no other flags: the run goes on as it was configured")
+        if not decides.resume:
+            raise UsageError("--resume takes the folder of a run")
         run_dir = Path(decides.resume)
-        return load_config(run_dir), run_dir
+        saved = load_config(run_dir, from_dict)
+        config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
+        refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+        return config, run_dir
     method = decides.method if decides.method in get_args(MethodName) else "vmpo"
     choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and method == "gempi"}
     try:
@@ -55,14 +59,3 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
     except (KeyError, ValueError):  # an unknown name is left for the parser proper to refuse
         default = defaults(method)
     return parse_flags(LMConfig, "lm", DESCRIPTION, argv, default), None
-
-
-def load_config(run_dir: Path) -> LMConfig:
-    """Of an existing run."""
-    path = run_dir / "config.json"
-    if not path.exists():
-        raise UsageError(f"{run_dir} is not the folder of a run: it has no config.json")
-    try:
-        return from_dict(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error

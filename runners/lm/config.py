@@ -31,7 +31,7 @@ class DataConfig:
     base_dir: str | None = None
     """Folder that keeps tasks' base models, so that runs of one task, seed and dropout train it once."""
     prompts: int = 8
-    """Prompts of a rollout; of sft and dpo, which take two completions of each, those of a batch."""
+    """Prompts of a rollout; of sft and dpo, those of a batch."""
     completions: int = 8
     """K, completions of each prompt."""
     sampling_temperature: float = 1.0
@@ -46,6 +46,13 @@ class DataConfig:
         positive(self, ("sampling_temperature",))
         if self.lora < 0:
             raise ValueError(f"--lora must not be negative, not {self.lora}")
+        for name in ("task", "completion_length"):
+            other = {"task": self.data, "completion_length": not self.data}[name]
+            if other and getattr(self, name) != getattr(DataConfig, name):
+                which = "with --data" if self.data else "without --data: a task has its own"
+                raise ValueError(f"--{name.replace('_', '-')} has no effect {which}")
+        if self.lora and not self.model:
+            raise ValueError("--lora needs --model: an adapter is saved without the model that it goes with")
         if not self.data and (self.eval_data or self.reward):
             raise ValueError("--eval-data and --reward go with --data: a task has its own")
         if self.model and self.base_dir:
@@ -114,6 +121,8 @@ class LMConfig:
         if self.data.completions < 2 and self.agent.method not in ("sft", "dpo"):
             if self.agent.baseline in ("group", "leave-one-out"):
                 raise ValueError(f"--baseline {self.agent.baseline} needs --completions of at least 2")
+        if self.agent.baseline != "value" and self.learner.value_learning_rate != LearnerConfig.value_learning_rate:
+            raise ValueError("--value-learning-rate has no effect without --baseline value")
         if self.agent.method == "dpo" and self.data.completions < 2:
             raise ValueError("--method dpo makes its pairs of --completions, at least 2")
 

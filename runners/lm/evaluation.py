@@ -1,11 +1,13 @@
-"""The reward on held-out prompts, sampled and greedy."""
+"""How good a model is on held-out rows: its reward, sampled and greedy, or, without a reward function, how likely the
+data's completions are."""
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from networks.language import sample
+from networks.language import Completions, Prompts, sample, token_log_probs
 from runners.lm.config import LMConfig
 from runners.lm.problem import Problem
 
@@ -14,22 +16,48 @@ SHOWN = 8
 
 
 def evaluate(config: LMConfig, problem: Problem, model: nn.Module) -> dict[str, Any]:
-    """Mean reward of one sample a prompt (`mean`) and of the likeliest completion by token (`greedy`), and samples."""
+    """`mean`, `std`, `median` and `greedy` with the protocol in words, and some `samples`. None: not known."""
     rows = problem.source.held_out(config.data.eval_prompts)
-    prompts = problem.encode([row["prompt"] for row in rows])
+    temperature, judges = config.data.sampling_temperature, problem.source.judges
     generator = torch.Generator(problem.device).manual_seed(EVALUATION)
-    length, temperature = problem.source.completion_length, config.data.sampling_temperature
-    drawn = sample(model, prompts, length, problem.end, generator, temperature)
-    greedy = sample(model, prompts, length, problem.end, None)
-    rewards = problem.rewards(rows, drawn)
-    counted = rewards[rewards.isfinite()]
-    texts = zip(rows, problem.decode(drawn)[:SHOWN], rewards.tolist(), strict=False)
+    scores, greedy, texts = [], [], []
+    size = config.learner.micro_batch
+    for some in (rows[i : i + size] for i in range(0, len(rows), size)):
+        prompts, length = problem.encode([row["prompt"] for row in some]), problem.source.completion_length
+        drawn = sample(model, prompts, length, problem.end, generator, temperature)
+        texts += problem.decode(drawn)
+        if judges:
+            scores += problem.rewards(some, drawn).tolist()
+            greedy += problem.rewards(some, sample(model, prompts, length, problem.end, None)).tolist()
+        else:
+            name = "chosen" if "chosen" in problem.source.columns else "completion"
+            scores += _likelihood(model, prompts, problem.answers([row[name] for row in some]), temperature)
+    protocol = f"one sample at temperature {temperature:g} of each held-out prompt"
+    if not judges:
+        protocol = "mean log-probability of a token of the held-out completions"
+    counted = torch.tensor([score for score in scores if not math.isnan(score)])
+    none = not len(counted)
+    best = [score for score in greedy if not math.isnan(score)]
+    shown = zip(rows[:SHOWN], texts, scores if judges else [math.nan] * SHOWN, strict=False)
     return {
         "prompts": len(rows),
-        "mean": float(counted.mean()),
-        "std": float(counted.std(unbiased=False)),
-        "median": float(counted.median()),
-        "greedy": float(problem.rewards(rows, greedy).nanmean()),
-        "protocol": f"one sample at temperature {temperature:g} of each held-out prompt",
-        "samples": [{"prompt": row["prompt"], "completion": text, "reward": reward} for row, text, reward in texts],
+        "mean": None if none else float(counted.mean()),
+        "std": None if none else float(counted.std(unbiased=False)),
+        "median": None if none else float(counted.median()),
+        "greedy": sum(best) / len(best) if best else None,
+        "protocol": protocol,
+        "samples": [
+            {"prompt": row["prompt"], "completion": text, "reward": None if math.isnan(reward) else reward}
+            for row, text, reward in shown
+        ],
     }
+
+
+@torch.no_grad()
+def _likelihood(model: nn.Module, prompts: Prompts, answers: Completions, temperature: float) -> list[float]:
+    """Of each completion, the mean over its tokens."""
+    training = model.training
+    model.eval()
+    log_prob = token_log_probs(model, prompts, answers.tokens, answers.mask, temperature)
+    model.train(training)
+    return (log_prob.sum(1) / answers.mask.sum(1)).tolist()

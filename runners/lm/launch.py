@@ -7,8 +7,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from runners.checkpoint import Checkpoints, fits
+from runners.devices import device_named
 from runners.display import Display
 from runners.errors import UsageError
 from runners.files import write_atomically
@@ -16,7 +18,7 @@ from runners.lm.cli import parse
 from runners.lm.config import LMConfig, to_dict
 from runners.lm.evaluation import evaluate
 from runners.lm.model import save_model
-from runners.lm.training import Training, pick_device
+from runners.lm.training import Training
 from runners.metrics import CsvLog, TensorBoardLog
 from runners.provenance import git_commit, machine, package_versions
 from runners.ranks import join
@@ -36,7 +38,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 def main(argv: list[str]) -> int:
     """`python -m runners.lm`: returns the exit code."""
     config, resumed = parse(argv)
-    with join(pick_device(config.learner.device)) as ranks:
+    commit = git_commit()  # of the code that is running, whatever becomes of the files meanwhile
+    with join(device_named(config.learner.device)) as ranks:
         leads = ranks.rank == 0
         run_dir = resumed or (_new_folder(config) if leads else None)
         training = Training(config, fresh=resumed is None, ranks=ranks)
@@ -47,7 +50,7 @@ def main(argv: list[str]) -> int:
             if leads and loaded.warning:
                 print(f"warning: {loaded.warning}")
         if leads:
-            return _lead(config, training, run_dir)
+            return _lead(config, training, run_dir, commit)
         with StopSignal() as stop:
             for _ in training.run():
                 if ranks.any(stop.asked):
@@ -55,9 +58,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _lead(config: LMConfig, training: Training, run_dir: Path) -> int:
+def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | None) -> int:
     """The first rank, or the only one: it trains like the others, and keeps the run's folder."""
-    commit = git_commit()  # of the code that is running, whatever becomes of the files meanwhile
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     count = sum(p.numel() for p in training.learner.trained)
@@ -128,15 +130,21 @@ def _train(
 def _show(before: dict[str, Any], after: dict[str, Any]) -> None:
     """A table of before and after, and what the model says to the first prompts."""
     console = Console()
-    table = Table("", "before", "after")
-    table.add_row("reward, sampled", f"{before['mean']:.3f}", f"{after['mean']:.3f}")
-    table.add_row("reward, greedy", f"{before['greedy']:.3f}", f"{after['greedy']:.3f}")
+    judged = after["greedy"] is not None
+    table = Table("", "before", "after", caption=after["protocol"])
+    table.add_row("reward, sampled" if judged else "likelihood", _number(before["mean"]), _number(after["mean"]))
+    if judged:
+        table.add_row("reward, greedy", _number(before["greedy"]), _number(after["greedy"]))
     console.print(table)
     samples = Table("prompt", "before", "reward", "after", "reward")
     for old, new in zip(before["samples"], after["samples"], strict=True):
-        cells = (old["prompt"], old["completion"], f"{old['reward']:g}", new["completion"], f"{new['reward']:g}")
-        samples.add_row(*cells)
+        texts = (Text(old["prompt"]), Text(old["completion"]), Text(new["completion"]))  # brackets are no markup
+        samples.add_row(texts[0], texts[1], _number(old["reward"]), texts[2], _number(new["reward"]))
     console.print(samples)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def name_of(config: LMConfig) -> str:

@@ -34,7 +34,7 @@ class Learner:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
         self.optimiser = torch.optim.AdamW(groups)
         self.parameters = [p for group in groups for p in group["params"]]
-        self.masks = drops(model) and options.dropout_scheme == "whole" and config.agent.method != "sft"
+        self.masks = drops(model) and options.dropout_scheme == "whole" and config.agent.method not in ("sft", "dpo")
         self.updates = 0
 
     def train(self, batch: Batch) -> dict[str, Tensor]:
@@ -61,6 +61,8 @@ class Learner:
                 metrics[name] = metrics.get(name, 0) + value
         if duals.requires_grad:
             duals.backward()
+        if self.value:
+            metrics["value/loss"] = self.value.loss(batch.features, batch.returns).detach() / self.ranks.size
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -78,8 +80,10 @@ class Learner:
         self.model.train()
         fitted = token_log_probs(self.model, prompts, tokens, mask, temperature)
         self.model.eval()
-        compared = token_log_probs(self.model, prompts, tokens, mask, temperature) if self.masks else fitted
-        return fitted, compared
+        if not self.masks:
+            return fitted, fitted
+        with torch.set_grad_enabled(self.agent.compares):
+            return fitted, token_log_probs(self.model, prompts, tokens, mask, temperature)
 
     def get_state(self) -> dict[str, Any]:
         return {

@@ -76,15 +76,17 @@ def load_model(name: str, dropout: float | None = None) -> nn.Module:
 def _loading(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"--model {name} cannot be loaded by transformers: {reason}") from error
 
 
 def add_lora(model: nn.Module, rank: int) -> nn.Module:
     """The model, frozen, with trainable matrices of that rank beside its linear layers (arXiv 2106.09685)."""
-    from peft import LoraConfig, get_peft_model
-
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise UsageError("--lora needs peft: pip install -e '.[lm]'") from error
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's weights are
     which = {"target_modules": "all-linear", "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **which))

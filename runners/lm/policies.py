@@ -11,8 +11,10 @@ from networks.language import Completions, Prompts, token_log_probs
 
 
 class Policies:
-    def __init__(self, model: nn.Module, temperature: float) -> None:
-        self.model, self.temperature = model, temperature
+    """`micro_batch`: samples that pass through pi_ref at a time."""
+
+    def __init__(self, model: nn.Module, temperature: float, micro_batch: int) -> None:
+        self.model, self.temperature, self.micro_batch = model, temperature, micro_batch
         adapted = hasattr(model, "disable_adapter")
         self._copy = None if adapted else copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -30,12 +32,15 @@ class Policies:
         """log pi_ref of each token [N, C], without dropout."""
         with self.start() as model:
             model.eval()
-            return token_log_probs(model, prompts, completions.tokens, completions.mask, self.temperature)
+            every = torch.arange(len(completions.tokens), device=completions.tokens.device).split(self.micro_batch)
+            answers = ((prompts.of(some), completions.tokens[some], completions.mask[some]) for some in every)
+            return torch.cat([token_log_probs(model, *answer, self.temperature) for answer in answers])
 
     def trained(self) -> dict[str, Tensor]:
         """The parameters that learn, by name, and buffers."""
-        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
-        return {name: value for name, value in self.model.state_dict().items() if name not in frozen}
+        frozen = {id(p) for p in self.model.parameters() if not p.requires_grad}  # tied ones have several names
+        state = self.model.state_dict(keep_vars=True)
+        return {name: value.detach() for name, value in state.items() if id(value) not in frozen}
 
     def get_state(self) -> dict[str, dict[str, Tensor] | None]:
         start = None if self._copy is None else dict(self._copy.state_dict())

@@ -7,6 +7,7 @@ demonstration; `prompt, completion, reward` a sample that someone else drew; `pr
 
 import importlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,15 @@ Reward = Callable[..., Sequence[float | None]]
 TASKS = {"sort": sort.TASK, "sort-weak": sort_weak.TASK, "walks": walks.TASK}
 HELD_OUT = 1
 """Stream of a task's held-out prompts, the same for every seed."""
+TEXTS = {"prompt", "completion", "chosen", "rejected"}
 OWN = {"prompt", "completion", "reward", "chosen", "rejected", "messages", "log_probs"}
 
 
 class TaskSource:
     """A task makes as many prompts and demonstrations as it is asked for."""
+
+    columns = frozenset({"prompt", "completion"})
+    judges = True
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -38,17 +43,24 @@ class TaskSource:
         return [{"prompt": text} for text in self.task.prompts(count, rng)]
 
     def held_out(self, count: int) -> list[Row]:
-        return self.prompts(count, np.random.default_rng([HELD_OUT, 0]))
+        return self.prompts(count, np.random.default_rng(HELD_OUT))
 
     def demonstrations(self, count: int, rng: np.random.Generator) -> list[Row]:
         return [{"prompt": p, "completion": c} for p, c in self.task.demonstrations(count, rng)]
 
-    def rewards(self, rows: Sequence[Row], completions: Sequence[str]) -> list[float | None]:
-        return list(self.task.reward([row["prompt"] for row in rows], completions))
+    def rewards(self, rows: Sequence[Row], completions: Sequence[str]) -> Sequence[float | None]:
+        return self.task.reward([row["prompt"] for row in rows], completions)
+
+    def get_state(self) -> list[int]:
+        return []
+
+    def set_state(self, state: list[int]) -> None:
+        pass
 
 
 class RowSource:
-    """Rows drawn without replacement until all have been; held-out ones are a file of their own, or the last tenth."""
+    """Rows in a random order, all of them before any comes again; held-out ones are a file of their own, or the last
+    tenth. `judges`: whether there is a reward function."""
 
     def __init__(
         self, rows: list[Row], held_out: list[Row] | None, reward: Reward | None, completion_length: int
@@ -56,27 +68,33 @@ class RowSource:
         if held_out is None:
             keep = max(1, len(rows) // 10)
             rows, held_out = rows[:-keep], rows[-keep:]
-        if not rows:
-            raise UsageError("--data needs at least two rows, of which some are held out")
+        if not rows or not held_out:
+            raise UsageError("--data needs at least two rows, of which some are held out, or --eval-data one")
         self.rows, self._held_out, self.reward = rows, held_out, reward
+        self.columns, self.judges = frozenset(rows[0]), reward is not None
         self.completion_length = completion_length
+        self._next: list[int] = []
 
     def prompts(self, count: int, rng: np.random.Generator) -> list[Row]:
-        return [self.rows[i] for i in rng.permutation(len(self.rows))[:count]]
+        while len(self._next) < count:
+            self._next += rng.permutation(len(self.rows)).tolist()
+        taken, self._next = self._next[:count], self._next[count:]
+        return [self.rows[i] for i in taken]
 
     demonstrations = prompts
 
     def held_out(self, count: int) -> list[Row]:
         return self._held_out[:count]
 
-    def rewards(self, rows: Sequence[Row], completions: Sequence[str]) -> list[float | None]:
-        if self.reward is None:
-            raise UsageError("prompts without rewards need --reward module:function")
+    def rewards(self, rows: Sequence[Row], completions: Sequence[str]) -> Sequence[float | None]:
         columns = {name: [row[name] for row in rows] for name in rows[0] if name not in OWN}
-        rewards = list(self.reward([row["prompt"] for row in rows], list(completions), **columns))
-        if len(rewards) != len(rows):
-            raise UsageError(f"--reward gave {len(rewards)} rewards for {len(rows)} completions")
-        return rewards
+        return self.reward([row["prompt"] for row in rows], list(completions), **columns)
+
+    def get_state(self) -> list[int]:
+        return list(self._next)
+
+    def set_state(self, state: list[int]) -> None:
+        self._next = list(state)
 
 
 Source = TaskSource | RowSource
@@ -103,29 +121,36 @@ def imported(flag: str, name: str) -> Any:
         raise UsageError(f"--{flag} {name} cannot be imported as module:name: {error}") from error
 
 
-def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Of a .jsonl file, or a folder or name that the datasets library knows (its split train)."""
-    path = Path(name)
-    if path.suffix == ".jsonl":
-        rows = _json_lines(path)
-    else:
-        import datasets
+def reward_function(name: str) -> Reward:
+    """What `module:function` names."""
+    function = imported("reward", name)
+    if not callable(function):
+        raise UsageError(f"--reward {name} must be a function, not {type(function).__name__}")
+    return function
 
-        try:
-            data = datasets.load_from_disk(name) if path.exists() else datasets.load_dataset(name, split="train")
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--data {name} is no .jsonl file, nor can datasets load it: {error}") from error
-        rows = list(data["train"] if isinstance(data, dict) else data)
-    return [_plain(row, f"{name}, row {i}", tokenizer) for i, row in enumerate(rows, 1)]
+
+def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """Of a .jsonl file, or of what the datasets library saved in a folder or knows by name (its split train)."""
+    path = Path(name)
+    rows = _json_lines(path) if path.suffix == ".jsonl" else _dataset_rows(name)
+    plain = [_plain(row, f"{name}, row {i}", tokenizer) for i, row in enumerate(rows, 1)]
+    for i, row in enumerate(plain, 1):
+        _check(row, plain[0], f"{name}, row {i}")
+    return plain
 
 
 def _json_lines(path: Path) -> list[Row]:
     rows = []
     try:
-        lines = path.read_text().splitlines()
+        with open(path, encoding="utf-8") as file:
+            lines = list(file)
     except OSError as error:
-        raise UsageError(f"--data {path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8: {error}") from error
     for i, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -136,19 +161,52 @@ def _json_lines(path: Path) -> list[Row]:
     return rows
 
 
+def _dataset_rows(name: str) -> list[Row]:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name} is no .jsonl file, and datasets is not installed: pip install -e '.[lm]'") from error
+    try:
+        data = datasets.load_from_disk(name) if Path(name).exists() else datasets.load_dataset(name, split="train")
+        return list(data["train"] if isinstance(data, dict) else data)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{name} is no .jsonl file, nor can datasets load its split train: {error}") from error
+
+
 def _plain(row: Row, where: str, tokenizer: PreTrainedTokenizerBase) -> Row:
     """A row whose prompt and answers are texts, by the tokenizer's chat template where they are messages."""
     if "messages" in row:
+        if len(row["messages"]) < 2:
+            raise UsageError(f"{where} needs two messages at least, a prompt and its answer")
         *before, last = row["messages"]
         row = {k: v for k, v in row.items() if k != "messages"} | {"prompt": before, "completion": [last]}
     if "prompt" not in row:
         raise UsageError(f"{where} has no prompt, and no messages: its columns are {', '.join(row)}")
-    if isinstance(row["prompt"], str):
-        return row
+    texts = {}
+    for name in TEXTS & row.keys():
+        if isinstance(row[name], list):
+            texts[name] = _said(row[name], name == "prompt", where, tokenizer)
+    return row | texts
+
+
+def _said(turns: list[dict[str, str]], prompt: bool, where: str, tokenizer: PreTrainedTokenizerBase) -> str:
     try:
-        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        if prompt:
+            return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return "".join(turn["content"] for turn in turns)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{where} has messages that are not role and content") from error
     except ValueError as error:
         raise UsageError(f"{where} has messages, and the model's tokenizer no chat template") from error
-    answers = {name: row[name] for name in ("completion", "chosen", "rejected") if name in row}
-    texts = {k: v if isinstance(v, str) else "".join(turn["content"] for turn in v) for k, v in answers.items()}
-    return row | {"prompt": prompt} | texts
+
+
+def _check(row: Row, first: Row, where: str) -> None:
+    """Every row has the columns of the first, texts and numbers where they must be."""
+    if row.keys() != first.keys():
+        raise UsageError(f"{where} has the columns {', '.join(row)}, and the first row {', '.join(first)}")
+    for name in TEXTS & row.keys():
+        if not isinstance(row[name], str) or name == "prompt" and not row[name]:
+            raise UsageError(f"{where}: {name} must be a text, not {row[name]!r}")
+    reward = row.get("reward")
+    if reward is not None and not (isinstance(reward, int | float) and math.isfinite(reward)):
+        raise UsageError(f"{where}: reward must be a number or null, not {reward!r}")

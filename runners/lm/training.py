@@ -1,6 +1,6 @@
 """The training loop, as a generator: batches, and gradient steps on each."""
 
-import resource
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,15 +12,16 @@ from torch import nn
 
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
+from runners.devices import cpu_seconds, device_named
 from runners.errors import UsageError
-from runners.lm.base import base_model, kept_base_model
+from runners.lm.base import base_model, base_name, kept_base_model
 from runners.lm.batches import make_batches
 from runners.lm.config import LMConfig
 from runners.lm.learner import Learner
 from runners.lm.model import add_lora, character_tokenizer, load_model, load_tokenizer
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
-from runners.lm.sources import RowSource, Source, TaskSource, find_task, imported, read_rows
+from runners.lm.sources import RowSource, Source, TaskSource, find_task, read_rows, reward_function
 from runners.ranks import ONE_RANK, Ranks
 
 Row = dict[str, float]
@@ -34,18 +35,21 @@ class Training:
         options = config.learner
         torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
-        self.device = pick_device(options.device)
+        self.device = device_named(options.device)
         self.problem, model = make_problem(config, self.device, fresh)
         if config.data.lora:
+            torch.manual_seed(options.seed)  # whatever training the base has drawn
             model = add_lora(model, config.data.lora)
-        self.policies = Policies(model, config.data.sampling_temperature)
+        self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch)
         agent = make_sequence_agent(config.agent, ranks).to(self.device)
         value = PromptValue(model.config.hidden_size).to(self.device) if config.agent.baseline == "value" else None
         self.learner = Learner(config, model, agent, value, ranks)
         self.batches = make_batches(config, self.problem, self.policies, agent, value, ranks)
-        torch.manual_seed(options.seed + ranks.rank)  # whatever training the base has drawn
+        torch.manual_seed(options.seed + ranks.rank)
         self.rollouts = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
+        self.sums: dict[str, list[float]] = defaultdict(list)
+        """Metrics since the last row of them."""
 
     @property
     def model(self) -> nn.Module:
@@ -54,11 +58,10 @@ class Training:
     def run(self) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         options = self.config.learner
-        sums: dict[str, list[float]] = defaultdict(list)
         while self.rollouts < options.rollouts:
             clock, cpu = time.perf_counter(), cpu_seconds()
             for name, value in self._step().items():
-                sums[name].append(float(value))
+                self.sums[name].append(float(value))
             self.rollouts += 1
             self.wall_seconds += time.perf_counter() - clock
             self.cpu_seconds += float(self.ranks.total(torch.tensor(cpu_seconds() - cpu)))
@@ -70,14 +73,14 @@ class Training:
                 "updates": self.learner.updates,
                 "wall_seconds": self.wall_seconds,
                 "cpu_seconds": self.cpu_seconds,
-                **{name: sum(values) / len(values) for name, values in sums.items()},
+                **{name: sum(values) / len(values) for name, values in self.sums.items()},
             }
-            sums.clear()
+            self.sums.clear()
 
     def _step(self) -> dict[str, torch.Tensor]:
         """A batch, and the gradient steps on it; metrics of the last of them."""
         batch, limit = self.batches.next(), self.config.agent.target_kl
-        metrics = {name: self.ranks.total(value) / self.ranks.size for name, value in batch.metrics.items()}
+        metrics = {name: self._mean(value) for name, value in batch.metrics.items()}
         for _ in range(self.config.learner.updates):
             step = self.learner.train(batch)
             metrics = metrics | step
@@ -85,12 +88,20 @@ class Training:
                 break
         return metrics
 
+    def _mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Over ranks, those where it is NaN apart."""
+        known = torch.stack([value.nan_to_num(), (~value.isnan()).to(value.dtype)])
+        total, count = self.ranks.total(known)
+        return total / count
+
     def get_state(self) -> dict[str, Any]:
         return {
             "policies": self.policies.get_state(),
             "learner": self.learner.get_state(),
             "batches": self.batches.get_state(),
+            "sums": dict(self.sums),
             "torch_generator": torch.get_rng_state(),
+            "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "counters": {
                 "rollouts": self.rollouts,
                 "starts": self.starts,
@@ -103,13 +114,16 @@ class Training:
         self.policies.set_state(state["policies"])
         self.learner.set_state(state["learner"])
         self.batches.set_state(state["batches"])
+        self.sums.update(state["sums"])
         torch.set_rng_state(state["torch_generator"])
+        if torch.cuda.is_available() and state["cuda_generators"]:
+            torch.cuda.set_rng_state_all(state["cuda_generators"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
         self.starts += 1
         if self.ranks.rank:  # the state is the first rank's
             self.batches.seed(self.starts)
-            torch.manual_seed(self.config.learner.seed + self.ranks.rank)
+            torch.manual_seed(int(self.batches.rng.integers(2**62)))
 
 
 def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[Problem, nn.Module]:
@@ -122,8 +136,8 @@ def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[P
             dropout = options.dropout or 0.0
             if not data.base_dir or not fresh:
                 return problem, base_model(problem, options.seed, dropout, trained=fresh)
-            name = f"{data.task}-seed{options.seed}-dropout{dropout:g}".replace(":", "-")
-            return problem, kept_base_model(problem, options.seed, dropout, Path(data.base_dir) / name)
+            folder = Path(data.base_dir) / base_name(source.task, options.seed, dropout)
+            return problem, kept_base_model(problem, options.seed, dropout, folder)
         tokenizer = load_tokenizer(data.model)
     else:
         if data.model is None:
@@ -131,18 +145,13 @@ def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[P
         tokenizer = load_tokenizer(data.model)
         rows = read_rows(data.data, tokenizer)
         held_out = read_rows(data.eval_data, tokenizer) if data.eval_data else None
-        reward = imported("reward", data.reward) if data.reward else None
+        reward = reward_function(data.reward) if data.reward else None
         source = RowSource(rows, held_out, reward, data.completion_length)
-    return Problem(source, tokenizer, device), load_model(data.model, options.dropout).to(device)
-
-
-def pick_device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device; leave it at auto, or install a CUDA build of torch")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    problem, model = Problem(source, tokenizer, device), load_model(data.model, options.dropout).to(device)
+    rows = source.rows if isinstance(source, RowSource) else source.held_out(data.eval_prompts)
+    longest = max(len(ids) for ids in tokenizer([row["prompt"] for row in rows])["input_ids"])
+    room = getattr(model.config, "max_position_embeddings", math.inf)
+    if longest + source.completion_length > room:
+        wanted = f"a prompt of {longest} tokens and a completion of {source.completion_length}"
+        raise UsageError(f"--model {data.model} has room for {room} tokens, too few for {wanted}")
+    return problem, model
