@@ -16,7 +16,7 @@ from envs.interface import Discrete, EnvSpec, TimeStep, VectorEnv
 from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
 from runners.actor import Actor
-from runners.build import build_env, build_network, stream_seed, use_bf16
+from runners.build import build_env, build_network, has_bf16, stream_seed, use_bf16
 from runners.config import RunConfig
 from runners.training import Training
 from runners.unrolls import Buffer, make_buffer
@@ -163,9 +163,9 @@ def pipeline_of_all(config: RunConfig, seconds: float) -> float:
 
 
 def matrix_peaks(device: torch.device, size: int = 2048) -> dict[str, float]:
-    """GFLOP/s of the product of two square matrices, on one core or on the GPU."""
+    """GFLOP/s of the product of two square matrices, on one core or on the GPU; in bfloat16 where it has that."""
     peaks = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16) if has_bf16(device) else (torch.float32,):
         a = torch.randn(size, size, device=device).to(dtype)
 
         def product(a: torch.Tensor = a) -> int:
