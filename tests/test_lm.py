@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,7 +246,8 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, method):
 def test_a_killed_run_resumes_from_the_command_line(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "runners.lm", *FAST.split(), "--rollouts", "100000", "--run-dir", str(run)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    here = Path(__file__).resolve().parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here.parent}:{here}"}  # of TASK
     process = subprocess.Popen([*command, "--checkpoint-seconds", "0.2"], env=environment, stdout=subprocess.PIPE)
     while not list(run.glob("checkpoints/step_*")):
         assert process.poll() is None
