@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from agents.gempi.config import EMConfig, em_options, in_unit_interval, not_negative, positive
+from agents.checks import in_unit_interval, not_negative, positive
+from agents.gempi.config import EMConfig, em_options
 from agents.gempi.methods import Numbers, Row
 
 DropoutScheme = Literal["whole", "masked", "paired"]

@@ -74,7 +74,7 @@ def use_bf16(config: RunConfig, device: torch.device) -> bool:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether it has instructions for bfloat16: without, a product takes a hundred times as long as in float32."""
+    """Whether it has instructions for bfloat16: without, a product takes tens of times as long as in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     # torch tells this by private names alone; where they are gone, float32 is right, if slower.

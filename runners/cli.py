@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from time import strftime
 from typing import Any, TypeVar, get_args
 
 import tyro
@@ -70,6 +71,16 @@ def load_config(run_dir: Path, read: Callable[[dict[str, Any]], Config] = from_d
         return read(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error
+
+
+def new_folder(asked: str | None, name: str) -> Path:
+    """Of a new run: the one `asked` for, if no run lies there, or one under runs/ by `name` and time."""
+    if asked is None:
+        return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
+    run_dir = Path(asked)
+    if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):
+        raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
+    return run_dir
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:

@@ -1,7 +1,6 @@
 """The whole configuration of a run: one typed tree, flat on the command line, saved as `config.json`."""
 
 import dataclasses
-import math
 import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from agents.checks import at_least_one, not_negative, positive
 from agents.config import AgentConfig
 from envs.config import EnvConfig
 from envs.multi_task import share_out
@@ -104,18 +104,12 @@ class TrainingConfig:
     """Record an episode at the end."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "envs", "passes", "minibatches", "eval_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, ("steps", "envs", "passes", "minibatches", "eval_episodes"))
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
-        counts = ("actors", "value_warmup", "target_period", "threads")
-        for name in (*counts, "max_gradient_norm", "dual_learning_rate", "log_seconds"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"--{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
-        for name in ("learning_rate", "adam_epsilon", "checkpoint_seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"--{name.replace('_', '-')} must be greater than 0, not {getattr(self, name)}")
+        not_negative(self, ("actors", "value_warmup", "target_period", "threads"))
+        not_negative(self, ("max_gradient_norm", "dual_learning_rate", "log_seconds"))
+        positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds"))
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
         own = max(0, self.learner_envs)

@@ -3,15 +3,14 @@
 import json
 import math
 from pathlib import Path
-from time import monotonic, strftime
+from time import monotonic
 
 from envs.interface import EnvError
 from runners.build import pick_device
 from runners.checkpoint import Checkpoints, fits
-from runners.cli import parse
+from runners.cli import new_folder, parse
 from runners.config import RunConfig, to_dict
 from runners.display import Display
-from runners.errors import UsageError
 from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
 from runners.metrics import CsvLog, TensorBoardLog
@@ -24,9 +23,10 @@ from runners.training import Training
 def main(suite: str, argv: list[str]) -> int:
     """`python -m runners.atari` and `runners.control`: returns the exit code."""
     config, resumed = parse(suite, argv)
+    name = f"{config.env.name}-{config.agent.agent}-{config.network.core}-{config.training.seed}"
     with join(pick_device(config)) as ranks:
         leads = ranks.rank == 0
-        run_dir = resumed or (_new_folder(config) if leads else None)
+        run_dir = resumed or (new_folder(config.training.run_dir, name) if leads else None)
         training = Training(config, ranks)
         loaded = Checkpoints(resumed / "checkpoints").latest() if resumed else None
         if loaded:
@@ -142,16 +142,6 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
             board.video(training.steps, "episode", record_video(config, network, path))
         except EnvError as error:
             print(f"no video: {error}")
-
-
-def _new_folder(config: RunConfig) -> Path:
-    if config.training.run_dir is None:
-        name = f"{config.env.name}-{config.agent.agent}-{config.network.core}-{config.training.seed}"
-        return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
-    run_dir = Path(config.training.run_dir)
-    if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):
-        raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
-    return run_dir
 
 
 def _known(x: float) -> float | None:

@@ -1,10 +1,9 @@
 """Options of the EM methods, whatever a sample is: the choices that make up a row, and the numbers that rows need."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from agents.checks import flag, in_unit_interval, positive
 from agents.gempi.methods import (
     METHODS,
     DivergenceName,
@@ -116,25 +115,3 @@ USED_BY = {
     ("fixed", "reference"): {"lambda_reference"}, ("dual", "reference"): {"epsilon_reference", "lambda_reference"},
 }  # fmt: skip
 """Options that a choice brings with it."""
-
-
-def in_unit_interval(config: object, names: Iterable[str]) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"--{flag(name)} must lie between 0 and 1, not {getattr(config, name)}")
-
-
-def positive(config: object, names: Iterable[str]) -> None:
-    for name in names:
-        if not 0 < getattr(config, name) < math.inf:
-            raise ValueError(f"--{flag(name)} must be greater than 0, not {getattr(config, name)}")
-
-
-def not_negative(config: object, names: Iterable[str]) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise ValueError(f"--{flag(name)} must not be negative, not {getattr(config, name)}")
-
-
-def flag(name: str) -> str:
-    return name.replace("_", "-")

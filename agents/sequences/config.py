@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from agents.gempi.config import EMConfig, em_options, not_negative, positive
+from agents.checks import not_negative, positive
+from agents.gempi.config import EMConfig, em_options
 from agents.gempi.methods import Row
 
 MethodName = Literal["sft", "vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "gempi", "dpo", "ppo"]

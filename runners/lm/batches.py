@@ -1,6 +1,7 @@
 """Batches of samples, by where they come from: drawn now by the policy, or found in the data."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
     returns: Tensor | None = None
 
 
-class Batches:
+class Batches(ABC):
     """What the kinds share: rows of the source in a random order, and the generators behind them."""
 
     def __init__(
@@ -57,8 +58,9 @@ class Batches:
         seed = int(self.rng.integers(2**62))
         self.generator = torch.Generator(self.problem.device).manual_seed(seed)
 
+    @abstractmethod
     def next(self) -> Batch:
-        raise NotImplementedError
+        """What the next gradient steps are on."""
 
     def _prompts(self) -> list[Row]:
         return self.problem.source.prompts(self.config.data.prompts, self.rng)

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from agents.gempi.config import CHOICES, flag
+from agents.checks import flag
+from agents.gempi.config import CHOICES
 from agents.sequences.config import MethodName, SequenceConfig
 from runners.cli import load_config, parse_flags, refuse_changes, without
 from runners.errors import UsageError

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from agents.gempi.config import not_negative, positive
+from agents.checks import at_least_one, flag, not_negative, positive
 from agents.sequences.config import SequenceConfig
 
 
@@ -40,17 +40,14 @@ class DataConfig:
     """Held-out prompts of an evaluation."""
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "completions", "eval_prompts", "completion_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, ("prompts", "completions", "eval_prompts", "completion_length"))
         positive(self, ("sampling_temperature",))
-        if self.lora < 0:
-            raise ValueError(f"--lora must not be negative, not {self.lora}")
+        not_negative(self, ("lora",))
         for name in ("task", "completion_length"):
             other = {"task": self.data, "completion_length": not self.data}[name]
             if other and getattr(self, name) != getattr(DataConfig, name):
                 which = "with --data" if self.data else "without --data: a task has its own"
-                raise ValueError(f"--{name.replace('_', '-')} has no effect {which}")
+                raise ValueError(f"--{flag(name)} has no effect {which}")
         if self.lora and not self.model:
             raise ValueError("--lora needs --model: an adapter is saved without the model that it goes with")
         if not self.data and (self.eval_data or self.reward):
@@ -98,9 +95,7 @@ class LearnerConfig:
     """Seconds between checkpoints."""
 
     def __post_init__(self) -> None:
-        for name in ("rollouts", "updates", "micro_batch", "threads", "log_rollouts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, ("rollouts", "updates", "micro_batch", "threads", "log_rollouts"))
         positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds"))
         not_negative(self, ("weight_decay", "max_gradient_norm"))
         if self.dropout is not None and not 0 <= self.dropout < 1:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from time import monotonic, strftime
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from runners.checkpoint import Checkpoints, fits
+from runners.cli import new_folder
 from runners.devices import device_named
 from runners.display import Display
-from runners.errors import UsageError
 from runners.files import write_atomically
 from runners.lm.cli import parse
 from runners.lm.config import LMConfig, to_dict
@@ -39,9 +39,10 @@ def main(argv: list[str]) -> int:
     """`python -m runners.lm`: returns the exit code."""
     config, resumed = parse(argv)
     commit = git_commit()  # of the code that is running, whatever becomes of the files meanwhile
+    name = f"{name_of(config)}-{config.agent.method}-{config.learner.seed}"
     with join(device_named(config.learner.device)) as ranks:
         leads = ranks.rank == 0
-        run_dir = resumed or (_new_folder(config) if leads else None)
+        run_dir = resumed or (new_folder(config.learner.run_dir, name) if leads else None)
         training = Training(config, fresh=resumed is None, ranks=ranks)
         if resumed:
             loaded = Checkpoints(resumed / "checkpoints").latest()
@@ -150,13 +151,3 @@ def _number(value: float | None) -> str:
 def name_of(config: LMConfig) -> str:
     """Of what is learned."""
     return Path(config.data.data).stem if config.data.data else config.data.task
-
-
-def _new_folder(config: LMConfig) -> Path:
-    if config.learner.run_dir is None:
-        name = f"{name_of(config)}-{config.agent.method}-{config.learner.seed}".replace(":", "-")
-        return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}"
-    run_dir = Path(config.learner.run_dir)
-    if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):
-        raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
-    return run_dir

@@ -34,7 +34,9 @@ class Learner:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
         self.optimiser = torch.optim.AdamW(groups)
         self.parameters = [p for group in groups for p in group["params"]]
-        self.masks = drops(model) and options.dropout_scheme == "whole" and config.agent.method not in ("sft", "dpo")
+        compared = config.agent.method not in ("sft", "dpo")
+        self.undropped = compared and drops(model) and options.dropout_scheme == "whole"
+        """Whether to look at the network without its dropout as well."""
         self.updates = 0
 
     def train(self, batch: Batch) -> dict[str, Tensor]:
@@ -43,13 +45,15 @@ class Learner:
         plan = self.agent.plan(samples)
         self.optimiser.zero_grad(set_to_none=True)
         # What every rank has whole, or a mean over its own part of the batch, counts 1 / size: gradients are summed.
-        duals = plan.loss + self.value.loss(batch.features, batch.returns) if self.value else plan.loss
-        duals = duals / self.ranks.size
+        whole = plan.loss / self.ranks.size
+        metrics: dict[str, Tensor] = {}
+        if self.value:
+            metrics["value/loss"] = self.value.loss(batch.features, batch.returns) / self.ranks.size
+            whole = whole + metrics["value/loss"]
         kept = plan.kept.nonzero().squeeze(1)
         if not len(kept):  # the model must be asked all the same: other ranks may have kept some
             kept, samples = kept.new_zeros(1), samples._replace(mask=torch.zeros_like(samples.mask))
         tokens = self.ranks.total(samples.mask[kept].sum()).clamp(min=1)
-        metrics: dict[str, Tensor] = {}
         size = self.config.learner.micro_batch
         size += size % 2 if self.agent.pairs else 0
         for some in kept.split(size):
@@ -59,10 +63,8 @@ class Learner:
             part.loss.backward()
             for name, value in part.metrics.items():
                 metrics[name] = metrics.get(name, 0) + value
-        if duals.requires_grad:
-            duals.backward()
-        if self.value:
-            metrics["value/loss"] = self.value.loss(batch.features, batch.returns).detach() / self.ranks.size
+        if whole.requires_grad:
+            whole.backward()
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -71,8 +73,8 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.trained, limit)
         self.optimiser.step()
         self.updates += 1
-        metrics = {name: self.ranks.total(metrics[name]) for name in sorted(metrics)}
-        return {name: value.detach() for name, value in plan.metrics.items()} | metrics | {"m_step/gradient_norm": norm}
+        metrics = plan.metrics | {name: self.ranks.total(metrics[name]) for name in sorted(metrics)}
+        return {name: value.detach() for name, value in metrics.items()} | {"m_step/gradient_norm": norm}
 
     def _log_probs(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """As the M-step fits them, and as they are compared with pi_t."""
@@ -80,7 +82,7 @@ class Learner:
         self.model.train()
         fitted = token_log_probs(self.model, prompts, tokens, mask, temperature)
         self.model.eval()
-        if not self.masks:
+        if not self.undropped:
             return fitted, fitted
         with torch.set_grad_enabled(self.agent.compares):
             return fitted, token_log_probs(self.model, prompts, tokens, mask, temperature)

@@ -1,0 +1,32 @@
+"""Ranges of options, for configurations to check themselves: ValueError, one line that names the flag."""
+
+import math
+from collections.abc import Iterable
+
+
+def at_least_one(config: object, names: Iterable[str]) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{flag(name)} must be at least 1, not {getattr(config, name)}")
+
+
+def in_unit_interval(config: object, names: Iterable[str]) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"--{flag(name)} must lie between 0 and 1, not {getattr(config, name)}")
+
+
+def positive(config: object, names: Iterable[str]) -> None:
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"--{flag(name)} must be greater than 0, not {getattr(config, name)}")
+
+
+def not_negative(config: object, names: Iterable[str]) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(f"--{flag(name)} must not be negative, not {getattr(config, name)}")
+
+
+def flag(name: str) -> str:
+    return name.replace("_", "-")
