@@ -24,9 +24,7 @@ PROBE_START = -1
 """Random numbers of a start that no run has."""
 
 
-def learner_envs(
-    config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool, device: torch.device, local_ranks: int
-) -> int:
+def learner_envs(config: RunConfig, spec: EnvSpec, network: ActorCritic, device: torch.device, local_ranks: int) -> int:
     """`config.training.learner_envs`, or what a measurement of a few seconds says.
 
     It measures where each actor of each of this machine's `local_ranks`, and each learner, has one core for itself;
@@ -39,7 +37,7 @@ def learner_envs(
     a_core_each = device.type == "cpu" and cores() == local_ranks * (training.actors + 1)
     if not training.actors or not a_core_each or training.envs < PROBE_ENVS[1] or len(config.env.tasks) > 1:
         return 0
-    return share(training.envs, training.actors, *measure(config, spec, network, bf16))
+    return share(training.envs, training.actors, *measure(config, spec, network))
 
 
 def share(envs: int, actors: int, fixed: float, acting: float, learning: float) -> int:
@@ -57,22 +55,22 @@ def share(envs: int, actors: int, fixed: float, acting: float, learning: float) 
     return best if seconds(best) < WORTHWHILE * seconds(0) else 0
 
 
-def measure(config: RunConfig, spec: EnvSpec, network: ActorCritic, bf16: bool) -> tuple[float, float, float]:
+def measure(config: RunConfig, spec: EnvSpec, network: ActorCritic) -> tuple[float, float, float]:
     """`share`'s fixed, acting and learning; `network` learns in a copy."""
     before = torch.get_rng_state()
     few, many = PROBE_ENVS
-    short, _ = acted(config, few, spec, network, bf16)
-    long, unroll = acted(config, many, spec, network, bf16)
+    short, _ = acted(config, few, spec, network)
+    long, unroll = acted(config, many, spec, network)
     acting = max(0.0, (long - short) / (many - few))
     learning = learned(config, unroll, spec, network) / many
     torch.set_rng_state(before)
     return max(0.0, short - few * acting), acting, learning
 
 
-def acted(config: RunConfig, envs: int, spec: EnvSpec, network: ActorCritic, bf16: bool) -> tuple[float, Unroll]:
+def acted(config: RunConfig, envs: int, spec: EnvSpec, network: ActorCritic) -> tuple[float, Unroll]:
     """Seconds of an unroll of `envs` environments, and what they showed."""
     probe = replace(config, training=replace(config.training, actors=0, envs=envs, minibatches=1))
-    sampler = LocalSampler(probe, spec, network, bf16, start=PROBE_START)
+    sampler = LocalSampler(probe, spec, network, start=PROBE_START)
     try:
         return least_seconds(sampler.next), sampler.buffer.unroll
     finally:

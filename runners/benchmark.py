@@ -16,8 +16,9 @@ from envs.interface import Discrete, EnvSpec, TimeStep, VectorEnv
 from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
 from runners.actor import Actor
-from runners.build import build_env, build_network, has_bf16, stream_seed, use_bf16
+from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
+from runners.precision import has_bf16
 from runners.training import Training
 from runners.unrolls import Buffer, make_buffer
 
@@ -38,6 +39,7 @@ def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
     try:
         alone = replace(config, training=replace(config.training, actors=0, threads=1))
         training = Training(alone)
+        alone = training.config
         peaks = matrix_peaks(training.device)
         environment = environment_alone(alone, seconds)
         acting = acting_alone(alone, training.spec, seconds)
@@ -111,7 +113,7 @@ def acting_alone(config: RunConfig, spec: EnvSpec, seconds: float, cached: bool 
     Not `cached`, each step makes keys and values of the whole memory anew, as a forward pass of length one does.
     """
     env = build_env(config, config.training.envs, stream=0)
-    network = build_network(config, spec, use_bf16(config, torch.device("cpu")))
+    network = build_network(config, spec)
     if not cached:
         network.core.acting = lambda state, horizon: ForwardActing(network.core, state)
     actor = Actor(Frozen(env), network, stream_seed(config, 0))

@@ -26,7 +26,7 @@ def build_env(
     return make_env(config.env, envs, stream_seed(config, stream), render=render, tasks=tasks)
 
 
-def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
+def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
     """With weights from torch's global generator, in evaluation mode: what learns turns dropout on for a pass."""
     discrete = isinstance(spec.action, Discrete)
     actions = spec.action.n if discrete else spec.action.shape[0]
@@ -36,7 +36,7 @@ def build_network(config: RunConfig, spec: EnvSpec, bf16: bool) -> ActorCritic:
             f"{spec.observation_shape}: take --torso mlp"
         )
     step_size = config.agent.popart_step_size
-    tasks = len(config.env.tasks)
+    bf16, tasks = config.training.precision == "bfloat16", len(config.env.tasks)
     return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16, tasks).eval()
 
 
@@ -58,25 +58,3 @@ def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:
 
 def pick_device(config: RunConfig) -> torch.device:
     return device_named(config.training.device)
-
-
-def use_bf16(config: RunConfig, device: torch.device) -> bool:
-    """Of the torso, in the learner on `device` and in actors on the CPU alike, or their policies would differ.
-
-    Asked for, or `auto` where convolutions in bfloat16 have instructions of their own.
-    """
-    precision = config.training.precision
-    if precision != "auto":
-        return precision == "bfloat16"
-    if config.network.torso == "mlp":
-        return False
-    return has_bf16(torch.device("cpu")) and (device.type == "cpu" or has_bf16(device))
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether it has instructions for bfloat16: without, a product takes tens of times as long as in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    # torch tells this by private names alone; where they are gone, float32 is right, if slower.
-    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
-    return any(check() for check in checks if check)

@@ -85,7 +85,8 @@ class TrainingConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner runs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the torso's convolutions; auto takes bfloat16 where the machine has instructions for it."""
+    """Of the torso's convolutions; auto takes bfloat16 where the machine has instructions for it and a measurement,
+    at these sizes of batches, says that it pays."""
     compile: bool = False
     """Compile the learner's network with torch.compile."""
     threads: int = 0

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from runners.build import build_env, build_network, use_bf16
+from runners.build import build_env, build_network
 from runners.checkpoint import Checkpoints, fits
 from runners.cli import load_config, parse_flags
 from runners.errors import UsageError, main_guard, usage_errors
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 
     torch.set_num_threads(1)
     env = build_env(config, 1, stream=0)
-    network = build_network(config, env.spec, use_bf16(config, torch.device("cpu")))
+    network = build_network(config, env.spec)
     env.close()
     with fits(loaded.path):
         network.load_state_dict(loaded.state["learner"]["network"])

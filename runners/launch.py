@@ -33,7 +33,7 @@ def main(suite: str, argv: list[str]) -> int:
             with fits(loaded.path):
                 training.set_state(loaded.state)
         if leads:
-            return _lead(suite, config, training, run_dir, loaded.warning if loaded else "")
+            return _lead(suite, training.config, training, run_dir, loaded.warning if loaded else "")
         with StopSignal() as stop:
             for _ in training.run():
                 if ranks.any(stop.asked):

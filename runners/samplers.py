@@ -53,12 +53,11 @@ class LocalSampler:
         config: RunConfig,
         spec: EnvSpec,
         network: ActorCritic,
-        bf16: bool,
         start: int,
         saved: dict | None = None,
         rank: int = 0,
     ) -> None:
-        self.actor = make_actor(config, config.tasks, bf16, start, number=rank)
+        self.actor = make_actor(config, config.tasks, start, number=rank)
         self.network = self.actor.network
         load_parameters(self.network, _weights(network, saved))
         self.buffer = _batch(config, spec, network, shared=False)
@@ -99,7 +98,6 @@ class ProcessSampler:
         config: RunConfig,
         spec: EnvSpec,
         network: ActorCritic,
-        bf16: bool,
         start: int,
         saved: dict | None = None,
         rank: int = 0,
@@ -123,7 +121,7 @@ class ProcessSampler:
                 views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
                 failure, report = context.Pipe(duplex=False)
                 number = rank * (actors + 1) + i
-                arguments = (config, bf16, start, number, views, self.weights, self.free[i], self.full[i], report)
+                arguments = (config, start, number, views, self.weights, self.free[i], self.full[i], report)
                 process = context.Process(target=_act, args=arguments, daemon=True, name=f"actor {number}")
                 process.start()
                 self.processes.append(process)
@@ -131,7 +129,7 @@ class ProcessSampler:
                 report.close()  # the actor's end alone is open: with the actor, the connection ends
         self.own: Actor | None = None
         if own:
-            self.own = make_actor(config, config.tasks[envs - own :], bf16, start, rank * (actors + 1) + actors)
+            self.own = make_actor(config, config.tasks[envs - own :], start, rank * (actors + 1) + actors)
             self.own_views = [buffer.columns(slice(envs - own, envs)) for buffer in self.buffers]
             load_parameters(self.own.network, self.weights.vector)
         self.taken = 0
@@ -202,16 +200,15 @@ def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool)
     return make_buffer(spec, training.unroll, config.tasks, policy_size, network.initial_state(1), shared)
 
 
-def make_actor(config: RunConfig, tasks: np.ndarray, bf16: bool, start: int, number: int) -> Actor:
+def make_actor(config: RunConfig, tasks: np.ndarray, start: int, number: int) -> Actor:
     """An environment for each of `tasks`; with weights of no meaning yet."""
     stream = start * STREAMS_A_START + number
     env = build_env(config, len(tasks), stream, tasks=tasks)
-    return Actor(env, build_network(config, env.spec, bf16), stream_seed(config, stream))
+    return Actor(env, build_network(config, env.spec), stream_seed(config, stream))
 
 
 def _act(
     config: RunConfig,
-    bf16: bool,
     start: int,
     number: int,
     views: list[Buffer],
@@ -225,7 +222,7 @@ def _act(
     torch.set_num_threads(1)
     keep_freed_memory()
     try:
-        actor, version = make_actor(config, views[0].unroll.task.numpy(), bf16, start, number), 0
+        actor, version = make_actor(config, views[0].unroll.task.numpy(), start, number), 0
         for view in itertools.cycle(views):
             free.acquire()
             version = weights.fetch(actor.network, version)

@@ -11,11 +11,12 @@ from envs.interface import Discrete, EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.allocator import keep_freed_memory
 from runners.balance import learner_envs
-from runners.build import build_env, build_network, pick_device, random_pictures, use_bf16
+from runners.build import build_env, build_network, pick_device, random_pictures
 from runners.config import RunConfig, cores
 from runners.devices import cpu_seconds
 from runners.learner import Learner
 from runners.limits import check_compile, check_memory
+from runners.precision import settle_precision
 from runners.ranks import ONE_RANK, Ranks
 from runners.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
 from runners.tracker import Rate, TaskTracker
@@ -27,26 +28,25 @@ class Training:
     """A run in progress: everything that a checkpoint holds."""
 
     def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK) -> None:
-        self.config, self.ranks = config, ranks
-        training = config.training
+        self.ranks, training = ranks, config.training
         keep_freed_memory()
         torch.manual_seed(training.seed)
         spare = cores() // ranks.local_size - training.actors if training.actors else 1
         torch.set_num_threads(training.threads or max(1, spare))
         self.device = pick_device(config)
-        self.bf16 = use_bf16(config, self.device)
         env = build_env(config, 1, stream=0)
         self.spec: EnvSpec = env.spec
         env.close()
         check_memory(config, self.spec, ranks.local_size * (BUFFERS if training.actors else 1))
         check_compile(config)
-        self.network = build_network(config, self.spec, self.bf16)
+        self.config = config = settle_precision(config, self.spec, self.device, ranks)
+        self.network = build_network(config, self.spec)
         if config.network.centre_pixels:
             self.network.fit_input(random_pictures(config))
         whole_batch = ranks if training.statistics == "batch" else ALONE
         agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
         self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks)
-        self.learner_envs = learner_envs(config, self.spec, self.network, self.bf16, self.device, ranks.local_size)
+        self.learner_envs = learner_envs(config, self.spec, self.network, self.device, ranks.local_size)
         self.tracker = TaskTracker(config.env.tasks)
         self.steps = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
@@ -61,7 +61,7 @@ class Training:
     def run(self) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         config, training = self.config, self.config.training
-        arguments = (config, self.spec, self.network, self.bf16, self.starts, self._sampler_state, self.ranks.rank)
+        arguments = (config, self.spec, self.network, self.starts, self._sampler_state, self.ranks.rank)
         if training.actors:
             self.sampler = ProcessSampler(*arguments, own=self.learner_envs)
         else:
@@ -117,7 +117,7 @@ class Training:
 
     def acting_network(self) -> ActorCritic:
         """A copy of the network on the CPU for evaluation."""
-        network = build_network(self.config, self.spec, self.bf16)
+        network = build_network(self.config, self.spec)
         network.load_state_dict({k: v.cpu() for k, v in self.network.state_dict().items()})
         return network
 

@@ -101,8 +101,8 @@ def batch(config: RunConfig) -> Buffer:
     whole = replace(config, training=replace(config.training, envs=8))
     torch.manual_seed(0)
     env = build_env(whole, 1, stream=0)
-    network = build_network(whole, env.spec, bf16=False)
-    sampler = LocalSampler(whole, env.spec, network, False, 0)
+    network = build_network(whole, env.spec)
+    sampler = LocalSampler(whole, env.spec, network, 0)
     sampler.next()
     return sampler.next()
 
@@ -112,7 +112,7 @@ def trained(config: RunConfig, ranks: Ranks) -> dict[str, Tensor]:
     unroll = batch(config).unroll
     torch.manual_seed(0)
     env = build_env(config, 1, stream=0)
-    network = build_network(config, env.spec, bf16=False)
+    network = build_network(config, env.spec)
     whole_batch = ranks if config.training.statistics == "batch" else ALONE
     agent = make_agent(config.agent, not isinstance(env.spec.action, Discrete), whole_batch)
     share = replace(config, training=replace(config.training, envs=8 // ranks.size))

@@ -42,7 +42,7 @@ def test_the_measurement_leaves_no_trace():
     spec, network = build(config)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     generator = torch.get_rng_state()
-    fixed, acting, learning = measure(config, spec, network, bf16=False)
+    fixed, acting, learning = measure(config, spec, network)
     assert fixed >= 0 and acting >= 0 and learning > 0
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -55,7 +55,7 @@ def test_who_measures(monkeypatch):
     config = small(envs=32, actors=1)
 
     def own(config, device=cpu, local_ranks=1):
-        return learner_envs(config, None, None, False, device, local_ranks)
+        return learner_envs(config, None, None, device, local_ranks)
 
     assert own(config) == 8
     assert own(replace(config, training=replace(config.training, learner_envs=3))) == 3

@@ -45,6 +45,9 @@ if options.get("--mode") == "waits":
     signal.signal(signal.SIGINT, lambda *_: sys.exit((folder / "saved").touch()))
     (folder / "waiting").touch()
     time.sleep(60)
+until = began + 60
+while options.get("--mode") == "meets" and len([*folder.parent.glob("*/checkpoints")]) < 2 and time.time() < until:
+    time.sleep(0.01)
 (folder / "summary.json").write_text(json.dumps({"eval": {"mean": 1.5}, "resumed": resumed,
     "cores": sorted(os.sched_getaffinity(0)), "began": began, "ended": time.time()}))
 """
@@ -52,7 +55,7 @@ if options.get("--mode") == "waits":
 
 @pytest.fixture
 def fake_runner(tmp_path, monkeypatch):
-    """`python -m fake_runner` works: it leaves a run folder, fails, or waits for Ctrl-C, as `--mode` says."""
+    """`python -m fake_runner` works: it leaves a run folder, fails, waits for another or for Ctrl-C, by `--mode`."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/fake_runner.py").write_text(FAKE_RUNNER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
@@ -216,7 +219,8 @@ def test_a_failed_run_is_reported_and_hides_no_other(tmp_path, fake_runner):
 @pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores to run two at a time")
 @pytest.mark.parametrize("cores, together", [(1, True), (len(available_cores()), False)])
 def test_as_many_at_a_time_as_fit_the_cores(tmp_path, fake_runner, cores, together):
-    runs = tuple(Run("good", seed, "fake_runner --mode works") for seed in (0, 1))
+    mode = "meets" if together else "works"
+    runs = tuple(Run("good", seed, f"fake_runner --mode {mode}") for seed in (0, 1))
     assert execute(Experiment("toy", "", "", runs, cores), runs, tmp_path, print, lambda: None) == 0
     first, second = (json.loads((tmp_path / run.name / "summary.json").read_text()) for run in runs)
     assert (second["began"] < first["ended"]) == together

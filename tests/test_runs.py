@@ -57,7 +57,7 @@ def test_the_learner_recomputes_the_behaviour_policy(core: str, env: str) -> Non
     config = small(core, env)
     torch.manual_seed(0)
     vector = build_env(config, 4, stream=0)
-    network = build_network(config, vector.spec, bf16=False)
+    network = build_network(config, vector.spec)
     with torch.no_grad():  # a policy that differs from step to step
         network.policy_head.output.weight.normal_()
     actor = Actor(vector, network, seed=1)
@@ -78,8 +78,9 @@ def test_the_learner_recomputes_the_behaviour_policy_from_pixels() -> None:
     """Convolutions sum in another order where the batch has another size."""
     config = PRESETS["atari", "small"]("vmpo")
     vector = build_env(config, 4, stream=0)
-    for bf16, tolerance in ((False, 1e-5), (True, 1e-2)):
-        network = build_network(config, vector.spec, bf16)
+    for precision, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
+        config = replace(config, training=replace(config.training, precision=precision))
+        network = build_network(config, vector.spec)
         network.fit_input(random_pictures(config, steps=2))
         buffer = make_buffer(vector.spec, 16, ONE_TASK, vector.spec.action.n, network.initial_state(1), shared=False)
         Actor(build_env(config, 4, stream=0), network, seed=1).collect(buffer)
@@ -93,7 +94,7 @@ def test_the_learner_recomputes_the_behaviour_policy_from_pixels() -> None:
 def test_rows_of_consecutive_unrolls_join() -> None:
     config = small("lstm", "recall-3")
     vector = build_env(config, 4, stream=0)
-    network = build_network(config, vector.spec, bf16=False)
+    network = build_network(config, vector.spec)
     actor = Actor(vector, network, seed=1)
     sizes = (network.policy_head.output.out_features, network.initial_state(1))
     first, second = (make_buffer(vector.spec, 16, ONE_TASK, *sizes, shared=False) for _ in range(2))
@@ -232,7 +233,7 @@ def test_configuration_survives_json() -> None:
 def test_duals_and_network_have_their_own_learning_rates() -> None:
     config = small("feedforward")
     env = build_env(config, 1, stream=0)
-    network = build_network(config, env.spec, bf16=False)
+    network = build_network(config, env.spec)
     learner = Learner(config, network, make_agent(config.agent, False), torch.device("cpu"))
     rates = [group["lr"] for group in learner.optimizer.param_groups]
     assert rates == [config.training.learning_rate, config.training.dual_learning_rate]

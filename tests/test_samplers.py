@@ -40,8 +40,8 @@ def make(kind: type, config: RunConfig, start: int = 0, acts_in: RunConfig | Non
     torch.manual_seed(0)
     env = build_env(config, 1, stream=0)
     env.close()
-    network = build_network(config, env.spec, bf16=False)
-    return kind(acts_in or config, env.spec, network, False, start, **options), network
+    network = build_network(config, env.spec)
+    return kind(acts_in or config, env.spec, network, start, **options), network
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:

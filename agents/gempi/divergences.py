@@ -70,7 +70,7 @@ class ChiSquare:
         finite = torch.where(ranked.isfinite(), ranked, 0)
         mu = ((share[order] * finite).cumsum(0) - 1) / shares.clamp(min=torch.finfo(torch.float64).tiny)
         count = (ranked > mu).sum().clamp(min=1)
-        weights = share * (below - mu[count - 1]).clamp(min=0).nan_to_num(nan=0)
+        weights = share * (below - mu.take(count - 1)).clamp(min=0).nan_to_num(nan=0)
         log_w = (weights / weights.sum()).log().to(advantages.dtype)
         log_w = torch.where(support, log_w, -torch.inf)
         squares = torch.where(weights > 0, 2 * log_w.double() - log_bases.double(), -torch.inf)

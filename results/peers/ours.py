@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         PACKAGES,
         rule={"vmpo": "V-MPO", "ppo": "PPO"}[config.agent.agent],
         simulator=f"{config.env.backend}, one thread",
-        arithmetic=f"torso in {'bfloat16' if training.bf16 else 'float32'}, channels last; the rest float32",
+        arithmetic=f"torso in {training.config.training.precision}, channels last; the rest float32",
         parameters=sum(p.numel() for p in training.network.parameters() if p.requires_grad),
         core=config.network.core,
         hidden=config.network.embedding,

@@ -1,0 +1,71 @@
+"""Whether the torso computes in bfloat16: where there are instructions for it and, by measurement, it is faster."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from envs.interface import EnvSpec
+from networks.torsos import make_torso
+from runners.balance import least_seconds
+from runners.config import RunConfig
+from runners.ranks import ONE_RANK, Ranks
+
+
+def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ranks: Ranks = ONE_RANK) -> RunConfig:
+    """`config` with the `auto` of --precision settled, alike on all ranks, and for good: config.json holds the outcome.
+
+    The learner on `device` and its actors on the CPU compute alike, or their policies would differ.
+    """
+    if config.training.precision != "auto":
+        return config
+    bf16 = config.network.torso != "mlp" and has_bf16(torch.device("cpu"))
+    bf16 = bf16 and (device.type == "cpu" or has_bf16(device))
+    bf16 = not ranks.any(not (bf16 and bf16_pays(config, spec.observation_shape, device)))
+    return replace(config, training=replace(config.training, precision="bfloat16" if bf16 else "float32"))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether it has instructions for bfloat16: without, a product takes tens of times as long as in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # torch tells this by private names alone; where they are gone, float32 is right, if slower.
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(check() for check in checks if check)
+
+
+def bf16_pays(config: RunConfig, observation_shape: tuple[int, ...], device: torch.device) -> bool:
+    """Whether an agent step takes the torso less processor time so: it gains in large batches and loses in small ones.
+
+    A step is in one batch of an actor, and in one of the learner in each pass; on a GPU that costs the processor none.
+    """
+    training = config.training
+    acting = max(1, training.envs // max(1, training.actors))
+    learning = training.envs // training.minibatches * (training.unroll + 1)
+    with torch.random.fork_rng(devices=[]):
+        torso = make_torso(config.network, observation_shape)
+
+    def seconds(bf16: bool) -> float:
+        a_step = torso_seconds(torso, pictures(acting, observation_shape), bf16, learn=False) / acting
+        if device.type == "cpu":
+            batch = torso_seconds(torso, pictures(learning, observation_shape), bf16, learn=True)
+            a_step += training.passes * batch / learning
+        return a_step
+
+    return seconds(bf16=True) < seconds(bf16=False)
+
+
+def pictures(count: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.zeros(count, *shape, dtype=torch.uint8)
+
+
+def torso_seconds(torso: nn.Module, observation: Tensor, bf16: bool, learn: bool) -> float:
+    """Of a forward pass on the CPU and, to `learn`, a backward pass."""
+
+    def work() -> None:
+        with torch.set_grad_enabled(learn), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            features = torso(observation)
+        if learn:
+            features.float().sum().backward()
+
+    return least_seconds(work)
