@@ -18,24 +18,31 @@ from runners.files import write_atomically
 
 Row = Mapping[str, float | int | None]
 
-# The custom-scalars page: what to look at first. A chart holds the tags that match any of its regular expressions.
-LAYOUT = {
-    "Learning": {
-        "return": ["Multiline", ["(return|reward)/(train|eval.*)"]],
-        "entropy": ["Multiline", ["m_step/entropy"]],
-        "value loss": ["Multiline", ["value/loss"]],
-    },
+Layout = dict[str, dict[str, list]]
+"""The custom-scalars page, what to look at first: charts by category. Each holds the tags that match its expression."""
+
+
+def chart(tags: str) -> list:
+    return ["Multiline", [tags]]
+
+
+EM_CHARTS: Layout = {
     "E-step": {
-        "eta": ["Multiline", ["e_step/eta.*"]],
-        "effective sample size": ["Multiline", ["e_step/ess.*"]],
-        "KL to the anchors": ["Multiline", ["e_step/kl.*"]],
+        "eta": chart("e_step/eta.*"),
+        "effective sample size": chart("e_step/ess.*"),
+        "KL to the anchors": chart("e_step/kl.*"),
     },
-    "M-step": {
-        "alpha": ["Multiline", ["m_step/alpha.*"]],
-        "KL": ["Multiline", ["m_step/kl.*"]],
+    "M-step": {"alpha": chart("m_step/alpha.*"), "KL": chart("m_step/kl.*")},
+}
+LAYOUT: Layout = {
+    "Learning": {
+        "return": chart("return/(train|eval.*)"),
+        "entropy": chart("m_step/entropy"),
+        "value loss": chart("value/loss"),
     },
-    "Memory": {"memory": ["Multiline", ["memory/.*"]]},
-    "Speed": {"steps and frames per second": ["Multiline", ["speed/(steps|frames)_per_second"]]},
+    **EM_CHARTS,
+    "Memory": {"memory": chart("memory/.*")},
+    "Speed": {"steps and frames per second": chart("speed/(steps|frames)_per_second")},
 }
 
 
@@ -80,10 +87,10 @@ class CsvLog:
 class TensorBoardLog:
     """TensorBoard events in `folder`, a context manager; a resumed run hides what was logged past `resumed_step`."""
 
-    def __init__(self, folder: str | os.PathLike, resumed_step: int = 0):
+    def __init__(self, folder: str | os.PathLike, resumed_step: int = 0, layout: Layout = LAYOUT):
         purge_step = resumed_step + 1 if resumed_step else None
         self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)
-        self._writer.add_custom_scalars(LAYOUT)
+        self._writer.add_custom_scalars(layout)
         self._end = None
 
     def scalars(self, step: int, row: Row) -> None:

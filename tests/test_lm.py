@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lm_task import TASK
+from test_metrics import empty_charts
 from tokenizers.processors import TemplateProcessing
 
 from runners.checkpoint import Checkpoints
@@ -20,7 +21,7 @@ from runners.lm.batches import PROMPTS
 from runners.lm.cli import parse
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.evaluation import evaluate
-from runners.lm.launch import main
+from runners.lm.launch import LAYOUT, main
 from runners.lm.model import character_tokenizer, drops, load_model, load_tokenizer, new_model, save_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource, find_task
@@ -221,6 +222,7 @@ def test_a_run_leaves_its_folder(tmp_path, capsys):
         assert 0 <= result["mean"] <= 1 and 0 <= result["greedy"] <= 1 and len(result["samples"]) == 8
     table = (run / "metrics.csv").read_text().splitlines()
     assert len(table) == 4 and "e_step/ess" in table[0] and "m_step/kl" in table[0]
+    assert not empty_charts(LAYOUT, table[0].split(","))
     assert list(run.glob("events.*")) and load_model(str(run / "model"))
     assert "reward, sampled" in capsys.readouterr().out
 

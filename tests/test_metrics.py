@@ -3,16 +3,17 @@
 import csv
 import io
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from runners import video
-from runners.metrics import CsvLog, TensorBoardLog
+from runners.metrics import CsvLog, Layout, TensorBoardLog
 from runners.video import encode_gif, write_gif
 
 NAN = float("nan")
@@ -96,7 +97,9 @@ def test_every_chart_of_the_layout_finds_what_is_logged(tmp_path):
     names += ["m_step/alpha_mean", "m_step/kl_std", "memory/length", "speed/steps_per_second"]
     with TensorBoardLog(tmp_path) as log:
         log.scalars(1, dict.fromkeys(names, 1.0))
-    layout = Layout.FromString(events(tmp_path).Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    layout = layout_pb2.Layout.FromString(
+        events(tmp_path).Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    )
     charts = [chart for category in layout.category for chart in category.chart]
     assert len(charts) >= 8
     for chart in charts:
@@ -124,6 +127,12 @@ def moving_square(length: int) -> np.ndarray:
     for t in range(length):
         frames[t, 20:30, t % 100 : t % 100 + 10] = (250, 250, 20)
     return frames
+
+
+def empty_charts(layout: Layout, names: Iterable[str]) -> set[str]:
+    """Charts of a dashboard that would show nothing of a run with metrics of these `names`."""
+    charts = {chart: tags for category in layout.values() for chart, (_, tags) in category.items()}
+    return {chart for chart, tags in charts.items() if not any(re.fullmatch(t, name) for t in tags for name in names)}
 
 
 def test_a_video_reads_back_from_tensorboard_frame_by_frame(tmp_path):

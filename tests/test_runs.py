@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_metrics import empty_charts
 
 from agents.factory import make_agent
 from agents.types import one_pass
@@ -24,6 +25,7 @@ from runners.errors import RunError, main_guard
 from runners.evaluate import main as evaluate_main
 from runners.launch import main as launch_main
 from runners.learner import Learner
+from runners.metrics import LAYOUT
 from runners.presets import PRESETS
 from runners.training import Training
 from runners.unrolls import make_buffer
@@ -313,7 +315,9 @@ def test_a_run_stopped_by_a_signal_resumes_and_is_evaluated(tmp_path: Path) -> N
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["steps"] >= step + 2_000 and summary["agent"] == "vmpo" and summary["gate"] == "gru"
     assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 5
-    steps = [int(line.split(",")[0]) for line in (run_dir / "metrics.csv").read_text().splitlines()[1:]]
+    header, *rows = (run_dir / "metrics.csv").read_text().splitlines()
+    steps = [int(line.split(",")[0]) for line in rows]
+    assert not empty_charts(LAYOUT, header.split(","))
     assert steps == sorted(set(steps)) and steps[-1] == summary["steps"]
 
     changed = command("runners.control", "--resume", str(run_dir), "--learning-rate", "1")

@@ -19,7 +19,7 @@ from runners.lm.config import LMConfig, to_dict
 from runners.lm.evaluation import evaluate
 from runners.lm.model import save_model
 from runners.lm.training import Training
-from runners.metrics import CsvLog, TensorBoardLog
+from runners.metrics import EM_CHARTS, CsvLog, TensorBoardLog, chart
 from runners.provenance import git_commit, machine, package_versions
 from runners.ranks import join
 from runners.signals import StopSignal
@@ -31,6 +31,14 @@ FIELDS = {
     "e_step/eta": "eta",
     "m_step/alpha": "alpha",
     "m_step/kl": "KL",
+}
+LAYOUT = {
+    "Learning": {
+        "reward": chart("reward/(train|data|start|eval.*)"),
+        "tokens of a completion": chart("reward/tokens"),
+        "gradient norm": chart("m_step/gradient_norm"),
+    },
+    **EM_CHARTS,
 }
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
@@ -69,7 +77,7 @@ def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | Non
     with training.policies.start() as start:
         before = evaluate(config, training.problem, start)
 
-    with TensorBoardLog(run_dir, training.rollouts) as board:
+    with TensorBoardLog(run_dir, training.rollouts, LAYOUT) as board:
         table = CsvLog(run_dir / "metrics.csv", training.rollouts)
         if not _train(config, training, Checkpoints(run_dir / "checkpoints"), table, board):
             print(f"stopped at rollout {training.rollouts:,}; continue: python -m runners.lm --resume {run_dir}")
