@@ -19,6 +19,8 @@ setup(
         "results.experiments",
         "results.peers",
         "results.peers.drivers",
+        "results.trl",
+        "results.trl.drivers",
         "runners",
         "runners.lm",
         "runners.lm.tasks",

@@ -13,11 +13,13 @@ from results.collect import read_curves, read_summaries
 from results.experiment import ROOT, Experiment, experiment_names, load
 from results.peers import table as peers
 from results.plots import learning_curves
+from results.trl import table as trl
 from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.files import write_atomically
 
 SPEED = {"throughput": speed.overview, "scaling": cost_model.scaling_section, "peers": peers.overview}
-"""Markers of the sections on speed, and what makes them of the JSON files in results/data/<marker>/."""
+MEASURED = SPEED | {"trl": trl.overview}
+"""Markers of what is no experiment, and what makes its section of the JSON files in results/data/<marker>/."""
 
 HEAD = """\
 # Results
@@ -55,19 +57,20 @@ def results_page(experiments: Sequence[Experiment], root: Path) -> str:
         command = f"`python -m results.run {experiment.name}`; a run is, for example, `{experiment.runs[0].line}`."
         detail = f"<details><summary>Every run</summary>\n\n{tables.runs_table(experiment, rows)}\n\n</details>"
         page += [f"## {experiment.title}", section(experiment, root, "plots"), command, detail]
-    page += ["## Speed", *(speed_section(name, root) for name in SPEED)]
+    page += ["## Speed", *(measured_section(name, root) for name in SPEED)]
+    page += ["## Language models beside TRL", measured_section("trl", root)]
     return "\n\n".join(page) + "\n"
 
 
-def speed_section(name: str, root: Path) -> str:
-    return SPEED[name](root / "results/data") or f"Nothing measured yet by results.{name}."
+def measured_section(name: str, root: Path) -> str:
+    return MEASURED[name](root / "results/data") or f"Nothing measured yet by results.{name}."
 
 
 def filled(text: str, experiments: Sequence[Experiment], root: Path) -> str:
     """The top README with the text between each pair of markers replaced; RunError for a marker that is wrong."""
     known = {experiment.name: experiment for experiment in experiments}
     for name in re.findall(r"<!-- results:(\S+) -->", text):
-        if name not in known and name not in SPEED:
+        if name not in known and name not in MEASURED:
             raise RunError(
                 f"README.md has a marker for {name!r}, which is no experiment; there are: {', '.join(known)}"
             )
@@ -76,7 +79,7 @@ def filled(text: str, experiments: Sequence[Experiment], root: Path) -> str:
         _, found, after = rest.partition(closing)
         if not found:
             raise RunError(f"README.md opens {opening} and never closes it; add {closing}")
-        content = speed_section(name, root) if name in SPEED else section(known[name], root, "results/plots")
+        content = measured_section(name, root) if name in MEASURED else section(known[name], root, "results/plots")
         text = f"{before}{opening}\n{content}\n{closing}{after}"
     return text
 

@@ -1,0 +1,49 @@
+"""What is compared: methods of TRL and of this project, and the release of TRL."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Literal
+
+from results.peers.catalogue import Peer
+
+TASKS = ("sort", "sort-weak", "walks")
+"""Those whose reward TRL's side knows too (drivers/rewards.py)."""
+Library = Literal["TRL", "GEMPI"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Rows of the table: a method, and how large and how many its gradient steps on a batch are."""
+
+    library: Library
+    method: str
+    learning_rate: float
+    updates: int = 1
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.library}-{self.method}-{self.updates}x{self.learning_rate:g}".lower()
+
+    @property
+    def offline(self) -> bool:
+        """Whether it takes pairs that were drawn beforehand, and not prompts."""
+        return self.method == "dpo"
+
+
+DPO_RATES = (1e-5, 3e-5, 1e-4)
+METHODS = (
+    Method("TRL", "grpo", 3e-4),
+    Method("TRL", "grpo", 1e-4, updates=4),
+    Method("TRL", "rloo", 1e-4),
+    Method("GEMPI", "vmpo", 3e-4),
+    Method("GEMPI", "vmpo", 1e-4, updates=4),
+    *(Method(library, "dpo", rate) for rate in DPO_RATES for library in ("TRL", "GEMPI")),
+)
+YARDSTICK = METHODS[1]
+"""What the cost of every other method is divided by."""
+
+
+def trl() -> Peer:
+    """With the transformers of this project's version, so that both sides run the same model code."""
+    return Peer("trl", "train.py", ("trl==1.16.0", f"transformers=={version('transformers')}"))
