@@ -37,6 +37,15 @@ def usage_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
+@contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """Around imports of what the extra `name` of this package installs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed: pip install -e '.[{name}]'") from error
+
+
 def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
     """Runs `main(argv)` and exits with the code it returns (None: 0); prints an exception as one line, `error: ...`.
 

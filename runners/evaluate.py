@@ -14,6 +14,7 @@ from runners.cli import load_config, parse_flags
 from runners.errors import UsageError, main_guard, usage_errors
 from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
+from runners.precision import settle_precision
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
 
     torch.set_num_threads(1)
     env = build_env(config, 1, stream=0)
-    network = build_network(config, env.spec)
+    network = build_network(settle_precision(config, env.spec, torch.device("cpu")), env.spec)
     env.close()
     with fits(loaded.path):
         network.load_state_dict(loaded.state["learner"]["network"])

@@ -33,7 +33,7 @@ def main(suite: str, argv: list[str]) -> int:
             with fits(loaded.path):
                 training.set_state(loaded.state)
         if leads:
-            return _lead(suite, training.config, training, run_dir, loaded.warning if loaded else "")
+            return _lead(suite, config, training, run_dir, loaded.warning if loaded else "")
         with StopSignal() as stop:
             for _ in training.run():
                 if ranks.any(stop.asked):
@@ -116,6 +116,7 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "gate": config.network.gate if config.network.core == "gtrxl" else None,
         "env": config.env.name,
         "preset": config.training.preset,
+        "precision": training.config.training.precision,
         "seed": config.training.seed,
         "steps": training.steps,
         "frames": training.frames,

@@ -13,9 +13,10 @@ from runners.ranks import ONE_RANK, Ranks
 
 
 def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ranks: Ranks = ONE_RANK) -> RunConfig:
-    """`config` with the `auto` of --precision settled, alike on all ranks, and for good: config.json holds the outcome.
+    """`config` with the `auto` of --precision settled for this machine, alike on all ranks.
 
-    The learner on `device` and its actors on the CPU compute alike, or their policies would differ.
+    The learner on `device` and its actors on the CPU compute alike, or their policies would differ. config.json keeps
+    what was asked for: a run that goes on, or is evaluated, elsewhere is settled there.
     """
     if config.training.precision != "auto":
         return config

@@ -12,7 +12,7 @@ import pytest
 
 from envs.interface import EnvError
 from runners.checkpoint import CheckpointError
-from runners.errors import RunError, UsageError, main_guard, usage_errors
+from runners.errors import RunError, UsageError, main_guard, needs_extra, usage_errors
 from runners.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +101,12 @@ def test_a_real_interrupt_of_a_real_process_is_one_line():
     process.send_signal(signal.SIGINT)
     _, text = process.communicate(timeout=20)
     assert (process.returncode, text) == (130, "error: interrupted\n")
+
+
+def test_an_extra_that_is_missing_is_named():
+    with pytest.raises(UsageError, match=r"^no_such_package is not installed: pip install -e '\.\[lm\]'$"):
+        with needs_extra("lm"):
+            import no_such_package  # noqa: F401
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -1,17 +1,22 @@
 """The torso's precision: who decides, by what, and that the outcome is kept."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from test_runs import small
 
 from envs.interface import Discrete
 from networks.torsos import make_torso
-from runners import precision
+from runners import evaluate, precision
 from runners.build import build_network
+from runners.checkpoint import Checkpoints
 from runners.cli import parse
+from runners.config import to_dict
 from runners.precision import bf16_pays, pictures, settle_precision, torso_seconds
+from runners.training import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PONG = SimpleNamespace(observation_shape=(4, 84, 84))
@@ -83,6 +88,16 @@ def test_the_measurement_is_real_and_leaves_no_trace():
     torso = make_torso(one.network, (4, 84, 84))
     few, many = (torso_seconds(torso, pictures(n, (4, 84, 84)), bf16=False, learn=True) for n in (1, 32))
     assert 0 < few < many
+
+
+def test_an_evaluation_is_settled_where_it_runs(tmp_path, monkeypatch):
+    training = Training(small("feedforward"))
+    next(training.run())
+    Checkpoints(tmp_path / "checkpoints").save_last(training.steps, training.get_state())
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(small("feedforward"))))
+    asked = []
+    monkeypatch.setattr(evaluate, "settle_precision", lambda config, spec, device: asked.append(device) or config)
+    assert evaluate.main([str(tmp_path), "--episodes", "1"]) == 0 and asked == [CPU]
 
 
 def test_the_network_computes_as_settled():

@@ -315,6 +315,8 @@ def test_a_run_stopped_by_a_signal_resumes_and_is_evaluated(tmp_path: Path) -> N
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["steps"] >= step + 2_000 and summary["agent"] == "vmpo" and summary["gate"] == "gru"
     assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 5
+    asked = json.loads((run_dir / "config.json").read_text())["training"]["precision"]
+    assert (asked, summary["precision"]) == ("auto", "float32")  # the choice is the machine's, and made at each start
     header, *rows = (run_dir / "metrics.csv").read_text().splitlines()
     steps = [int(line.split(",")[0]) for line in rows]
     assert not empty_charts(LAYOUT, header.split(","))

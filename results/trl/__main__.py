@@ -1,13 +1,11 @@
 """The command line of the comparison with TRL."""
 
-from runners.errors import UsageError, main_guard
+from runners.errors import main_guard, needs_extra
 
 
 def main(argv: list[str]) -> int:
-    try:
+    with needs_extra("lm"):
         from results.trl.comparison import main as compare
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed: pip install -e '.[lm]'") from error
     return compare(argv)
 
 

@@ -1,13 +1,11 @@
 """The command line of language-model fine-tuning."""
 
-from runners.errors import UsageError, main_guard
+from runners.errors import main_guard, needs_extra
 
 
 def main(argv: list[str]) -> int:
-    try:
+    with needs_extra("lm"):
         from runners.lm.launch import main as launch
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed: pip install -e '.[lm]'") from error
     return launch(argv)
 
 
