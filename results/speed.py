@@ -14,20 +14,22 @@ def table(figures: Figures) -> str:
     cores = f"on {figures['cores']} cores"
     rows = [
         (f"{figures['env']}, random actions", "environment", "one core, as acting and, without a GPU, training"),
-        ("acting", "acting", ", ".join(filter(None, ("environments that cost nothing", cached(figures))))),
+        ("acting", "acting", "environments that cost nothing"),
+        ("acting, the core alone", "core", cached(figures)),
         ("training", "training", f"{figures['batch_ms']:.0f} ms a batch; {achieved(figures)}"),
         (f"bound {cores}", "bound", "all three in perfect balance"),
         (f"pipeline {cores}", "pipeline", f"{figures['ratio']:.0%} of the bound"),
     ]
-    cells = [(part, f"{figures[name]:,.0f}", note) for part, name, note in rows]
-    return markdown(["Part", f"Agent steps/s, median of {figures['rounds']}", "Note"], cells)
+    cells = [(part, f"{figures[name]:,.0f}", note) for part, name, note in rows if name in figures]
+    rounds = len(figures["rounds"]["environment"])
+    return markdown(["Part", f"Agent steps/s, median of {rounds}", "Note"], cells)
 
 
 def cached(figures: Figures) -> str:
     """What the cache of keys and values gains, where there is one."""
-    if "acting_uncached" not in figures:
+    if "core" not in figures:
         return ""
-    return f"{figures['acting'] / figures['acting_uncached']:.1f} times as fast as without cached keys and values"
+    return f"{figures['core'] / figures['core_uncached']:.1f} times as fast as without cached keys and values"
 
 
 def profile_table(part: str, stages: dict[str, float]) -> str:
@@ -47,18 +49,19 @@ def overview(data: Path) -> str:
     kept = {path.stem: json.loads(path.read_text()) for path in sorted((data / "throughput").glob("*.json"))}
     if not kept:
         return ""
-    header = ["Run", "Parameters", "Environment", "Acting", "Without cache", "Training"]
+    header = ["Run", "Parameters", "Environment", "Acting", "Its core alone", "Without cache", "Training"]
     header += ["Training, of a matrix product's rate", "Bound", "Pipeline", "Of the bound"]
     rows = [
         [name, count(x["parameters"]), *(f"{x[part]:,.0f}" for part in ("environment", "acting"))]
-        + [f"{x['acting_uncached']:,.0f}" if cached(x) else "–", f"{x['training']:,.0f}"]
+        + [f"{x[part]:,.0f}" if part in x else "–" for part in ("core", "core_uncached", "training")]
         + [achieved(x), f"{x['bound']:,.0f}", f"{x['pipeline']:,.0f}", f"{x['ratio']:.0%}"]
         for name, x in kept.items()
     ]
     commands = [f"- {name}: `{' '.join(x['command'])}`" for name, x in kept.items()]
     note = (
-        "Agent steps a second, medians of several rounds; environment, acting and training alone on one core, bound "
-        f"and pipeline on all. Machine: {'; '.join(sorted({machine(x) for x in kept.values()}))}."
+        "Agent steps a second, medians of rounds in which the parts take turns; environment, acting and training alone "
+        "on one core, bound and pipeline on all; the last column is the median of the rounds' ratios. "
+        f"Machine: {'; '.join(sorted({machine(x) for x in kept.values()}))}."
     )
     return "\n\n".join([markdown(header, rows), note, "\n".join(commands)])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from results.scaling import pipeline_of_ranks
 from results.speed import profile_table, table
-from runners.benchmark import ROUNDS, measure, pipeline_of_all, profile
+from runners.benchmark import ROUNDS, measure, profile
 from runners.cli import parse
 from runners.errors import Parser, UsageError, main_guard
 from runners.files import write_atomically
@@ -37,13 +37,12 @@ def main(argv: list[str]) -> int:
     if resumed:
         raise UsageError("--resume belongs to training; the benchmark takes the flags of a new run")
 
-    figures = measure(config, options.seconds) | {"env": config.env.name, "rounds": ROUNDS}
-    if options.ranks > 1:
-        seconds = 2 * ROUNDS * options.seconds
-        pipeline, _ = pipeline_of_ranks(options.ranks, suite, rest, steps=int(seconds * figures["bound"]))
-    else:
-        pipeline = pipeline_of_all(config, options.seconds)
-    figures |= {"pipeline": pipeline, "ratio": pipeline / figures["bound"]}
+    alone = options.ranks == 1
+    figures = measure(config, options.seconds, pipeline=alone) | {"env": config.env.name}
+    if not alone:
+        steps = int(2 * ROUNDS * options.seconds * figures["bound"])
+        pipeline, _ = pipeline_of_ranks(options.ranks, suite, rest, steps)
+        figures |= {"pipeline": pipeline, "ratio": pipeline / figures["bound"]}
     print(table(figures))
     if options.profile:
         figures["profile_us"] = profile(config)

@@ -3,10 +3,10 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,53 +24,122 @@ from runners.unrolls import Buffer, make_buffer
 
 ROUNDS = 5
 """Every figure is the median of so many."""
+SETTLING = 3
+"""Batches until the pipeline runs evenly again after the other parts had their turn: actors worked ahead meanwhile."""
 
 
-def measure(config: RunConfig, seconds: float) -> dict[str, Any]:
-    """Agent steps a second of each part alone on one core, and the bound that follows for all of them.
+class Part(NamedTuple):
+    """What is measured: `work` does some, and returns how many units; on `cores`, with so many `threads` of torch."""
 
-    Each part is measured in `ROUNDS` rounds of `seconds`. The bound is what all cores would reach if they did nothing
-    but step environments, act and train, in perfect balance: cores / (1 / environment + 1 / acting + 1 / training);
-    where a GPU trains, the lesser of its rate and that of the cores.
+    work: Callable[[], int]
+    cores: Sequence[int]
+    threads: int = 1
+    settling: int = 1
+
+
+def measure(config: RunConfig, seconds: float, pipeline: bool = True) -> dict[str, Any]:
+    """Agent steps a second of each part alone on one core, the bound that follows for all cores, and the pipeline.
+
+    The parts take turns, `seconds` each, for `ROUNDS` rounds, so that a machine whose speed drifts is the same to all
+    of them. `ratio` is the median of the rounds' ratios of pipeline and bound.
     """
     every_core = sorted(os.sched_getaffinity(0))
     config = replace(config, training=replace(config.training, value_warmup=0, log_seconds=1e9))
-    os.sched_setaffinity(0, every_core[:1])  # threads that simulators start inherit it
-    try:
-        alone = replace(config, training=replace(config.training, actors=0, threads=1))
-        training = Training(alone)
-        alone = training.config
-        peaks = matrix_peaks(training.device)
-        environment = environment_alone(alone, seconds)
-        acting = acting_alone(alone, training.spec, seconds)
-        without = {}
-        if isinstance(training.network.core, TransformerCore):
-            without["acting_uncached"] = acting_alone(alone, training.spec, seconds, cached=False)
-        train, flops = training_alone(training, seconds)
-    finally:
-        os.sched_setaffinity(0, every_core)
-    cores = len(every_core)
-    if training.device.type == "cuda":
-        bound = min(train, cores / (1 / environment + 1 / acting))
-    else:
-        bound = cores / (1 / environment + 1 / acting + 1 / train)
+    with ExitStack() as stack:
+        with placed(every_core[:1], threads=1):  # threads that simulators start inherit the core
+            training, parts = alone(config, every_core[:1], stack)
+            flops = operations(training)
+        if pipeline:
+            parts["pipeline"] = pipeline_of_all(config, every_core, stack)
+        rounds = take_turns(parts, seconds)
+    peaks = {name: statistics.median(rounds.pop(name)) / 1e9 for name in list(rounds) if name in PEAKS}
+    on_gpu = training.device.type == "cuda"
+    rounds["bound"] = [
+        bound(*rates, cores=len(every_core), on_gpu=on_gpu)
+        for rates in zip(rounds["environment"], rounds["acting"], rounds["training"], strict=True)
+    ]
+    if pipeline:
+        rounds["ratio"] = [a / b for a, b in zip(rounds["pipeline"], rounds["bound"], strict=True)]
+    figures = {name: statistics.median(values) for name, values in rounds.items()}
     return {
-        "environment": environment,
-        "acting": acting,
-        **without,
-        "training": train,
-        "batch_ms": 1e3 * config.steps_per_batch / train,
-        "training_gflops": flops * train / 1e9,
+        **figures,
+        "batch_ms": 1e3 * config.steps_per_batch / figures["training"],
+        "training_gflops": flops * figures["training"] / 1e9,
         "peak_gflops": peaks,
         "parameters": sum(p.numel() for p in training.network.parameters() if p.requires_grad),
-        "cores": cores,
-        "bound": bound,
+        "cores": len(every_core),
+        "rounds": rounds,
     }
 
 
-def environment_alone(config: RunConfig, seconds: float) -> float:
-    """Steps a second under random actions."""
+def bound(environment: float, acting: float, training: float, cores: int, on_gpu: bool) -> float:
+    """Steps a second of `cores` that only step environments, act and train, in perfect balance, from the rates of one.
+
+    Where a GPU trains, the lesser of its rate and that of the cores.
+    """
+    if on_gpu:
+        return min(training, cores / (1 / environment + 1 / acting))
+    return cores / (1 / environment + 1 / acting + 1 / training)
+
+
+def take_turns(parts: dict[str, Part], seconds: float) -> dict[str, list[float]]:
+    """Units a second of each part in each round."""
+    rounds: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(ROUNDS):
+        for name, part in parts.items():
+            with placed(part.cores, part.threads):
+                rounds[name].append(rate(part.work, seconds, part.settling))
+    return rounds
+
+
+def rate(work: Callable[[], int], seconds: float, settling: int = 1) -> float:
+    """Units a second of `work`, which returns how many it did, called for at least `seconds`."""
+    for _ in range(settling):
+        work()
+    done, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        done += work()
+    return done / passed
+
+
+@contextmanager
+def placed(cores: Sequence[int], threads: int) -> Iterator[None]:
+    """Inside, this thread and those that it starts run on `cores`, and torch has `threads` threads."""
+    before, threads_before = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+        torch.set_num_threads(threads_before)
+
+
+def alone(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> tuple[Training, dict[str, Part]]:
+    """The parts that are measured on one core; `stack` ends what they started."""
+    training = Training(replace(config, training=replace(config.training, actors=0, threads=1)))
+    config = training.config
+    loop = training.run()
+    stack.callback(loop.close)
+    next(loop)
+    works = {
+        "environment": environment_alone(config, stack),
+        "acting": acting_alone(config, training.spec, stack),
+        "training": training_alone(training),
+    }
+    if isinstance(training.network.core, TransformerCore):
+        works |= {"core": core_alone(config, training.spec, cached=True)}
+        works |= {"core_uncached": core_alone(config, training.spec, cached=False)}
+    works |= {name: matrix_product(dtype, training.device) for name, dtype in PEAKS.items()}
+    if not has_bf16(training.device):
+        del works["bfloat16"]
+    return training, {name: Part(work, cores) for name, work in works.items()}
+
+
+def environment_alone(config: RunConfig, stack: ExitStack) -> Callable[[], int]:
+    """Steps under random actions."""
     env = build_env(config, config.training.envs, stream=0)
+    stack.callback(env.close)
     rng, spec = np.random.default_rng(0), env.spec
     if isinstance(spec.action, Discrete):
         actions = rng.integers(spec.action.n, size=(64, env.num_envs))
@@ -83,10 +152,7 @@ def environment_alone(config: RunConfig, seconds: float) -> float:
             env.step(action)
         return actions.shape[0] * env.num_envs
 
-    try:
-        return rate(some_steps, seconds)
-    finally:
-        env.close()
+    return some_steps
 
 
 class Frozen:
@@ -107,89 +173,87 @@ class Frozen:
         return self.next_step
 
 
-def acting_alone(config: RunConfig, spec: EnvSpec, seconds: float, cached: bool = True) -> float:
-    """Steps a second of an actor whose environments cost nothing, its writing of unrolls included.
-
-    Not `cached`, each step makes keys and values of the whole memory anew, as a forward pass of length one does.
-    """
+def acting_alone(config: RunConfig, spec: EnvSpec, stack: ExitStack) -> Callable[[], int]:
+    """An actor whose environments cost nothing, its writing of unrolls included."""
     env = build_env(config, config.training.envs, stream=0)
+    stack.callback(env.close)
     network = build_network(config, spec)
-    if not cached:
-        network.core.acting = lambda state, horizon: ForwardActing(network.core, state)
     actor = Actor(Frozen(env), network, stream_seed(config, 0))
-    buffer = _buffer(config, spec, network)
+    state, policy_size = network.initial_state(1), network.policy_head.output.out_features
+    buffer = make_buffer(spec, config.training.unroll, config.tasks, policy_size, state, shared=False)
 
     def unroll() -> int:
         actor.collect(buffer)
         return config.steps_per_batch
 
-    try:
-        return rate(unroll, seconds)
-    finally:
-        env.close()
+    return unroll
 
 
-def training_alone(training: Training, seconds: float) -> tuple[float, float]:
-    """Steps a second of all passes over a real batch, and the floating-point operations that a step takes."""
-    loop = training.run()
-    next(loop)
+def core_alone(config: RunConfig, spec: EnvSpec, cached: bool) -> Callable[[], int]:
+    """Acting of a transformer core by itself. Not `cached`, each step makes the whole memory's keys and values anew."""
+    core = build_network(config, spec).core
+    envs, steps = config.training.envs, config.training.unroll
+    x, first = torch.randn(envs, core.output_size), torch.zeros(envs, dtype=torch.bool)
+    state = core.initial_state(envs)
+
+    @torch.inference_mode()
+    def unroll() -> int:
+        stepper = core.acting(state, steps) if cached else ForwardActing(core, state)
+        for _ in range(steps):
+            stepper.step(x, first)
+        return envs * steps
+
+    return unroll
+
+
+def training_alone(training: Training) -> Callable[[], int]:
+    """All passes over a real batch."""
     unroll = training.sampler.next().unroll
-    with FlopCounterMode(display=False) as counter:
-        training.learner.train(unroll, 0.0, lambda: None)
 
     def batch() -> int:
         training.learner.train(unroll, 0.0, lambda: None)
         _synchronise(training.device)
         return training.config.steps_per_batch
 
-    try:
-        return rate(batch, seconds), counter.get_total_flops() / training.config.steps_per_batch
-    finally:
-        loop.close()
+    return batch
 
 
-def pipeline_of_all(config: RunConfig, seconds: float) -> float:
-    """Steps a second of the run that `config` describes, from its third batch on."""
+def operations(training: Training) -> float:
+    """Floating-point operations that an agent step takes in all passes."""
+    batch = training_alone(training)
+    with FlopCounterMode(display=False) as counter:
+        batch()
+    return counter.get_total_flops() / training.config.steps_per_batch
+
+
+def pipeline_of_all(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> Part:
+    """The run that `config` describes."""
     endless = replace(config, training=replace(config.training, steps=2**40))
     training = Training(endless)
     loop = training.run()
+    stack.callback(loop.close)
+    next(loop)
 
     def batch() -> int:
         next(loop)
         return config.steps_per_batch
 
-    try:
-        return rate(batch, seconds, warm_up=3)
-    finally:
-        loop.close()
+    return Part(batch, cores, torch.get_num_threads(), SETTLING)
 
 
-def matrix_peaks(device: torch.device, size: int = 2048) -> dict[str, float]:
-    """GFLOP/s of the product of two square matrices, on one core or on the GPU; in bfloat16 where it has that."""
-    peaks = {}
-    for dtype in (torch.float32, torch.bfloat16) if has_bf16(device) else (torch.float32,):
-        a = torch.randn(size, size, device=device).to(dtype)
-
-        def product(a: torch.Tensor = a) -> int:
-            a @ a
-            _synchronise(device)
-            return 2 * size**3
-
-        peaks[str(dtype).removeprefix("torch.")] = rate(product, 0.2) / 1e9
-    return peaks
+PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def rate(work: Callable[[], int], seconds: float, warm_up: int = 1) -> float:
-    """Units a second of `work`, which returns how many it did: the median of ROUNDS rounds."""
-    for _ in range(warm_up):
-        work()
-    rates = []
-    for _ in range(ROUNDS):
-        done, began = 0, time.perf_counter()
-        while (passed := time.perf_counter() - began) < seconds:
-            done += work()
-        rates.append(done / passed)
-    return statistics.median(rates)
+def matrix_product(dtype: torch.dtype, device: torch.device, size: int = 2048) -> Callable[[], int]:
+    """Operations of the product of two square matrices, on one core or on the GPU."""
+    a = torch.randn(size, size, device=device).to(dtype)
+
+    def product() -> int:
+        a @ a
+        _synchronise(device)
+        return 2 * size**3
+
+    return product
 
 
 def profile(config: RunConfig, batches: int = 8) -> dict[str, dict[str, float]]:
@@ -253,9 +317,3 @@ def stopwatch(stages: list[tuple[object, str, str]]) -> Iterator[dict[str, float
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _buffer(config: RunConfig, spec: EnvSpec, network: torch.nn.Module) -> Buffer:
-    policy_size = network.policy_head.output.out_features
-    state = network.initial_state(1)
-    return make_buffer(spec, config.training.unroll, config.tasks, policy_size, state, shared=False)

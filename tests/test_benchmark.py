@@ -1,6 +1,8 @@
 """The throughput benchmark: its arithmetic, that it measures what it names, and its command line."""
 
 import json
+import os
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from results import speed
 from results.throughput import main
 from runners import benchmark
-from runners.benchmark import measure, profile, rate, stopwatch
+from runners.benchmark import ROUNDS, Part, bound, measure, profile, rate, stopwatch, take_turns
 from runners.config import RunConfig
 from runners.errors import UsageError
 from runners.presets import PRESETS
@@ -21,26 +23,56 @@ def small(**training) -> RunConfig:
     return replace(config, network=network, training=replace(config.training, envs=8, unroll=16, **training))
 
 
-def test_a_rate_is_the_median_of_rounds(monkeypatch) -> None:
-    """Rounds of one call each, which take 1, 2, 3, 4 and 10 seconds for 12 units."""
-    clock = iter([t for end in (1, 2, 3, 4, 10) for t in (0, 0, end)])
+def test_a_rate_is_of_the_time_that_passed(monkeypatch) -> None:
+    """Three calls within 0.5 seconds or across its end; what settles before is not counted."""
+    clock = iter([0, 0, 0.2, 0.4, 0.8])
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
-    assert rate(lambda: 12, seconds=0.5) == 12 / 3
+    calls = []
+    assert rate(lambda: calls.append(1) or 12, seconds=0.5, settling=2) == 36 / 0.8
+    assert len(calls) == 5
+
+
+def test_parts_take_turns() -> None:
+    turns, cores, threads = [], os.sched_getaffinity(0), torch.get_num_threads()
+    parts = {name: Part(lambda name=name: turns.append(name) or 1, [min(cores)]) for name in ("a", "b")}
+    rounds = take_turns(parts, seconds=0.0)
+    assert turns == ["a", "b"] * ROUNDS and {len(rates) for rates in rounds.values()} == {ROUNDS}
+    assert os.sched_getaffinity(0) == cores and torch.get_num_threads() == threads
 
 
 def test_the_bound_follows_from_the_parts() -> None:
-    figures = measure(small(), seconds=0.05)
-    parts = [figures[name] for name in ("environment", "acting", "training")]
-    assert min(parts) > 0 and min(figures["peak_gflops"].values()) > 0
-    assert figures["bound"] == pytest.approx(figures["cores"] / sum(1 / part for part in parts))
+    assert bound(600.0, 300.0, 200.0, cores=2, on_gpu=False) == pytest.approx(200.0)
+    assert bound(600.0, 300.0, 1000.0, cores=2, on_gpu=True) == pytest.approx(400.0)
+    assert bound(600.0, 300.0, 100.0, cores=2, on_gpu=True) == pytest.approx(100.0)
+
+
+def test_figures_are_medians_of_the_rounds() -> None:
+    figures = measure(small(), seconds=0.02)
+    assert min(figures["peak_gflops"].values()) > 0
+    for name, rates in figures["rounds"].items():
+        assert len(rates) == ROUNDS and min(rates) > 0 and figures[name] == statistics.median(rates)
+    parts = zip(*(figures["rounds"][name] for name in ("environment", "acting", "training")), strict=True)
+    expected = [figures["cores"] / sum(1 / rate for rate in rates) for rates in parts]
+    assert figures["rounds"]["bound"] == pytest.approx(expected)
     assert figures["batch_ms"] == pytest.approx(1000 * 8 * 16 / figures["training"])
+    assert "core" not in figures, "nothing is cached without a transformer"
+
+
+def test_a_core_is_measured_with_its_cache_and_without() -> None:
+    config = small()
+    config = replace(config, network=replace(config.network, core="gtrxl", memory=8, layers=1))
+    figures = measure(config, seconds=0.01, pipeline=False)
+    assert figures["core"] > 0 and figures["core_uncached"] > 0 and "pipeline" not in figures
 
 
 def test_the_work_of_training_is_counted() -> None:
     """An MLP's training step takes six operations a weight and sample, less what the input's gradient would take."""
     config = small(passes=1, minibatches=1)
     training = benchmark.Training(replace(config, training=replace(config.training, actors=0)))
-    _, flops = benchmark.training_alone(training, seconds=0.01)
+    loop = training.run()
+    next(loop)
+    flops = benchmark.operations(training)
+    loop.close()
     weights = sum(p.numel() for p in training.network.parameters() if p.dim() == 2)
     rows = 17 / 16  # the bootstrap row is computed, too
     assert 5 * weights * rows < flops <= 6 * weights * rows
@@ -90,7 +122,14 @@ def test_kept_figures_become_a_table(tmp_path) -> None:
         "versions": {"torch": "2.9"},
         "command": ["python", "-m", "x"],
     }
-    figures = {"env": "Pong", "rounds": 5, "parameters": 2_500_000, "cores": 2, "batch_ms": 512.0, "ratio": 0.9}
+    figures = {
+        "env": "Pong",
+        "rounds": {"environment": [3000.0]},
+        "parameters": 2_500_000,
+        "cores": 2,
+        "batch_ms": 512.0,
+        "ratio": 0.9,
+    }
     figures |= {"training_gflops": 50.0, "peak_gflops": {"float32": 100.0, "bfloat16": 200.0}, **parts, **about}
     (tmp_path / "throughput").mkdir()
     (tmp_path / "throughput/small.json").write_text(json.dumps(figures))
@@ -98,9 +137,10 @@ def test_kept_figures_become_a_table(tmp_path) -> None:
     row = next(line for line in page.splitlines() if line.startswith("| small"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     rest = ["2,000", "50 of 200 GFLOP/s (25%)", "2,000", "1,800", "90%"]
-    assert cells == ["small", "2.5M", "3,000", "6,000", "–", *rest]
-    figures["acting_uncached"] = 1500.0
+    assert cells == ["small", "2.5M", "3,000", "6,000", "–", "–", *rest]
+    figures |= {"core": 9000.0, "core_uncached": 1500.0}
     (tmp_path / "throughput/small.json").write_text(json.dumps(figures))
-    assert "| 6,000 | 1,500 | 2,000 |" in speed.overview(tmp_path) and "4.0 times as fast" in speed.table(figures)
+    assert "| 6,000 | 9,000 | 1,500 | 2,000 |" in speed.overview(tmp_path)
+    assert "6.0 times as fast" in speed.table(figures)
     assert "- small: `python -m x`" in page and "a chip, 2 cores, torch 2.9" in page
     assert "1,800" in speed.table(figures) and "90% of the bound" in speed.table(figures)
