@@ -10,6 +10,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from networks.config import NetworkConfig
 from networks.transformer import State, TransformerCore
@@ -53,7 +54,7 @@ class FeedforwardCore(nn.Module):
 class LSTMCore(nn.Module):
     """One LSTM layer. State: `h`, `c` [B, H].
 
-    An unroll is cut at each step where any environment begins an episode, and the fused kernel runs each piece.
+    An unroll is cut into segments, one an episode in it, which run beside each other as columns of the fused kernel.
     """
 
     def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0) -> None:
@@ -70,16 +71,41 @@ class LSTMCore(nn.Module):
         return weight.new_zeros(batch, self.output_size), weight.new_zeros(batch, self.output_size)
 
     def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
-        h, c = (s.unsqueeze(0) for s in state)
-        cuts = first.any(1)
-        cuts[0] = True
-        starts = cuts.nonzero().squeeze(1).tolist()
-        pieces = []
-        for begin, end in zip(starts, [*starts[1:], len(x)], strict=True):
-            keep = (~first[begin]).to(h.dtype)[None, :, None]
-            y, (h, c) = self.lstm(x[begin:end], (h * keep, c * keep))
-            pieces.append(y)
-        return self.dropout(torch.cat(pieces)), (h.squeeze(0), c.squeeze(0))
+        """`x` [T, B, D], `first` [T, B] bool -> [T, B, H] and, without gradient, the state after the last step."""
+        steps, batch = first.shape
+        if steps == 1:
+            y, end = self.lstm(x, tuple(s.masked_fill(first[0].unsqueeze(1), 0).unsqueeze(0) for s in state))
+            return self.dropout(y), tuple(s.detach().squeeze(0) for s in end)
+
+        # Flat, the steps of an environment stand in a row, so a segment is a stretch: `start` and `length` [S].
+        begins = first.T.clone()
+        begins[:, 0] = True
+        begins = begins.flatten()
+        start = begins.nonzero().squeeze(1)
+        length = start.diff(append=start.new_tensor([steps * batch]))
+        longest = int(length.max())
+        carried = (start % steps == 0) & ~first.T.flatten()[start]
+        begin = tuple(torch.where(carried.unsqueeze(1), s[start // steps], 0).unsqueeze(0) for s in state)
+        places = start + torch.arange(longest, device=x.device).unsqueeze(1)  # past its end a segment runs on, unread
+        columns = x.transpose(0, 1).flatten(0, 1)[places.clamp(max=steps * batch - 1)]
+        y, end = self.lstm(columns, begin)
+
+        segment = begins.cumsum(0) - 1
+        y = y[torch.arange(steps * batch, device=x.device) - start[segment], segment]
+        y = self.dropout(y.unflatten(0, (batch, steps)).transpose(0, 1))
+        return y, self._ends(columns, begin, tuple(s.detach() for s in end), length, segment[steps - 1 :: steps])
+
+    @torch.no_grad()
+    def _ends(self, columns: Tensor, begin: State, end: State, length: Tensor, last: Tensor) -> State:
+        """The state after each `last` segment [B]: `end` [1, S, H] has it of the longest ones, the others run anew."""
+        end = tuple(s.squeeze(0)[last] for s in end)
+        short = (length[last] < len(columns)).nonzero().squeeze(1)
+        if len(short):
+            which = last[short]
+            packed = pack_padded_sequence(columns[:, which], length[which].cpu(), enforce_sorted=False)
+            _, anew = self.lstm(packed, tuple(s[:, which] for s in begin))
+            end = tuple(s.index_copy(0, short, n.squeeze(0)) for s, n in zip(end, anew, strict=True))
+        return end
 
     def metrics(self, state: State) -> dict[str, Tensor]:
         """Root mean squares of hidden and cell state."""

@@ -60,6 +60,11 @@ def usages(*pairs: tuple[tuple, tuple]) -> list[dict]:
     return [{"peer": Usage(*peer)._asdict(), "ours": Usage(*ours)._asdict()} for peer, ours in pairs]
 
 
+@pytest.fixture(autouse=True)
+def short_warm_up(monkeypatch) -> None:
+    monkeypatch.setattr(accounting, "WARM_UP", 0.2)
+
+
 # Accounting
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from results.peers.drivers.protocol import session_members
 from runners.errors import RunError
 
-WARM_UP = 3
-"""Marks that are let pass before the measurement begins, a second or a batch apart."""
+WARM_UP = 5.0
+"""Seconds between the first mark and that with which the measurement begins: never the first, where marks are rare."""
 PATIENCE = 300.0
 """Seconds that a command may take for one mark, the first included."""
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
@@ -67,9 +67,10 @@ def measure(command: Sequence[str], cores: Sequence[int], seconds: float, folder
 
 
 def _between_marks(lines: Iterator[dict], session: int, seconds: float, cores: Sequence[int]) -> Usage:
-    for _ in range(WARM_UP):
-        next(lines)
+    begun = Usage(**next(lines))
     first = last = Usage(**next(lines))
+    while first.wall - begun.wall < WARM_UP:
+        first = last = Usage(**next(lines))
     while last.wall - first.wall < seconds:
         last = Usage(**next(lines))
     _check_cores(session, cores)
