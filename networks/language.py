@@ -2,7 +2,9 @@
 
 A model is any module that is called with `input_ids`, `attention_mask` and `position_ids` [N, L] and returns `.logits`
 [N, L, V]; those of the transformers library are asked for the last logits alone, and keep keys and values while they
-sample. Prompts stand at the left of [N, P], padded there; completions follow, padded at the right.
+sample. Prompts stand at the left of [N, P], padded there; completions follow, padded at the right. What comes after an
+end of text counts as real for the attention mask: in a causal model nothing before sees it, and without padding at the
+left the mask is of ones alone, which transformers takes for no mask.
 """
 
 import inspect
@@ -45,7 +47,7 @@ def token_log_probs(
 ) -> Tensor:
     """log pi(token | what stands before it) of completions `tokens` [N, C], 0 off `mask`; [N, C] float32."""
     ids = torch.cat([prompts.tokens, tokens], 1)[:, :-1]
-    real = torch.cat([prompts.real, mask], 1)[:, :-1]
+    real = torch.cat([prompts.real, torch.ones_like(mask)], 1)[:, :-1]
     logits = _logits(model, ids, real, tokens.shape[1])
     log_prob = selected_log_softmax(logits, tokens, temperature)
     return torch.where(mask, log_prob, 0)
@@ -113,7 +115,7 @@ def sample(
         masks.append(running)
         log_probs.append(torch.where(running, log_pi.gather(1, token.unsqueeze(1)).squeeze(1), 0))
         ids = torch.cat([ids, token.unsqueeze(1)], 1)
-        real = torch.cat([real, running.unsqueeze(1)], 1)
+        real = torch.cat([real, torch.ones_like(real[:, :1])], 1)
         running = running & (token != end)
         if not running.any():
             break

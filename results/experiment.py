@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class Run:
     @property
     def env(self) -> str | None:
         """The game, environment or task that the command names."""
-        named = re.search(r"--(?:env|game|task)[ =](\S+)", self.command)
+        named = re.search(r"--(?:env|game|task|data)[ =](\S+)", self.command)
         return named[1] if named else None
 
 
@@ -76,6 +77,8 @@ class Experiment:
     bar: float | None = None
     diagnostics: tuple[str, ...] = ()
     """Metrics that the table shows beside the score: of each run the median over its rows of metrics."""
+    prepare: Callable[[], None] | None = None
+    """Makes, where it is not there yet, what the commands refer to."""
 
     def __post_init__(self):
         names = [run.name for run in self.runs]

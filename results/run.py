@@ -178,6 +178,8 @@ def main(argv: list[str]) -> int:
     missing = [run for run in chosen if state(run, folder / run.name) != "finished"]
     say(f"{experiment.name}: {len(chosen) - len(missing)} of {len(chosen)} runs finished, {len(missing)} to do")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if missing and experiment.prepare:
+        experiment.prepare()
     failed = execute(experiment, missing, folder, say, done=lambda: collect(experiment))
     say(f"collected {collect(experiment)} of {len(experiment.runs)} runs; `python -m results.report` shows them")
     return 1 if failed else 0

@@ -38,7 +38,8 @@ class Learner:
             self.reference = Reference(network, agent_config.reference, agent_config.reference_decay)
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._count = self._planned = 0
+        """Gradient steps made since the last drain, and those that would have been without an early stop."""
 
     def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None], value_only: bool = False) -> None:
         """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
@@ -48,6 +49,7 @@ class Learner:
         if self.reference:
             unroll = unroll._replace(reference=self.reference.evaluate(_to(unroll, self.device)))
         self.passes.begin_batch()
+        self._planned += training.passes * training.minibatches
         for _ in range(training.passes):
             order = torch.randperm(training.envs, generator=self.generator)
             for index in order.chunk(training.minibatches):
@@ -92,7 +94,9 @@ class Learner:
     def drain_metrics(self) -> dict[str, float]:
         """Means over the gradient steps since the last call."""
         means = {name: float(value) / self._count for name, value in self._sums.items()}
-        self._sums, self._count = {}, 0
+        if self.config.agent.target_kl:
+            means["m_step/steps_share"] = self._count / self._planned
+        self._sums, self._count, self._planned = {}, 0, 0
         return means
 
     def _check(self) -> None:

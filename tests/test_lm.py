@@ -181,6 +181,15 @@ def test_every_baseline_learns(baseline):
     assert evaluate(training.config, training.problem, training.model)["mean"] > 0.8
 
 
+def test_rewards_are_scaled_for_the_learner_alone():
+    plain, scaled = (
+        next(Training(parse([*FAST.split(), "--rollouts", "1", "--reward-scale", scale])[0]).run())
+        for scale in ("1", "10")
+    )
+    assert scaled["reward/train"] == plain["reward/train"] > 0
+    assert scaled["e_step/advantage_rms"] == pytest.approx(10 * plain["e_step/advantage_rms"])
+
+
 @pytest.mark.parametrize("method", ["vmpo", "ppo", "dar-tr"])
 def test_with_dropout_the_policy_stands_at_pi_t_before_its_first_step(method):
     config, _ = parse([*FAST.split(), "--method", method, "--dropout", "0.3", "--rollouts", "1", "--updates", "1"])
@@ -291,6 +300,8 @@ def test_a_base_model_is_kept(tmp_path):
         ("--lora 4", "--lora needs --model"),
         ("--completion-length 9", "without --data: a task has its own"),
         ("--value-learning-rate 1", "without --baseline value"),
+        ("--reward-scale 0", "--reward-scale must be greater than 0"),
+        ("--method dpo --reward-scale 2", "--reward-scale has no effect with --method dpo"),
         ("--method gempi --divergence renyi --anchors both", "closed form for one anchor only"),
         ("--method gempi --temperature warm", "--temperature"),
     ],

@@ -21,7 +21,7 @@ from results.collect import collect, command_file, read_curves, read_summaries
 from results.experiment import ROLLOUTS, ROOT, Experiment, Run, experiment_names, load
 from results.plots import learning_curves, spread_out
 from results.report import filled, report, stale
-from results.run import arguments, available_cores, choose, execute, state
+from results.run import arguments, available_cores, choose, execute, main, state
 from results.statistics import iqm, iqm_interval
 from results.tables import comparison_table, count, duration, number, results_table, time_to_bar
 from runners.cli import parse
@@ -214,6 +214,18 @@ def test_a_failed_run_is_reported_and_hides_no_other(tmp_path, fake_runner):
 
     summaries = [json.loads((tmp_path / run.name / "summary.json").read_text()) for run in runs[1:]]
     assert all(len(each["cores"]) == 1 and not each["resumed"] for each in summaries)
+
+
+def test_what_the_commands_refer_to_is_made_before_the_first_run(tmp_path, monkeypatch):
+    made = []
+    experiment = Experiment("toy", "", "", (Run("a", 0, "x"),), prepare=lambda: made.append("data"))
+    monkeypatch.setattr("results.run.load", lambda name: experiment)
+    monkeypatch.setattr("results.run.RUNS", tmp_path)
+    monkeypatch.setattr("results.run.execute", lambda *_, **__: made.append("runs") or 0)
+    monkeypatch.setattr("results.run.collect", lambda _: 1)
+    monkeypatch.setattr("results.run.signal.signal", lambda *_: None)
+    main(["toy"])
+    assert made == ["data", "runs"]
 
 
 @pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores to run two at a time")

@@ -224,6 +224,8 @@ def test_ppo_stops_early_beyond_its_target_kl() -> None:
     eager = replace(config, agent=replace(config.agent, target_kl=1e-12))
     assert batches(config, 2).learner.updates == 2 * 10 * 4
     assert batches(eager, 2).learner.updates < 2 * 10 * 4
+    row = next(Training(replace(eager, training=replace(eager.training, log_seconds=1e-9))).run())
+    assert row["m_step/steps_share"] == row["updates"] / 40 < 1
 
 
 def test_configuration_survives_json() -> None:

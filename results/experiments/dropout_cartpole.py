@@ -1,7 +1,15 @@
 from results.experiment import Experiment, Run
 
 SEEDS = range(5)
-COMPARED = {"vmpo": ("whole", "masked", "paired"), "awr": ("whole",), "ppo": ("whole", "masked", "paired")}
+SCHEMES = ("whole", "masked", "paired")
+TARGET_KL = 0.01
+METHODS = {
+    "vmpo": ("--agent vmpo", SCHEMES),
+    "awr": ("--agent awr", ("whole",)),
+    "ppo": ("--agent ppo", SCHEMES),
+    "ppo that stops": (f"--agent ppo --target-kl {TARGET_KL}", SCHEMES),
+}
+"""Flags, and the schemes that make a difference."""
 
 
 def dropout(name: str, title: str, task: str, **options) -> Experiment:
@@ -12,17 +20,18 @@ def dropout(name: str, title: str, task: str, **options) -> Experiment:
         question="With dropout while learning alone, what should the trust region and PPO's ratio compare?",
         runs=tuple(
             Run(
-                f"{agent}, p = {p}" + (f", {scheme}" if p and len(schemes) > 1 else ""),
+                f"{method}, p = {p}" + (f", {scheme}" if p and len(schemes) > 1 else ""),
                 seed,
-                f"runners.control {task} --log-seconds 1 --agent {agent}"
+                f"runners.control {task} --log-seconds 1 {flags}"
                 + (f" --dropout {p} --dropout-scheme {scheme}" if p else ""),
             )
-            for agent, schemes in COMPARED.items()
+            for method, (flags, schemes) in METHODS.items()
             for p in (0, 0.1, 0.3)
             for scheme in (schemes if p else schemes[:1])
             for seed in SEEDS
         ),
-        diagnostics=("m_step/kl", "m_step/alpha", "m_step/entropy", "m_step/ratio_variance", "m_step/clipped"),
+        diagnostics=("m_step/kl", "m_step/alpha", "m_step/entropy", "m_step/ratio_variance", "m_step/clipped")
+        + ("m_step/steps_share",),
         **options,
     )
 

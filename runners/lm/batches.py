@@ -120,7 +120,8 @@ class Rollouts(Batches):
     def next(self) -> Batch:
         rows = self._prompts()
         prompts, completions, rewards = self.draw(self.policies.model, rows)
-        advantages, features = self.advantages(rewards, prompts)
+        scaled = self.config.data.reward_scale * rewards
+        advantages, features = self.advantages(scaled, prompts)
         repeated = prompts.repeat(self.config.data.completions)
         mask = completions.mask & ~rewards.isnan().view(-1, 1)
         reference = self.reference(repeated, completions)
@@ -133,7 +134,7 @@ class Rollouts(Batches):
             "reward/same_in_group": (rewards == rewards[:, :1]).all(1).float().mean(),
             "e_step/advantage_rms": advantages.square().mean().sqrt(),
         }
-        return Batch(repeated, completions, samples, metrics, features, rewards.nanmean(1))
+        return Batch(repeated, completions, samples, metrics, features, scaled.nanmean(1))
 
 
 class Demonstrations(Batches):
@@ -191,10 +192,11 @@ class Offline(Batches):
         behaviour = self._stored(rows, completions.mask) if "log_probs" in self.problem.source.columns else start
         numbers = [math.nan if row["reward"] is None else float(row["reward"]) for row in rows]
         rewards = torch.tensor(numbers, device=start.device).unsqueeze(1)
-        advantages, features = self.advantages(rewards, prompts)
+        scaled = self.config.data.reward_scale * rewards
+        advantages, features = self.advantages(scaled, prompts)
         mask = completions.mask & ~rewards.isnan()
         samples = Samples(mask, behaviour, start, advantages.flatten())
-        return Batch(prompts, completions, samples, {"reward/data": rewards.nanmean()}, features, rewards.flatten())
+        return Batch(prompts, completions, samples, {"reward/data": rewards.nanmean()}, features, scaled.flatten())
 
     def _stored(self, rows: list[Row], mask: Tensor) -> Tensor:
         """log pi_t [N, C] from the data."""

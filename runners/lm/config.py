@@ -34,6 +34,8 @@ class DataConfig:
     """Prompts of a rollout; of sft and dpo, those of a batch."""
     completions: int = 8
     """K, completions of each prompt."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by it before anything learns from them; logs and evaluations show them as they came."""
     sampling_temperature: float = 1.0
     """Of sampling; logits are divided by it while learning too."""
     eval_prompts: int = 512
@@ -41,7 +43,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, ("prompts", "completions", "eval_prompts", "completion_length"))
-        positive(self, ("sampling_temperature",))
+        positive(self, ("sampling_temperature", "reward_scale"))
         not_negative(self, ("lora",))
         for name in ("task", "completion_length"):
             other = {"task": self.data, "completion_length": not self.data}[name]
@@ -116,6 +118,8 @@ class LMConfig:
         if self.data.completions < 2 and self.agent.method not in ("sft", "dpo"):
             if self.agent.baseline in ("group", "leave-one-out"):
                 raise ValueError(f"--baseline {self.agent.baseline} needs --completions of at least 2")
+        if self.data.reward_scale != 1 and self.agent.method in ("sft", "dpo"):
+            raise ValueError(f"--reward-scale has no effect with --method {self.agent.method}")
         if self.agent.baseline != "value" and self.learner.value_learning_rate != LearnerConfig.value_learning_rate:
             raise ValueError("--value-learning-rate has no effect without --baseline value")
         if self.agent.method == "dpo" and self.data.completions < 2:

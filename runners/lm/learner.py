@@ -32,7 +32,7 @@ class Learner:
         for module, rate in ((agent, options.dual_learning_rate), (value, options.value_learning_rate)):
             if module is not None and (parameters := list(module.parameters())):
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
-        self.optimiser = torch.optim.AdamW(groups)
+        self.optimiser = torch.optim.AdamW(groups, fused=True)
         self.parameters = [p for group in groups for p in group["params"]]
         compared = config.agent.method not in ("sft", "dpo")
         self.undropped = compared and drops(model) and options.dropout_scheme == "whole"
@@ -79,11 +79,12 @@ class Learner:
     def _log_probs(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """As the M-step fits them, and as they are compared with pi_t."""
         temperature = self.config.data.sampling_temperature
-        self.model.train()
+        if not self.model.training:  # asked first: it takes a millisecond to tell every layer
+            self.model.train()
         fitted = token_log_probs(self.model, prompts, tokens, mask, temperature)
-        self.model.eval()
         if not self.undropped:
             return fitted, fitted
+        self.model.eval()
         with torch.set_grad_enabled(self.agent.compares):
             return fitted, token_log_probs(self.model, prompts, tokens, mask, temperature)
 
