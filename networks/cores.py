@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from networks.config import NetworkConfig
-from networks.transformer import State, TransformerCore
+from networks.transformer import State, TransformerActing, TransformerCore
 
 
 class ForwardActing:
@@ -116,6 +116,7 @@ class LSTMCore(nn.Module):
 
 
 Core = FeedforwardCore | LSTMCore | TransformerCore
+Stepper = ForwardActing | TransformerActing
 
 
 def make_core(config: NetworkConfig) -> Core:

@@ -132,7 +132,8 @@ class TransformerCore(nn.Module):
 class TransformerActing:
     """Single steps without gradient, the memory's keys and values computed once under the present weights.
 
-    Each layer owns a strip of M + horizon places; the window of M + 1 slides along it, a slice and never a copy.
+    Each layer owns a strip of M + horizon places; the window of M + 1 slides along it, a slice and never a copy. Places
+    that no step has written yet lie beyond the window.
     """
 
     def __init__(self, core: TransformerCore, state: State, horizon: int) -> None:
@@ -140,7 +141,7 @@ class TransformerActing:
         batch, layers, m, d = memory.shape
         self.core, self.memory, self.now = core, m, m
         self.start = m - length
-        self.inputs = memory.new_zeros(batch, layers, m + horizon, d)
+        self.inputs = memory.new_empty(batch, layers, m + horizon, d)
         self.inputs[:, :, :m] = memory
         self.places = torch.arange(m + horizon, device=memory.device)
         with torch.no_grad():
@@ -152,7 +153,7 @@ class TransformerActing:
                     layer.attention.keys_values(layer.attention_input(memory[:, i])),
                     strict=True,
                 ):
-                    room = made.new_zeros(batch, layer.attention.heads, m + horizon, layer.attention.key_size)
+                    room = made.new_empty(batch, layer.attention.heads, m + horizon, layer.attention.key_size)
                     room[:, :, :m] = made
                     strip.append(room)
 

@@ -2,21 +2,33 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from envs.interface import Discrete, VectorEnv
 from networks.actor_critic import ActorCritic
+from networks.cores import Stepper
 from runners.unrolls import Buffer
+from runners.weights import load_parameters
 
 
 class Actor:
-    """Steps `env` with `network` (which whoever owns it keeps up to date between unrolls)."""
+    """Steps `env` with `network`, whose weights change by `load` alone, between unrolls.
+
+    Under the same weights a memory's keys and values stay from one unroll to the next.
+    """
 
     def __init__(self, env: VectorEnv, network: ActorCritic, seed: int) -> None:
         self.env, self.network = env, network
         self.generator = torch.Generator().manual_seed(seed)
         self.state = network.initial_state(env.num_envs)
+        self.stepper: Stepper | None = None
         self.step = env.reset()
         self.previous_action = no_action(env)
+
+    def load(self, parameters: Tensor) -> None:
+        """New weights: all of them in a row [P]."""
+        load_parameters(self.network, parameters)
+        self.stepper = None
 
     @torch.inference_mode()
     def collect(self, buffer: Buffer) -> None:
@@ -25,7 +37,7 @@ class Actor:
         for slot, tensor in zip(unroll.state, self.state, strict=True):
             slot.copy_(tensor)
         steps = len(unroll.policy)
-        stepper = network.core.acting(self.state, steps)
+        self.stepper = stepper = self.stepper or network.core.acting(self.state, steps)
         buffer.write(0, self.step, self.previous_action)
         for t in range(steps):
             first = unroll.first[t]

@@ -21,6 +21,7 @@ from runners.config import RunConfig
 from runners.precision import has_bf16
 from runners.training import Training
 from runners.unrolls import Buffer, make_buffer
+from runners.weights import flatten_parameters
 
 ROUNDS = 5
 """Every figure is the median of so many."""
@@ -174,15 +175,19 @@ class Frozen:
 
 
 def acting_alone(config: RunConfig, spec: EnvSpec, stack: ExitStack) -> Callable[[], int]:
-    """An actor whose environments cost nothing, its writing of unrolls included."""
+    """An actor whose environments cost nothing, its fetching of weights and writing of unrolls included."""
     env = build_env(config, config.training.envs, stream=0)
     stack.callback(env.close)
     network = build_network(config, spec)
     actor = Actor(Frozen(env), network, stream_seed(config, 0))
     state, policy_size = network.initial_state(1), network.policy_head.output.out_features
     buffer = make_buffer(spec, config.training.unroll, config.tasks, policy_size, state, shared=False)
+    training, weights = config.training, flatten_parameters(network)
+    every_batch = training.target_period <= training.passes * training.minibatches
 
     def unroll() -> int:
+        if every_batch:
+            actor.load(weights)
         actor.collect(buffer)
         return config.steps_per_batch
 

@@ -33,7 +33,7 @@ from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
 from runners.errors import RunError, describe
 from runners.unrolls import Buffer, make_buffer
-from runners.weights import SharedWeights, flatten_parameters, load_parameters
+from runners.weights import SharedWeights, flatten_parameters
 
 BUFFERS = 2
 """Batches in flight: one being filled while the learner reads the other."""
@@ -59,7 +59,7 @@ class LocalSampler:
     ) -> None:
         self.actor = make_actor(config, config.tasks, start, number=rank)
         self.network = self.actor.network
-        load_parameters(self.network, _weights(network, saved))
+        self.actor.load(_weights(network, saved))
         self.buffer = _batch(config, spec, network, shared=False)
         self.wait_seconds = 0.0
 
@@ -77,7 +77,7 @@ class LocalSampler:
         return 0.0
 
     def publish(self, network: ActorCritic) -> None:
-        load_parameters(self.network, flatten_parameters(network))
+        self.actor.load(flatten_parameters(network))
 
     def get_state(self) -> dict:
         return {"weights": flatten_parameters(self.network)}
@@ -131,7 +131,7 @@ class ProcessSampler:
         if own:
             self.own = make_actor(config, config.tasks[envs - own :], start, rank * (actors + 1) + actors)
             self.own_views = [buffer.columns(slice(envs - own, envs)) for buffer in self.buffers]
-            load_parameters(self.own.network, self.weights.vector)
+            self.own.load(self.weights.vector)
         self.taken = 0
         self.wait_seconds = 0.0
 
@@ -163,7 +163,7 @@ class ProcessSampler:
         while not self.weights.publish(network, timeout=PATIENCE):
             self._check()
         if self.own:
-            load_parameters(self.own.network, self.weights.vector)
+            self.own.load(self.weights.vector)
 
     def get_state(self) -> dict:
         return {"weights": self.weights.vector}
@@ -225,7 +225,7 @@ def _act(
         actor, version = make_actor(config, views[0].unroll.task.numpy(), start, number), 0
         for view in itertools.cycle(views):
             free.acquire()
-            version = weights.fetch(actor.network, version)
+            version = weights.fetch(actor.load, version)
             actor.collect(view)
             full.release()
     except Exception as error:

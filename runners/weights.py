@@ -1,5 +1,6 @@
 """The network's weights as one shared vector with a version: the learner publishes, actors fetch."""
 
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 
 import torch
@@ -39,9 +40,9 @@ class SharedWeights:
             lock.release()
         return True
 
-    def fetch(self, into: nn.Module, version: int) -> int:
-        """Copy into `into` what is newer than `version`; the version that it then holds."""
+    def fetch(self, load: Callable[[Tensor], None], version: int) -> int:
+        """`load` what is newer than `version`; the version that there is then."""
         with self.version.get_lock():
             if self.version.value != version:
-                load_parameters(into, self.vector)
+                load(self.vector)
             return self.version.value

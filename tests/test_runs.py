@@ -29,6 +29,7 @@ from runners.metrics import LAYOUT
 from runners.presets import PRESETS
 from runners.training import Training
 from runners.unrolls import make_buffer
+from runners.weights import flatten_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_TASK = np.zeros(4, np.int64)
@@ -55,7 +56,7 @@ def command(*arguments: str, **options) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "recall-3"])
 def test_the_learner_recomputes_the_behaviour_policy(core: str, env: str) -> None:
-    """Over several unrolls with episode ends inside: before any update, KL(pi_old || pi) is 0 at every step."""
+    """Over several unrolls with episode ends inside, old weights and new ones: KL(pi_old || pi) is 0 at every step."""
     config = small(core, env)
     torch.manual_seed(0)
     vector = build_env(config, 4, stream=0)
@@ -66,7 +67,9 @@ def test_the_learner_recomputes_the_behaviour_policy(core: str, env: str) -> Non
     out = network.policy_head.output.out_features
     buffer = make_buffer(vector.spec, 16, ONE_TASK, out, network.initial_state(1), shared=False)
     ends = 0
-    for _ in range(6):
+    for i in range(6):
+        if i == 4:  # what the actor keeps of its memory is of the old ones
+            actor.load(1.1 * flatten_parameters(network))
         actor.collect(buffer)
         unroll = buffer.unroll
         with torch.no_grad():
