@@ -25,6 +25,8 @@ Reward = Callable[..., Sequence[float | None]]
 TASKS = {"sort": sort.TASK, "sort-weak": sort_weak.TASK, "walks": walks.TASK}
 HELD_OUT = 1
 """Stream of a task's held-out prompts, the same for every seed."""
+BUCKET = 8
+"""Batches of demonstrations among which rows are sorted by length."""
 TEXTS = {"prompt", "completion", "chosen", "rejected"}
 OWN = {"prompt", "completion", "reward", "chosen", "rejected", "messages", "log_probs"}
 
@@ -81,7 +83,15 @@ class RowSource:
         taken, self._next = self._next[:count], self._next[count:]
         return [self.rows[i] for i in taken]
 
-    demonstrations = prompts
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[Row]:
+        """As `prompts`, but rows of like length together: the padding of short ones costs as much as text."""
+        while len(self._next) < count:
+            self._next += bucketed([self._length(row) for row in self.rows], count, rng)
+        return self.prompts(count, rng)
+
+    @staticmethod
+    def _length(row: Row) -> int:
+        return len(row["prompt"]) + len(row["completion"])
 
     def held_out(self, count: int) -> list[Row]:
         return self._held_out[:count]
@@ -95,6 +105,19 @@ class RowSource:
 
     def set_state(self, state: list[int]) -> None:
         self._next = list(state)
+
+
+def bucketed(lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+    """Every index once, in a random order whose batches of `count` have like lengths: sorted among BUCKET batches."""
+    order, pool = rng.permutation(len(lengths)).tolist(), BUCKET * count
+    batches = []
+    for i in range(0, len(order), pool):
+        some = sorted(order[i : i + pool], key=lengths.__getitem__)
+        batches += [some[k : k + count] for k in range(0, len(some), count)]
+    whole = [batch for batch in batches if len(batch) == count]
+    rng.shuffle(whole)
+    rest = [batch for batch in batches if len(batch) < count]  # one at most, and last, so that it shifts no other
+    return [index for batch in whole + rest for index in batch]
 
 
 Source = TaskSource | RowSource
