@@ -4,7 +4,8 @@ A model is any module that is called with `input_ids`, `attention_mask` and `pos
 [N, L, V]; those of the transformers library are asked for the last logits alone, and keep keys and values while they
 sample. Prompts stand at the left of [N, P], padded there; completions follow, padded at the right. What comes after an
 end of text counts as real for the attention mask: in a causal model nothing before sees it, and without padding at the
-left the mask is of ones alone, which transformers takes for no mask.
+left the mask is of ones alone, which transformers takes for no mask. A model whose attribute `bf16` is true computes
+in bfloat16 (autocast; its weights stay as they are), log-probabilities in float32.
 """
 
 import inspect
@@ -73,7 +74,8 @@ def _selected(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
 def prompt_features(model: nn.Module, prompts: Prompts) -> Tensor:
     """[N, D]: the last hidden state on the last token of each prompt."""
     inputs = _inputs(prompts.tokens, prompts.real)
-    output = model(**inputs, **_last(model, 1), output_hidden_states=True)
+    with _precision(model, prompts.tokens):
+        output = model(**inputs, **_last(model, 1), output_hidden_states=True)
     return output.hidden_states[-1][:, -1]
 
 
@@ -99,12 +101,13 @@ def sample(
     tokens, masks, log_probs = [], [], []
     keeps, few = cache_name(model), _last(model, 1)
     for _ in range(length):
-        if keeps:
-            inputs = _inputs(ids if past is None else tokens[-1].unsqueeze(1), real)
-            output = model(**inputs, **few, **{keeps: past}, use_cache=True)
-            past = getattr(output, keeps)
-        else:
-            output = model(**_inputs(ids, real))
+        with _precision(model, ids):
+            if keeps:
+                inputs = _inputs(ids if past is None else tokens[-1].unsqueeze(1), real)
+                output = model(**inputs, **few, **{keeps: past}, use_cache=True)
+                past = getattr(output, keeps)
+            else:
+                output = model(**_inputs(ids, real))
         log_pi = (output.logits[:, -1].float() / temperature).log_softmax(1)
         if generator is None:
             token = log_pi.argmax(1)
@@ -134,7 +137,13 @@ def cache_name(model: nn.Module) -> str | None:
 def _logits(model: nn.Module, ids: Tensor, real: Tensor, last: int) -> Tensor:
     """[N, last, V]."""
     uncached = {"use_cache": False} if cache_name(model) else {}
-    return model(**_inputs(ids, real), **_last(model, last), **uncached).logits[:, -last:]
+    with _precision(model, ids):
+        return model(**_inputs(ids, real), **_last(model, last), **uncached).logits[:, -last:]
+
+
+def _precision(model: nn.Module, ids: Tensor) -> torch.autocast:
+    """Of one forward pass: weights that a longer context had cast would be those from before a gradient step."""
+    return torch.autocast(ids.device.type, torch.bfloat16, enabled=getattr(model, "bf16", False))
 
 
 def _last(model: nn.Module, count: int) -> dict[str, Any]:

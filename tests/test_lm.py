@@ -14,6 +14,7 @@ from lm_task import TASK
 from test_metrics import empty_charts
 from tokenizers.processors import TemplateProcessing
 
+from networks.language import sample, token_log_probs
 from runners.checkpoint import Checkpoints
 from runners.errors import UsageError
 from runners.lm.base import BASE
@@ -310,6 +311,20 @@ def test_what_cannot_be_is_said_in_one_line(flags, says):
     with pytest.raises(UsageError) as error:
         main(flags.split())
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_in_bfloat16_the_model_computes_and_nothing_else():
+    full, half = (train("vmpo", 30, "--precision", precision) for precision in ("float32", "bfloat16"))
+    assert evaluate(half.config, half.problem, half.model)["mean"] > 0.8
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    prompts = full.problem.encode(TASK.prompts(8, np.random.default_rng(0)))
+    drawn = sample(full.model, prompts, 3, full.problem.end, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = token_log_probs(full.model, prompts, *drawn[:2])
+        full.model.bf16 = True
+        rounded = token_log_probs(full.model, prompts, *drawn[:2])
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, atol=0.1, rtol=0.02)
 
 
 def test_the_same_seed_gives_the_same_run():

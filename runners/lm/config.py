@@ -87,6 +87,8 @@ class LearnerConfig:
     """Samples of a gradient step that pass through the model at a time; their gradients add up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the model's forward and backward passes; weights and optimiser are in float32 either way."""
     threads: int = 1
     """Torch threads."""
     run_dir: str | None = None

@@ -40,6 +40,7 @@ class Training:
         if config.data.lora:
             torch.manual_seed(options.seed)  # whatever training the base has drawn
             model = add_lora(model, config.data.lora)
+        model.bf16 = options.precision == "bfloat16"
         self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch)
         agent = make_sequence_agent(config.agent, ranks).to(self.device)
         value = PromptValue(model.config.hidden_size).to(self.device) if config.agent.baseline == "value" else None
