@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from results.peers import __main__ as peers
-from results.peers import accounting, venvs
+from results.peers import accounting, solve, venvs
 from results.peers.accounting import Usage, end_session, measure
 from results.peers.catalogue import COMPARISONS, PEERS, Peer
 from results.peers.drivers import protocol
 from results.peers.drivers.protocol import cpu_seconds, session_members
 from results.peers.pairs import play, speed
-from results.peers.table import overview, table
+from results.peers.table import overview, solved_table, table
 from results.peers.venvs import ensure, reason, requirements
 from runners.cli import parse
 from runners.errors import RunError, UsageError
@@ -266,6 +266,44 @@ def test_what_is_kept_is_shown(tmp_path) -> None:
     (tmp_path / "peers").mkdir()
     (tmp_path / "peers/peers.json").write_text(json.dumps(figures()))
     assert overview(tmp_path).endswith("Measured by `python -m results.peers`.")
+
+
+# Time to solve
+
+
+def test_time_is_between_the_start_of_learning_and_the_bar() -> None:
+    about, run = solve.timed([sys.executable, "-m", "results.peers.ours_cartpole", "--bar", "15", "--seed", "3"])
+    assert about["settings"]["rule"] == "vmpo" and about["versions"]["torch"]
+    assert run["steps"] >= 100 * 10 and 0 < run["wall"] < 60 and 0 < run["cpu"] < 60
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ('print(\'{"a": 1}\\nnot ours\\n{"steps": 0, "wall": 1, "cpu": 1}\')', {"steps": None}),
+        (
+            'print(\'{"a": 1}\\n{"steps": 0, "wall": 1, "cpu": 1}\\n{"steps": 9, "wall": 4, "cpu": 3}\')',
+            {"steps": 9, "wall": 3, "cpu": 2},
+        ),
+    ],
+)
+def test_a_run_that_never_gets_there_is_not_solved(script, found) -> None:
+    assert solve.timed([sys.executable, "-c", script]) == ({"a": 1}, found)
+
+
+def test_a_run_that_fails_is_told_with_its_last_words() -> None:
+    with pytest.raises(RunError, match="exit code 1: no such game"):
+        solve.timed([sys.executable, "-c", "import sys; sys.exit('no such game')"])
+
+
+def test_the_table_of_times(tmp_path) -> None:
+    runs = {"a": [{"steps": 900, "wall": 2.0, "cpu": 4.0}, {"steps": 500, "wall": 1.0, "cpu": 2.0}, {"steps": None}]}
+    about = {"bar": 475.0, "machine": {"processor": "a chip"}, "versions": {"torch": "2.9"}, "command": ["x"]}
+    page = solved_table(about | {"runs": runs | {"b": [{"steps": None}]}})
+    assert "| a | 2 of 3 | 3.0 [2.0, 4.0] | 1.5 s | 700 |" in page and "| b | 0 of 1 | – | – | – |" in page
+    (tmp_path / "peers").mkdir()
+    (tmp_path / "peers/cartpole.json").write_text(json.dumps(about | {"runs": runs}))
+    assert overview(tmp_path).endswith("Versions: torch 2.9.\n\nMeasured by `x`.")
 
 
 # What is compared

@@ -1,7 +1,8 @@
-"""The table of `results.peers`'s figures, kept in results/data/peers/peers.json."""
+"""Tables of the figures of `results.peers` and `results.peers.solve`, kept in results/data/peers/."""
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from results.peers.pairs import Speed, speed
@@ -57,10 +58,39 @@ def note(figures: dict[str, Any]) -> str:
     )
 
 
+def solved_table(figures: dict[str, Any]) -> str:
+    """A row a side, medians over those of its runs that got there."""
+    rows = []
+    for name, runs in figures["runs"].items():
+        solved = [run for run in runs if run["steps"] is not None]
+        row = [name, f"{len(solved)} of {len(runs)}"]
+        if solved:
+            cpu = [run["cpu"] for run in solved]
+            row += [f"{median(cpu):.1f} [{min(cpu):.1f}, {max(cpu):.1f}]"]
+            row += [f"{median(run['wall'] for run in solved):.1f} s", f"{median(run['steps'] for run in solved):,.0f}"]
+        rows.append([*row, *["–"] * (5 - len(row))])
+    header = ["CartPole-v1", "Solved", "Core-seconds [range]", "Wall time", "Agent steps"]
+    releases = ", ".join(f"{name} {release}" for name, release in sorted(figures["versions"].items()))
+    note = (
+        f"Until the last 100 training episodes have a mean of {figures['bar']:g}: medians over seeds, on one core with "
+        f"one thread, the sides in turn. Machine: {figures['machine']['processor']}. Versions: {releases}."
+    )
+    return f"{markdown(header, rows)}\n\n{note}"
+
+
+def told(run: dict[str, Any]) -> str:
+    return "not solved" if run["steps"] is None else f"{run['steps']:,} steps, {run['cpu']:.1f} core-seconds"
+
+
+KEPT = {"peers": table, "cartpole": solved_table}
+
+
 def overview(data: Path) -> str:
-    """The table of what is kept under `data`, empty where nothing is."""
-    kept = data / "peers/peers.json"
-    if not kept.exists():
-        return ""
-    figures = json.loads(kept.read_text())
-    return f"{table(figures)}\n\nMeasured by `{' '.join(figures['command'])}`."
+    """The tables of what is kept under `data`, empty where nothing is."""
+    parts = []
+    for name, make in KEPT.items():
+        kept = data / f"peers/{name}.json"
+        if kept.exists():
+            figures = json.loads(kept.read_text())
+            parts.append(f"{make(figures)}\n\nMeasured by `{' '.join(figures['command'])}`.")
+    return "\n\n".join(parts)
