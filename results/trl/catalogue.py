@@ -38,8 +38,11 @@ METHODS = (
     Method("TRL", "rloo", 1e-4),
     Method("GEMPI", "vmpo", 3e-4),
     Method("GEMPI", "vmpo", 1e-4, updates=4),
+    Method("GEMPI", "gempi", 1e-4, updates=4),
     *(Method(library, "dpo", rate) for rate in DPO_RATES for library in ("TRL", "GEMPI")),
 )
+CHOICES = {"gempi": ("--trust-region", "none")}
+"""Flags of a method: V-MPO without its trust region."""
 YARDSTICK = METHODS[1]
 """What the cost of every other method is divided by."""
 

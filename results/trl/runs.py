@@ -13,7 +13,7 @@ import torch
 
 from results.experiment import ROOT
 from results.peers.accounting import ONE_THREAD, last_words
-from results.trl.catalogue import Method
+from results.trl.catalogue import CHOICES, Method
 from results.trl.data import Inputs
 from runners.errors import RunError
 from runners.lm.cli import parse
@@ -26,7 +26,7 @@ QUIET = ONE_THREAD | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 def arguments(method: Method, task: str, seed: int, rollouts: int, inputs: Inputs, folder: Path) -> list[str]:
     """What follows the Python of the method's side; paths as seen from the repository's root."""
-    flags = ["--method", method.method, "--learning-rate", f"{method.learning_rate:g}"]
+    flags = ["--method", method.method, *CHOICES.get(method.method, ()), "--learning-rate", f"{method.learning_rate:g}"]
     flags += ["--updates", str(method.updates), "--rollouts", str(rollouts), "--seed", str(seed)]
     flags += ["--run-dir", seen(folder)]
     data = seen(inputs.pairs if method.offline else inputs.prompts)

@@ -14,7 +14,7 @@ from results.trl.catalogue import METHODS, YARDSTICK, Method
 Run = dict[str, Any]
 HEADER = ["Library", "Method", "Rate", "Batches x updates", "Seeds", "Mean reward", "IQM [95% interval]", "Greedy"]
 HEADER += ["CPU ms a batch", "Of TRL's GRPO x 4 [range]"]
-SPOKEN = {"vmpo": "V-MPO"}
+SPOKEN = {"vmpo": "V-MPO", "gempi": "V-MPO, no trust region"}
 
 
 def of(method: Method, runs: Sequence[Run]) -> list[Run]:
