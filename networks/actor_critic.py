@@ -19,7 +19,7 @@ class Output(NamedTuple):
 
     policy: Distribution
     value: Tensor
-    state: State
+    state: State | None
 
 
 class ActorCritic(nn.Module):
@@ -76,9 +76,13 @@ class ActorCritic(nn.Module):
         first: Tensor,
         state: State,
         task: Tensor | None = None,
+        need_state: bool = True,
     ) -> Output:
-        """A whole unroll: every argument [T, B, ...], but `state` as the core made it before step 0 and `task` [B]."""
+        """A whole unroll: every argument [T, B, ...], but `state` as the core made it before step 0 and `task` [B].
+
+        Without `need_state` the state after the last step is not computed, and None.
+        """
         steps, batch = first.shape
         flat = (x.flatten(0, 1) for x in (observation, previous_action, previous_reward, first))
-        y, state = self.core(self.encode(*flat).unflatten(0, (steps, batch)), first, state)
+        y, state = self.core(self.encode(*flat).unflatten(0, (steps, batch)), first, state, need_state)
         return Output(self.policy_head(y), self.value_head(y, task), state)

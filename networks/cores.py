@@ -1,7 +1,7 @@
 """Memory cores behind one interface, state in and state out.
 
     initial_state(batch) -> state                     a tuple of tensors, the batch their first dimension
-    forward(x [T, B, D], first [T, B], state)         -> y [T, B, output_size], state
+    forward(x [T, B, D], first [T, B], state)         -> y [T, B, output_size], state; None with `need_state` False
     acting(state, horizon) -> stepper                 .step(x [B, D], first [B]) -> y [B, output_size]; .state()
     metrics(state) -> dict                            scalars to log
 
@@ -41,7 +41,7 @@ class FeedforwardCore(nn.Module):
     def initial_state(self, batch: int) -> State:
         return ()
 
-    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, first: Tensor, state: State, need_state: bool = True) -> tuple[Tensor, State | None]:
         return x, state
 
     def metrics(self, state: State) -> dict[str, Tensor]:
@@ -70,7 +70,7 @@ class LSTMCore(nn.Module):
         weight = self.lstm.weight_hh_l0
         return weight.new_zeros(batch, self.output_size), weight.new_zeros(batch, self.output_size)
 
-    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, first: Tensor, state: State, need_state: bool = True) -> tuple[Tensor, State | None]:
         """`x` [T, B, D], `first` [T, B] bool -> [T, B, H] and, without gradient, the state after the last step."""
         steps, batch = first.shape
         if steps == 1:
@@ -93,12 +93,14 @@ class LSTMCore(nn.Module):
         segment = begins.cumsum(0) - 1
         y = y[torch.arange(steps * batch, device=x.device) - start[segment], segment]
         y = self.dropout(y.unflatten(0, (batch, steps)).transpose(0, 1))
-        return y, self._ends(columns, begin, tuple(s.detach() for s in end), length, segment[steps - 1 :: steps])
+        if not need_state:
+            return y, None
+        return y, self._ends(columns, begin, end, length, segment[steps - 1 :: steps])
 
     @torch.no_grad()
     def _ends(self, columns: Tensor, begin: State, end: State, length: Tensor, last: Tensor) -> State:
         """The state after each `last` segment [B]: `end` [1, S, H] has it of the longest ones, the others run anew."""
-        end = tuple(s.squeeze(0)[last] for s in end)
+        end = tuple(s.detach().squeeze(0)[last] for s in end)
         short = (length[last] < len(columns)).nonzero().squeeze(1)
         if len(short):
             which = last[short]

@@ -90,7 +90,7 @@ class TransformerCore(nn.Module):
         memory = weight.new_zeros(batch, len(self.layers), self.memory, self.output_size)
         return memory, torch.zeros(batch, dtype=torch.int64, device=weight.device)
 
-    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, first: Tensor, state: State, need_state: bool = True) -> tuple[Tensor, State | None]:
         """`x` [T, B, D], `first` [T, B] bool -> [T, B, D] and the state after the last step."""
         memory, length = state
         mask, start = self._mask(first.transpose(0, 1), length)
@@ -101,6 +101,8 @@ class TransformerCore(nn.Module):
             kept.append(context[:, -self.memory :].detach())
             context = layer.attention_input(context)
             x = layer.combine(x, layer.attention(context[:, self.memory :], context, mask))
+        if not need_state:
+            return x.transpose(0, 1), None
         length = (self.memory + first.shape[0] - start).clamp(max=self.memory)
         return x.transpose(0, 1), (torch.stack(kept, 1), length)
 

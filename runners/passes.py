@@ -32,9 +32,9 @@ class ForwardPasses:
     def __call__(self, unroll: Unroll) -> Passes:
         inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state, unroll.task
         if not self.dropout:
-            return one_pass(self.forward(*inputs), unroll)
+            return one_pass(self.forward(*inputs, need_state=False), unroll)
         with torch.set_grad_enabled(self.scheme == "whole"):
-            whole = self.forward(*inputs)
+            whole = self.forward(*inputs, need_state=False)
         seed = int(torch.randint(2**62, ()))
         fitted = under_mask(seed, self.network, self.forward, inputs)
         if self.before:
@@ -50,6 +50,6 @@ def under_mask(seed: int, network: ActorCritic, forward: nn.Module, inputs: tupl
         torch.manual_seed(seed)
         network.train()
         try:
-            return forward(*inputs)
+            return forward(*inputs, need_state=False)
         finally:
             network.eval()

@@ -193,6 +193,9 @@ def test_cuts_do_not_show(kind: Kind, pattern: str) -> None:
     with torch.no_grad():
         for state in (core.initial_state(BATCH), used_state(core)):
             y, end = core(x, first, state)
+            alone, none = core(x, first, state, need_state=False)
+            torch.testing.assert_close(alone, y, rtol=0, atol=0)
+            assert not none
             for cuts in ([1], [2], [4], [8], [2, 3, 7], list(range(1, STEPS))):
                 pieces, pieces_end = in_pieces(core, x, first, state, cuts)
                 torch.testing.assert_close(pieces, y, atol=1e-5, rtol=1e-5)
