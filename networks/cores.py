@@ -54,7 +54,8 @@ class FeedforwardCore(nn.Module):
 class LSTMCore(nn.Module):
     """One LSTM layer. State: `h`, `c` [B, H].
 
-    An unroll is cut into segments, one an episode in it, which run beside each other as columns of the fused kernel.
+    An unroll is cut into segments, one an episode in it, which run beside each other as columns of the fused kernel,
+    all as long as the longest: where lengths differ it computes steps that nobody reads, for far fewer calls.
     """
 
     def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0) -> None:

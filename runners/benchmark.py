@@ -36,6 +36,8 @@ class Part(NamedTuple):
     cores: Sequence[int]
     threads: int = 1
     settling: int = 1
+    rest: Callable[[], None] = lambda: None
+    """Returns when nothing of it runs any more, so that the next part has the machine to itself."""
 
 
 def measure(config: RunConfig, seconds: float, pipeline: bool = True) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def take_turns(parts: dict[str, Part], seconds: float) -> dict[str, list[float]]
         for name, part in parts.items():
             with placed(part.cores, part.threads):
                 rounds[name].append(rate(part.work, seconds, part.settling))
+                part.rest()
     return rounds
 
 
@@ -243,7 +246,13 @@ def pipeline_of_all(config: RunConfig, cores: Sequence[int], stack: ExitStack) -
         next(loop)
         return config.steps_per_batch
 
-    return Part(batch, cores, torch.get_num_threads(), SETTLING)
+    def until_actors_wait() -> None:
+        before = -1.0
+        while (now := training.sampler.cpu_seconds()) > before:
+            before = now
+            time.sleep(0.1)
+
+    return Part(batch, cores, torch.get_num_threads(), SETTLING, until_actors_wait)
 
 
 PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

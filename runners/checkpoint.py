@@ -116,7 +116,11 @@ class Checkpoints:
         raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
 
     def best(self) -> Loaded:
-        return _read(self.folder / "best.safetensors")
+        """The one with the best training return, of a run in which 100 episodes had ended when one was saved."""
+        path = self.folder / "best.safetensors"
+        if not path.exists() and self._steps():
+            raise CheckpointError(f"no {path}: fewer than 100 training episodes had ended; the latest can be had")
+        return _read(path)
 
     def _save(self, path: Path, step: int, state: Any) -> None:
         try:

@@ -27,7 +27,7 @@ def main(suite: str, argv: list[str]) -> int:
     with join(pick_device(config)) as ranks:
         leads = ranks.rank == 0
         run_dir = resumed or (new_folder(config.training.run_dir, name) if leads else None)
-        training = Training(config, ranks)
+        training = Training(config, ranks, fresh=resumed is None)
         loaded = Checkpoints(resumed / "checkpoints").latest() if resumed else None
         if loaded:
             with fits(loaded.path):

@@ -20,7 +20,13 @@ class Learner:
     """Owns network, agent, optimiser and the order of minibatches. `after_step` is called after each gradient step."""
 
     def __init__(
-        self, config: RunConfig, network: ActorCritic, agent: Agent, device: torch.device, ranks: Ranks = ONE_RANK
+        self,
+        config: RunConfig,
+        network: ActorCritic,
+        agent: Agent,
+        device: torch.device,
+        ranks: Ranks = ONE_RANK,
+        fresh: bool = True,
     ) -> None:
         self.config, self.network, self.agent, self.device, self.ranks = config, network, agent, device, ranks
         self.forward = torch.compile(network) if config.training.compile else network
@@ -35,7 +41,10 @@ class Learner:
         agent_config = config.agent
         self.reference: Reference | None = None
         if agent_config.agent != "ppo" and "reference" in agent_config.row.anchors:
-            self.reference = Reference(network, agent_config.reference, agent_config.reference_decay)
+            source = agent_config.reference
+            if not fresh and source != "average":
+                source = "start"  # pi_ref is in the run's own checkpoint, whatever has become of where it came from
+            self.reference = Reference(network, source, agent_config.reference_decay)
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
         self._count = self._planned = 0

@@ -46,7 +46,8 @@ class ForwardPasses:
 
 def under_mask(seed: int, network: ActorCritic, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Output:
     """A pass with dropout; the same `seed` drops the same units."""
-    with torch.random.fork_rng():
+    device = next(network.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         network.train()
         try:

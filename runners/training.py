@@ -25,9 +25,9 @@ Row = dict[str, float]
 
 
 class Training:
-    """A run in progress: everything that a checkpoint holds."""
+    """A run in progress: everything that a checkpoint holds. Not `fresh`, its state is about to be set."""
 
-    def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK) -> None:
+    def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         self.ranks, training = ranks, config.training
         keep_freed_memory()
         torch.manual_seed(training.seed)
@@ -45,7 +45,7 @@ class Training:
             self.network.fit_input(random_pictures(config))
         whole_batch = ranks if training.statistics == "batch" else ALONE
         agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
-        self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks)
+        self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks, fresh)
         self.learner_envs = learner_envs(config, self.spec, self.network, self.device, ranks.local_size)
         self.tracker = TaskTracker(config.env.tasks)
         self.steps = self.starts = 0

@@ -190,13 +190,12 @@ def test_demonstrations_of_like_length_come_together():
     lengths = np.random.default_rng(1).integers(1, 100, 50)
     source = RowSource([{"prompt": "p", "completion": "c" * n} for n in lengths], [{"prompt": "h"}], None, 3)
     rng = np.random.default_rng(0)
-    batches = [[len(row["completion"]) for row in source.demonstrations(4, rng)] for _ in range(12)]
-    drawn = sum(batches, []) + [len(row["completion"]) for row in source.demonstrations(2, rng)]
-    assert sorted(drawn) == sorted(lengths)
-    assert np.mean([max(batch) - min(batch) for batch in batches]) < 15, "of 100, where chance would give 60"
-    assert batches != sorted(batches)
-    first = [row["completion"] for row in source.demonstrations(4, rng)]
-    assert first != [row["completion"] for row in source.rows[:4]]
+    batches = [[len(row["completion"]) for row in source.demonstrations(4, rng)] for _ in range(25)]
+    drawn = sum(batches, [])
+    assert sorted(drawn[:50]) == sorted(drawn[50:]) == sorted(lengths)
+    for epoch in (batches[:12], batches[13:]):  # the batch between is of both
+        assert np.mean([max(batch) - min(batch) for batch in epoch]) < 15, "of 100, where chance would give 60"
+        assert epoch != sorted(epoch)
 
 
 @pytest.mark.parametrize(

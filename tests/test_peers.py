@@ -298,9 +298,9 @@ def test_a_run_that_fails_is_told_with_its_last_words() -> None:
 
 def test_the_table_of_times(tmp_path) -> None:
     runs = {"a": [{"steps": 900, "wall": 2.0, "cpu": 4.0}, {"steps": 500, "wall": 1.0, "cpu": 2.0}, {"steps": None}]}
-    about = {"bar": 475.0, "machine": {"processor": "a chip"}, "versions": {"torch": "2.9"}, "command": ["x"]}
+    about = {"bar": 475.0, "machine": {"processor": "a chip"}, "versions": {"a": {"torch": "2.9"}}, "command": ["x"]}
     page = solved_table(about | {"runs": runs | {"b": [{"steps": None}]}})
-    assert "| a | 2 of 3 | 3.0 [2.0, 4.0] | 1.5 s | 700 |" in page and "| b | 0 of 1 | – | – | – |" in page
+    assert "| a | 2 of 3 | 4.0 [2.0, never] | 2.0 s | 900 |" in page and "| b | 0 of 1 | – | – | – |" in page
     (tmp_path / "peers").mkdir()
     (tmp_path / "peers/cartpole.json").write_text(json.dumps(about | {"runs": runs}))
     assert overview(tmp_path).endswith("Versions: torch 2.9.\n\nMeasured by `x`.")

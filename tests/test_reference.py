@@ -97,6 +97,10 @@ def test_it_can_come_from_another_run(tmp_path: Path):
     for source in (tmp_path / "run", tmp_path / "run/checkpoints/step_000000000064.safetensors"):
         training = Training(with_reference(reference=str(source)))
         assert torch.equal(flat(training.learner.reference.network), flat(one.network))
+    (tmp_path / "run").rename(tmp_path / "elsewhere")  # resumed, the run has it in its own checkpoint
+    resumed = Training(with_reference(reference=str(tmp_path / "run")), fresh=False)
+    resumed.learner.set_state(training.learner.get_state())
+    assert torch.equal(flat(resumed.learner.reference.network), flat(one.network))
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         Training(with_reference(reference=str(tmp_path / "nothing")))
     Checkpoints(tmp_path / "lstm" / "checkpoints").save_last(1, Training(small(core="lstm")).learner.get_state())

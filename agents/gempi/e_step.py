@@ -69,11 +69,12 @@ def describe(
     weights = torch.where(support, log_weights.exp(), 0)
     total, kept = mask.sum().clamp(min=1), support.sum()
     square = weights.square().sum()
+    inverse = torch.where(square > 0, 1 / square, 0)  # where nothing is kept there are no weights
     to_uniform = torch.where(weights > 0, weights * (log_weights + kept.log()), 0).sum()
     measures = {
         "e_step/kl": to_uniform,
-        "e_step/ess": 1 / square,
-        "e_step/ess_share": 1 / (square * kept),
+        "e_step/ess": inverse,
+        "e_step/ess_share": inverse / kept.clamp(min=1),
         "e_step/chi_square": total * square - 1,
         "e_step/max_weight": weights.max(),
         "e_step/kept": kept / total,

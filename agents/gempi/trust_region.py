@@ -21,12 +21,12 @@ class Region(NamedTuple):
 def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dict[str, Tensor]:
     """KL(old || new) [...] as the parts that have a multiplier each; `reverse`: KL(new || old).
 
-    A Gaussian's splits into one for the mean, under the first covariance, and one for the covariance (V-MPO
+    A Gaussian's splits into one for the mean, under the old covariance either way, and one for the covariance (V-MPO
     eqs. 25-27).
     """
     p, q = (new, old) if reverse else (old, new)
     if isinstance(p, Gaussian):
-        return {"mu": p.kl_mean(q), "sigma": p.kl_std(q)}
+        return {"mu": old.kl_mean(new), "sigma": p.kl_std(q)}
     return {"": p.kl(q)}
 
 

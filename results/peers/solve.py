@@ -49,16 +49,17 @@ def main(argv: list[str]) -> int:
         "versions": {},
         "runs": {name: [] for name in commands},
     }
+    if options.json:  # before minutes are spent
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds):
         for name, command in commands.items():
             about, run = timed([*command, "--bar", str(BAR), "--seed", str(seed)])
-            figures["versions"] |= about["versions"]
+            figures["versions"][name] = about["versions"]
             figures["runs"][name].append(run)
             print(f"{name}, seed {seed}: {told(run)}", flush=True)
+            if options.json:  # what is measured stays, whatever becomes of the rest
+                write_atomically(options.json, json.dumps(figures, indent=2).encode())
     print(f"\n{solved_table(figures)}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(options.json, json.dumps(figures, indent=2).encode())
     return 0
 
 

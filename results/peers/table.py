@@ -1,6 +1,7 @@
 """Tables of the figures of `results.peers` and `results.peers.solve`, kept in results/data/peers/."""
 
 import json
+import math
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -59,21 +60,24 @@ def note(figures: dict[str, Any]) -> str:
 
 
 def solved_table(figures: dict[str, Any]) -> str:
-    """A row a side, medians over those of its runs that got there."""
+    """A row a side, medians over its runs; one that never got there took for ever."""
     rows = []
     for name, runs in figures["runs"].items():
         solved = [run for run in runs if run["steps"] is not None]
         row = [name, f"{len(solved)} of {len(runs)}"]
-        if solved:
-            cpu = [run["cpu"] for run in solved]
-            row += [f"{median(cpu):.1f} [{min(cpu):.1f}, {max(cpu):.1f}]"]
-            row += [f"{median(run['wall'] for run in solved):.1f} s", f"{median(run['steps'] for run in solved):,.0f}"]
+        if 2 * len(solved) > len(runs):
+            never = [math.inf] * (len(runs) - len(solved))
+            cpu, wall, steps = (sorted(run[key] for run in solved) + never for key in ("cpu", "wall", "steps"))
+            most = f"{cpu[-1]:.1f}" if cpu[-1] < math.inf else "never"
+            row += [f"{median(cpu):.1f} [{cpu[0]:.1f}, {most}]", f"{median(wall):.1f} s", f"{median(steps):,.0f}"]
         rows.append([*row, *["–"] * (5 - len(row))])
     header = ["CartPole-v1", "Solved", "Core-seconds [range]", "Wall time", "Agent steps"]
-    releases = ", ".join(f"{name} {release}" for name, release in sorted(figures["versions"].items()))
+    sides = [side.items() for side in figures["versions"].values()]
+    releases = dict.fromkeys(f"{name} {release}" for side in sides for name, release in side)
     note = (
         f"Until the last 100 training episodes have a mean of {figures['bar']:g}: medians over seeds, on one core with "
-        f"one thread, the sides in turn. Machine: {figures['machine']['processor']}. Versions: {releases}."
+        f"one thread, the sides in turn. Machine: {figures['machine']['processor']}. Versions: "
+        f"{', '.join(sorted(releases))}."
     )
     return f"{markdown(header, rows)}\n\n{note}"
 

@@ -61,8 +61,8 @@ class TaskSource:
 
 
 class RowSource:
-    """Rows in a random order, all of them before any comes again; held-out ones are a file of their own, or the last
-    tenth. `judges`: whether there is a reward function."""
+    """Rows in a random order, on a rank all of them before any comes again; held-out ones are a file of their own, or
+    the last tenth. `judges`: whether there is a reward function."""
 
     def __init__(
         self, rows: list[Row], held_out: list[Row] | None, reward: Reward | None, completion_length: int
@@ -86,7 +86,7 @@ class RowSource:
     def demonstrations(self, count: int, rng: np.random.Generator) -> list[Row]:
         """As `prompts`, but rows of like length together: the padding of short ones costs as much as text."""
         while len(self._next) < count:
-            self._next += bucketed([self._length(row) for row in self.rows], count, rng)
+            self._next += bucketed([self._length(row) for row in self.rows], count, rng, begun=len(self._next))
         return self.prompts(count, rng)
 
     @staticmethod
@@ -107,9 +107,13 @@ class RowSource:
         self._next = list(state)
 
 
-def bucketed(lengths: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-    """Every index once, in a random order whose batches of `count` have like lengths: sorted among BUCKET batches."""
+def bucketed(lengths: Sequence[int], count: int, rng: np.random.Generator, begun: int = 0) -> list[int]:
+    """Every index once, in a random order whose batches of `count` have like lengths: sorted among BUCKET batches.
+
+    A first batch that has `begun` with so many rows of an earlier order is filled up with whatever comes.
+    """
     order, pool = rng.permutation(len(lengths)).tolist(), BUCKET * count
+    filling, order = order[: -begun % count], order[-begun % count :]
     batches = []
     for i in range(0, len(order), pool):
         some = sorted(order[i : i + pool], key=lengths.__getitem__)
@@ -117,7 +121,7 @@ def bucketed(lengths: Sequence[int], count: int, rng: np.random.Generator) -> li
     whole = [batch for batch in batches if len(batch) == count]
     rng.shuffle(whole)
     rest = [batch for batch in batches if len(batch) < count]  # one at most, and last, so that it shifts no other
-    return [index for batch in whole + rest for index in batch]
+    return filling + [index for batch in whole + rest for index in batch]
 
 
 Source = TaskSource | RowSource

@@ -124,6 +124,7 @@ class Training:
         self.starts += 1
         if self.ranks.rank:  # the state is the first rank's
             self.batches.seed(self.starts)
+            self.problem.source.set_state([])
             torch.manual_seed(int(self.batches.rng.integers(2**62)))
 
 
@@ -149,7 +150,7 @@ def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[P
         reward = reward_function(data.reward) if data.reward else None
         source = RowSource(rows, held_out, reward, data.completion_length)
     problem, model = Problem(source, tokenizer, device), load_model(data.model, options.dropout).to(device)
-    rows = source.rows if isinstance(source, RowSource) else source.held_out(data.eval_prompts)
+    rows = source.held_out(data.eval_prompts) + (source.rows if isinstance(source, RowSource) else [])
     longest = max(len(ids) for ids in tokenizer([row["prompt"] for row in rows])["input_ids"])
     room = getattr(model.config, "max_position_embeddings", math.inf)
     if longest + source.completion_length > room:
