@@ -44,6 +44,8 @@ def main(argv: list[str]) -> int:
     run_dir = Path(options.run_dir)
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
+    if (run_dir / "model").is_dir():
+        raise UsageError(f"{run_dir} is a run of runners.lm: summary.json has its evaluation, model/ the model")
     config = load_config(run_dir)
     asked = {"eval_policy": options.policy, "seed": options.seed}
     with usage_errors():

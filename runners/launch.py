@@ -52,7 +52,7 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
     print(
         f"{config.env.name}: {config.agent.agent} + {config.network.core}, {_count(training):,} parameters, {run_dir}"
     )
-    print(_division(config, training))
+    print(f"{_division(config, training)}; torso in {training.config.training.precision}")
     print(f"watch: tensorboard --logdir {run_dir}")
 
     with TensorBoardLog(run_dir, training.steps) as board:
@@ -117,6 +117,7 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "env": config.env.name,
         "preset": config.training.preset,
         "precision": training.config.training.precision,
+        "learner_envs": training.learner_envs,
         "seed": config.training.seed,
         "steps": training.steps,
         "frames": training.frames,

@@ -19,9 +19,10 @@ class SequenceConfig(EMConfig):
     method: MethodName = "vmpo"
     """Learning rule: a row of the table of EM methods, gempi with a row of your own; imitation, sft; or a
     baseline, dpo or ppo."""
-    baseline: BaselineName = "group"
-    """V in A = r - V: mean over the completions of a prompt, over the others of them, or over the batch; a moving
-    average over batches; a value head on the prompt; or none, V = 0."""
+    baseline: BaselineName | None = None
+    """V in A = r - V: mean over the completions of a prompt (the default), over the others of them, or over the batch
+    (the default where the data hold rewards); a moving average over batches; a value head on the prompt; or none,
+    V = 0."""
     standardise_advantages: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1, as DAR does."""
     max_weight: float = 0.0
@@ -49,6 +50,11 @@ class SequenceConfig(EMConfig):
     def row(self) -> Row | None:
         """The choices of the EM method; None of a baseline."""
         return None if self.method in NOT_EM else self.row_of(self.method)
+
+    @property
+    def has_duals(self) -> bool:
+        """Whether it has coefficients or multipliers that learn."""
+        return self.row is not None and "dual" in (self.row.temperature, self.row.trust_region)
 
     @property
     def options(self) -> frozenset[str]:

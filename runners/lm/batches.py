@@ -10,6 +10,7 @@ from torch import Tensor
 
 from agents.returns import standardise
 from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out
+from agents.sequences.config import BaselineName
 from agents.sequences.types import Samples, SequenceAgent
 from agents.sequences.value import PromptValue
 from networks.language import Completions, Prompts, prompt_features, sample
@@ -37,6 +38,8 @@ class Batch(NamedTuple):
 
 class Batches(ABC):
     """What the kinds share: rows of the source in a random order, and the generators behind them."""
+
+    usual_baseline: BaselineName = "group"
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class Batches(ABC):
     @torch.no_grad()
     def advantages(self, rewards: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
         """A = r - V [B, K] of rewards [B, K], 0 where one is NaN, and the value head's features [B, D]."""
-        name, features = self.config.agent.baseline, None
+        name, features = self.config.agent.baseline or self.usual_baseline, None
         if name == "value":
             self.policies.model.eval()
             features = prompt_features(self.policies.model, prompts)
@@ -183,6 +186,8 @@ class Offline(Batches):
     """Completions with rewards that the data holds, and preferences as rewards 1 and 0. pi_t drew them: by its
     log-probabilities in the column `log_probs` (a list each, of every token and the end of text), or, without, the
     model as it was at the start."""
+
+    usual_baseline = "batch"
 
     def next(self) -> Batch:
         rows = [answer for row in self._prompts() for answer in _answers(row)]

@@ -118,10 +118,20 @@ class LMConfig:
 
     def __post_init__(self) -> None:
         if self.data.completions < 2 and self.agent.method not in ("sft", "dpo"):
-            if self.agent.baseline in ("group", "leave-one-out"):
-                raise ValueError(f"--baseline {self.agent.baseline} needs --completions of at least 2")
-        if self.data.reward_scale != 1 and self.agent.method in ("sft", "dpo"):
-            raise ValueError(f"--reward-scale has no effect with --method {self.agent.method}")
+            if self.agent.baseline in ("group", "leave-one-out") or not self.agent.baseline and not self.data.data:
+                raise ValueError(f"--baseline {self.agent.baseline or 'group'} needs --completions of at least 2")
+        method = f"--method {self.agent.method}"
+        idle = {
+            "reward-scale": self.data.reward_scale != 1 and self.agent.method in ("sft", "dpo"),
+            "completions": self.data.completions != DataConfig.completions and self.agent.method == "sft",
+            "dropout-scheme": self.learner.dropout_scheme != "whole" and self.agent.method in ("sft", "dpo"),
+            "dual-learning-rate": self.learner.dual_learning_rate != LearnerConfig.dual_learning_rate
+            and not self.agent.has_duals,
+        }
+        for name in (name for name, is_idle in idle.items() if is_idle):
+            raise ValueError(f"--{name} has no effect with {method}: leave it out")
+        if self.data.reward_scale != 1 and self.agent.standardise_advantages:
+            raise ValueError("--reward-scale has no effect with --standardise-advantages: leave one out")
         if self.agent.baseline != "value" and self.learner.value_learning_rate != LearnerConfig.value_learning_rate:
             raise ValueError("--value-learning-rate has no effect without --baseline value")
         if self.agent.method == "dpo" and self.data.completions < 2:
