@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from networks.actor_critic import Output
@@ -44,6 +45,13 @@ class Unroll(NamedTuple):
         by_time = {name: getattr(self, name)[:, index] for name in BY_TIME}
         reference = None if self.reference is None else self.reference[:, index]
         return Unroll(**by_time, task=self.task[index], state=tuple(s[index] for s in self.state), reference=reference)
+
+    def to(self, device: torch.device) -> "Unroll":
+        """The same there, where it is not there already; from pinned memory without waiting."""
+        *fields, state, reference = self
+        moved = [x.to(device, non_blocking=True) for x in fields]
+        state = tuple(s.to(device, non_blocking=True) for s in state)
+        return Unroll(*moved, state, None if reference is None else reference.to(device))
 
 
 BY_TIME = ("observation", "reward", "first", "terminated", "truncated", "previous_action", "policy")

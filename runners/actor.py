@@ -12,14 +12,15 @@ from runners.weights import load_parameters
 
 
 class Actor:
-    """Steps `env` with `network`, whose weights change by `load` alone, between unrolls.
+    """Steps `env` with `network`, on its device, whose weights change by `load` alone, between unrolls.
 
     Under the same weights a memory's keys and values stay from one unroll to the next.
     """
 
     def __init__(self, env: VectorEnv, network: ActorCritic, seed: int) -> None:
         self.env, self.network = env, network
-        self.generator = torch.Generator().manual_seed(seed)
+        self.device = next(network.parameters()).device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         self.state = network.initial_state(env.num_envs)
         self.stepper: Stepper | None = None
         self.step = env.reset()
@@ -39,12 +40,14 @@ class Actor:
         steps = len(unroll.policy)
         self.stepper = stepper = self.stepper or network.core.acting(self.state, steps)
         buffer.write(0, self.step, self.previous_action)
+        shown = unroll.observation, unroll.previous_action, unroll.reward, unroll.first
         for t in range(steps):
-            first = unroll.first[t]
-            x = network.encode(unroll.observation[t], unroll.previous_action[t], unroll.reward[t], first)
-            policy = network.policy_head(stepper.step(x, first))
-            unroll.policy[t] = policy.parameters()
-            self.previous_action = policy.sample(self.generator).numpy()
+            *before, first = (rows[t].to(self.device, non_blocking=True) for rows in shown)
+            policy = network.policy_head(stepper.step(network.encode(*before, first), first))
+            unroll.policy[t].copy_(policy.parameters(), non_blocking=True)
+            self.previous_action = (
+                policy.sample(self.generator).cpu().numpy()
+            )  # a GPU is waited for here, and not above
             self.env.send(self.previous_action)
             self.step = self.env.recv()
             buffer.write(t + 1, self.step, self.previous_action)

@@ -20,10 +20,15 @@ def stream_seed(config: RunConfig, stream: int) -> int:
 
 
 def build_env(
-    config: RunConfig, envs: int, stream: int, render: bool = False, tasks: np.ndarray | None = None
+    config: RunConfig,
+    envs: int,
+    stream: int,
+    render: bool = False,
+    tasks: np.ndarray | None = None,
+    threads: int = 1,
 ) -> VectorEnv:
     """`envs` environments, seeded by the run's seed and `stream`; of several tasks, `tasks` [envs], or all alike."""
-    return make_env(config.env, envs, stream_seed(config, stream), render=render, tasks=tasks)
+    return make_env(config.env, envs, stream_seed(config, stream), threads=threads, render=render, tasks=tasks)
 
 
 def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:

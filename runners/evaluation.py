@@ -26,18 +26,20 @@ class Player:
 
     def __init__(self, env: VectorEnv, network: ActorCritic, sample: bool, seed: int) -> None:
         self.network, self.sample = network, sample
-        self.generator = torch.Generator().manual_seed(seed)
+        self.device = next(network.parameters()).device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         self.stepper = network.core.acting(network.initial_state(env.num_envs), HORIZON)
         self.action = no_action(env)
 
     @torch.inference_mode()
     def act(self, step: TimeStep) -> np.ndarray:
         observation, action, reward, first = (
-            torch.from_numpy(np.ascontiguousarray(x)) for x in (step.observation, self.action, step.reward, step.first)
+            torch.from_numpy(np.ascontiguousarray(x)).to(self.device)
+            for x in (step.observation, self.action, step.reward, step.first)
         )
         x = self.network.encode(observation, action, reward, first)
         policy = self.network.policy_head(self.stepper.step(x, first))
-        self.action = (policy.sample(self.generator) if self.sample else policy.mode()).numpy()
+        self.action = (policy.sample(self.generator) if self.sample else policy.mode()).cpu().numpy()
         return self.action
 
 

@@ -56,7 +56,7 @@ class Learner:
         annealing = 1 - progress if training.anneal else 1.0
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         if self.reference:
-            unroll = unroll._replace(reference=self.reference.evaluate(_to(unroll, self.device)))
+            unroll = unroll._replace(reference=self.reference.evaluate(unroll.to(self.device)))
         self.passes.begin_batch()
         self._planned += training.passes * training.minibatches
         for _ in range(training.passes):
@@ -72,7 +72,7 @@ class Learner:
         self._check()
 
     def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
-        unroll = _to(unroll, self.device)
+        unroll = unroll.to(self.device)
         loss = self.agent.loss(self.passes(unroll), unroll, self.network.value_head, annealing)
         self.optimizer.zero_grad(set_to_none=True)
         (loss.value if value_only else loss.total).backward()
@@ -134,11 +134,3 @@ class Learner:
         self.updates = state["updates"]
         if self.reference:
             self.reference.set_state(state["reference"])
-
-
-def _to(unroll: Unroll, device: torch.device) -> Unroll:
-    if device.type == "cpu":
-        return unroll
-    *fields, state, reference = unroll
-    moved = [x.to(device, non_blocking=True) for x in fields]
-    return Unroll(*moved, tuple(s.to(device, non_blocking=True) for s in state), reference)

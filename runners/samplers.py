@@ -35,6 +35,7 @@ from runners.errors import RunError, describe
 from runners.unrolls import Buffer, make_buffer
 from runners.weights import SharedWeights, flatten_parameters
 
+CPU = torch.device("cpu")
 BUFFERS = 2
 """Batches in flight: one being filled while the learner reads the other."""
 
@@ -46,7 +47,10 @@ STREAMS_A_START = 1000
 
 
 class LocalSampler:
-    """Acts when asked, in this process: a batch is always from the weights last published."""
+    """Acts when asked, in this process and on `device`: a batch is always from the weights last published.
+
+    `threads`: of the simulator.
+    """
 
     def __init__(
         self,
@@ -56,11 +60,15 @@ class LocalSampler:
         start: int,
         saved: dict | None = None,
         rank: int = 0,
+        device: torch.device = CPU,
+        threads: int = 1,
     ) -> None:
-        self.actor = make_actor(config, config.tasks, start, number=rank)
+        self.actor = make_actor(config, config.tasks, start, rank, device, threads)
         self.network = self.actor.network
         self.actor.load(_weights(network, saved))
         self.buffer = _batch(config, spec, network, shared=False)
+        if device.type == "cuda":
+            self.buffer = self.buffer.pinned()
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
@@ -200,11 +208,13 @@ def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool)
     return make_buffer(spec, training.unroll, config.tasks, policy_size, network.initial_state(1), shared)
 
 
-def make_actor(config: RunConfig, tasks: np.ndarray, start: int, number: int) -> Actor:
+def make_actor(
+    config: RunConfig, tasks: np.ndarray, start: int, number: int, device: torch.device = CPU, threads: int = 1
+) -> Actor:
     """An environment for each of `tasks`; with weights of no meaning yet."""
     stream = start * STREAMS_A_START + number
-    env = build_env(config, len(tasks), stream, tasks=tasks)
-    return Actor(env, build_network(config, env.spec), stream_seed(config, stream))
+    env = build_env(config, len(tasks), stream, tasks=tasks, threads=threads)
+    return Actor(env, build_network(config, env.spec).to(device), stream_seed(config, stream))
 
 
 def _act(

@@ -65,7 +65,8 @@ class Training:
         if training.actors:
             self.sampler = ProcessSampler(*arguments, own=self.learner_envs)
         else:
-            self.sampler = LocalSampler(*arguments)
+            threads = max(1, cores() // self.ranks.local_size) if self.device.type == "cuda" else 1
+            self.sampler = LocalSampler(*arguments, self.device, threads)
         sampler = self.sampler
         self.starts += 1
         period = training.target_period
@@ -116,10 +117,10 @@ class Training:
             sampler.close()
 
     def acting_network(self) -> ActorCritic:
-        """A copy of the network on the CPU for evaluation."""
+        """A copy of the network for evaluation."""
         network = build_network(self.config, self.spec)
-        network.load_state_dict({k: v.cpu() for k, v in self.network.state_dict().items()})
-        return network
+        network.load_state_dict(self.network.state_dict())
+        return network.to(self.device)
 
     def get_state(self) -> dict:
         return {

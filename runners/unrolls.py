@@ -23,6 +23,12 @@ class Buffer:
         """A view of some environments' part, for the actor that owns them."""
         return Buffer(self.unroll.columns(columns), self.episode_return[:, columns], self.episode_length[:, columns])
 
+    def pinned(self) -> "Buffer":
+        """A copy of it that a GPU reads and writes without waiting."""
+        *fields, state, _ = self.unroll
+        unroll = Unroll(*(x.pin_memory() for x in fields), tuple(s.pin_memory() for s in state))
+        return Buffer(unroll, self.episode_return, self.episode_length)
+
     def write(self, t: int, step: TimeStep, previous_action: np.ndarray) -> None:
         """Row `t`: what the environments showed, and the actions that led there."""
         u = self.unroll
