@@ -45,9 +45,7 @@ class Actor:
             *before, first = (rows[t].to(self.device, non_blocking=True) for rows in shown)
             policy = network.policy_head(stepper.step(network.encode(*before, first), first))
             unroll.policy[t].copy_(policy.parameters(), non_blocking=True)
-            self.previous_action = (
-                policy.sample(self.generator).cpu().numpy()
-            )  # a GPU is waited for here, and not above
+            self.previous_action = policy.sample(self.generator).cpu().numpy()  # a GPU is waited for here alone
             self.env.send(self.previous_action)
             self.step = self.env.recv()
             buffer.write(t + 1, self.step, self.previous_action)
