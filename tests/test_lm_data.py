@@ -213,7 +213,7 @@ def test_demonstrations_of_like_length_come_together():
         (['{"prompt": "x"}'] * 3, "--reward lm_rewards:nothing", "cannot be imported"),
         (['{"prompt": "x"}'] * 3, "--reward lm_rewards:too_few", "1 rewards for"),
         (['{"prompt": "x"}'] * 3, "--method sft", "columns prompt and completion"),
-        (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "", "take batch"),
+        (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "--baseline group", "take batch"),
         (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "--method ppo --baseline batch", "prompts alone"),
     ],
 )
