@@ -24,7 +24,9 @@ from agents.gempi.e_step import e_step
 from agents.gempi.filters import All, Positive, TopK
 from agents.gempi.methods import METHODS, Row
 from agents.gempi.temperature import Dual, Fixed, Solved
+from agents.gempi.trust_region import kl_parts
 from agents.types import one_pass
+from networks.distributions import Gaussian
 from runners.cli import parse
 from runners.errors import UsageError
 
@@ -433,6 +435,22 @@ def test_the_trust_region_runs_in_the_direction_asked_for(region):
         config = AgentConfig(agent="gempi", trust_region=region, trust_region_kl=name)
         metrics = make_agent(config, False).double().loss(one_pass(output, unroll), unroll, popart()).metrics
         torch.testing.assert_close(metrics["m_step/kl"], kl[unroll.valid].mean().detach())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_parts_of_a_gaussian_s_kl_add_up_and_do_not_mix(reverse):
+    torch.manual_seed(0)
+    old = Gaussian(torch.randn(5, 3).double(), torch.rand(5, 3).double() + 0.5)
+    new = Gaussian(*(torch.tensor(x.numpy() + 0.1 * np.ones_like(x), requires_grad=True) for x in old))
+    parts = kl_parts(old, new, reverse)
+    if reverse:
+        p, q = (torch.distributions.Normal(*x) for x in (new, old))
+        torch.testing.assert_close(sum(parts.values()), torch.distributions.kl_divergence(p, q).sum(-1))
+    (mean, std), (none_mean, some_std) = (
+        torch.autograd.grad(parts[part].sum(), tuple(new), allow_unused=True) for part in ("mu", "sigma")
+    )
+    assert mean.abs().min() > 0 and std is None
+    assert none_mean is None and some_std.abs().min() > 0
 
 
 def test_positive_advantages_alone():

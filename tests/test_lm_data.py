@@ -17,6 +17,7 @@ from runners.lm.model import character_tokenizer
 from runners.lm.problem import Problem
 from runners.lm.sources import RowSource, TaskSource, read_rows
 from runners.lm.training import Training
+from runners.ranks import OneRank
 
 FAST = "--log-rollouts 1 --learning-rate 3e-3 --completion-length 3 --rollouts 30 --eval-prompts 64"
 PROMPTS = TASK.prompts(80, np.random.default_rng(5))
@@ -59,6 +60,22 @@ def test_prompts_and_a_reward_function_with_columns(model, write):
     training = train(model, data, "--reward", "lm_rewards:says")
     assert share_of_b(training) > 0.8
     assert len(training.problem.source.held_out(100)) == 8 and len(training.problem.source.rows) == 72
+
+
+class SecondRank(OneRank):
+    rank = 1
+
+
+def test_other_ranks_resume_with_rows_of_their_own(model, write):
+    """The state is the first rank's, and so are the rows that it was about to take."""
+    data = write({"prompt": prompt, "answer": "b"} for prompt in PROMPTS)
+    first = train(model, data, "--reward", "lm_rewards:says", "--rollouts", "1")
+    state = first.get_state()
+    again, other = (Training(first.config, fresh=False, ranks=ranks) for ranks in (OneRank(), SecondRank()))
+    again.set_state(state)
+    other.set_state(state)
+    coming = first.batches._prompts()
+    assert again.batches._prompts() == coming != other.batches._prompts()
 
 
 def test_completions_without_a_reward_do_not_count(model, write):
