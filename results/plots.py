@@ -49,9 +49,11 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
         right = by_time.get_yaxis_transform()
         by_time.text(0.01, experiment.bar, f"bar {experiment.bar:g}", transform=right, color="#666666", va="bottom")
     name_lines(by_steps, ends)
-    most = max(len({row["seed"] for row in curves if row["label"] == label}) for label in experiment.labels)
+    counts = {len({row["seed"] for row in curves if row["label"] == label}) for label in experiment.labels} - {0}
+    fewest, most = min(counts), max(counts)
     shown = "mean and range" if len(experiment.labels) <= MOST_BANDS else "mean"
-    spread = f"{shown} of {most} seeds" if most > 1 else "one seed"
+    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    spread = f"{shown} of {seeds}" if most > 1 else "one seed"
     figure.suptitle(f"{experiment.title}: {spread}", x=0.01, ha="left", fontweight="bold")
     png = BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
