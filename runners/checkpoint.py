@@ -119,7 +119,7 @@ class Checkpoints:
         """The one with the best training return, of a run in which 100 episodes had ended when one was saved."""
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
-            raise CheckpointError(f"no {path}: fewer than 100 training episodes had ended; the latest can be had")
+            raise CheckpointError(f"no {path}: fewer than 100 training episodes had ended; take --checkpoint latest")
         return _read(path)
 
     def _save(self, path: Path, step: int, state: Any) -> None:

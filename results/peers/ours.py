@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     sizes = {name: getattr(config.training, name) for name in ("envs", "unroll", "minibatches", "passes", "actors")}
     describe(
         PACKAGES,
-        rule={"vmpo": "V-MPO", "ppo": "PPO"}[config.agent.agent],
+        rule={"vmpo": "V-MPO", "ppo": "PPO"}.get(config.agent.agent, config.agent.agent),
         simulator=f"{config.env.backend}, one thread",
         arithmetic=f"torso in {training.config.training.precision}, channels last; the rest float32",
         parameters=sum(p.numel() for p in training.network.parameters() if p.requires_grad),
