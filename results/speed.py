@@ -60,7 +60,8 @@ def overview(data: Path) -> str:
     commands = [f"- {name}: `{' '.join(x['command'])}`" for name, x in kept.items()]
     note = (
         "Agent steps a second, medians of rounds in which the parts take turns; environment, acting and training alone "
-        "on one core, bound and pipeline on all; the last column is the median of the rounds' ratios. "
+        "on one core, bound and pipeline on all; the last column is the median of the rounds' ratios, with --ranks "
+        "that of a run after them. "
         f"Machine: {'; '.join(sorted({machine(x) for x in kept.values()}))}."
     )
     return "\n\n".join([markdown(header, rows), note, "\n".join(commands)])

@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
     alone = options.ranks == 1
     figures = measure(config, options.seconds, pipeline=alone) | {"env": config.env.name}
     if not alone:
-        steps = int(2 * ROUNDS * options.seconds * figures["bound"])
+        batches = 2 * ROUNDS * options.ranks  # rows of metrics that a median can be taken of
+        steps = int(max(2 * ROUNDS * options.seconds * figures["bound"], batches * config.steps_per_batch))
         pipeline, _ = pipeline_of_ranks(options.ranks, suite, rest, steps)
         figures |= {"pipeline": pipeline, "ratio": pipeline / figures["bound"]}
     print(table(figures))

@@ -65,8 +65,9 @@ class Training:
         if training.actors:
             self.sampler = ProcessSampler(*arguments, own=self.learner_envs)
         else:
-            threads = max(1, cores() // self.ranks.local_size) if self.device.type == "cuda" else 1
-            self.sampler = LocalSampler(*arguments, self.device, threads)
+            on_gpu = self.device.type == "cuda"
+            threads = cores() // self.ranks.local_size if on_gpu else training.threads
+            self.sampler = LocalSampler(*arguments, self.device, max(1, threads))
         sampler = self.sampler
         self.starts += 1
         period = training.target_period
