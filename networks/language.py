@@ -4,11 +4,13 @@ A model is any module that is called with `input_ids`, `attention_mask` and `pos
 [N, L, V]; those of the transformers library are asked for the last logits alone, and keep keys and values while they
 sample. Prompts stand at the left of [N, P], padded there; completions follow, padded at the right. What comes after an
 end of text counts as real for the attention mask: in a causal model nothing before sees it, and without padding at the
-left the mask is of ones alone, which transformers takes for no mask. A model whose attribute `bf16` is true computes
-in bfloat16 (autocast; its weights stay as they are), log-probabilities in float32.
+left the mask is of ones alone, which transformers takes for no mask. A prompt that several completions follow passes
+through such a model once, and they share its keys and values. A model whose attribute `bf16` is true computes in
+bfloat16 (autocast; its weights stay as they are), log-probabilities in float32.
 """
 
 import inspect
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,18 +22,33 @@ ROWS = 2048
 
 
 class Prompts(NamedTuple):
-    """`tokens` [N, P] padded at the left, `real` [N, P] bool, False on the padding."""
+    """`tokens` [N, P] padded at the left, `real` [N, P] bool, False on the padding; `number` [N], equal where prompts
+    are known to be, or None: all are taken to differ."""
 
     tokens: Tensor
     real: Tensor
+    number: Tensor | None = None
 
     def repeat(self, times: int) -> "Prompts":
         """Each prompt `times` times in a row."""
-        return Prompts(*(x.repeat_interleave(times, 0) for x in self))
+        every = torch.arange(len(self.tokens), device=self.tokens.device)
+        numbered = self if self.number is not None else self._replace(number=every)
+        return numbered.of(every.repeat_interleave(times))
 
     def of(self, index: Tensor) -> "Prompts":
         """Some of them."""
-        return Prompts(*(x[index] for x in self))
+        return Prompts(*(None if x is None else x[index] for x in self))
+
+    def distinct(self) -> tuple["Prompts", Tensor | None]:
+        """Each once, and which of them stands in each row [N]; all of them and None where fewer than half are equal."""
+        if self.number is None:
+            return self, None
+        numbers, row = self.number.unique(return_inverse=True)
+        if 2 * len(numbers) > len(row):
+            return self, None
+        some = row.new_empty(len(numbers))
+        some[row] = torch.arange(len(row), device=row.device)
+        return self.of(some), row
 
 
 class Completions(NamedTuple):
@@ -47,9 +64,7 @@ def token_log_probs(
     model: nn.Module, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Tensor:
     """log pi(token | what stands before it) of completions `tokens` [N, C], 0 off `mask`; [N, C] float32."""
-    ids = torch.cat([prompts.tokens, tokens], 1)[:, :-1]
-    real = torch.cat([prompts.real, torch.ones_like(mask)], 1)[:, :-1]
-    logits = _logits(model, ids, real, tokens.shape[1])
+    logits = _logits(model, prompts, tokens)
     log_prob = selected_log_softmax(logits, tokens, temperature)
     return torch.where(mask, log_prob, 0)
 
@@ -95,20 +110,12 @@ def sample(
     """
     training = model.training
     model.eval()
-    past = None
-    ids, real = prompts
+    logits, past = _after(model, *_once(model, prompts))
+    ids, real = prompts.tokens, prompts.real
     running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     tokens, masks, log_probs = [], [], []
-    keeps, few = cache_name(model), _last(model, 1)
-    for _ in range(length):
-        with _precision(model, ids):
-            if keeps:
-                inputs = _inputs(ids if past is None else tokens[-1].unsqueeze(1), real)
-                output = model(**inputs, **few, **{keeps: past}, use_cache=True)
-                past = getattr(output, keeps)
-            else:
-                output = model(**_inputs(ids, real))
-        log_pi = (output.logits[:, -1].float() / temperature).log_softmax(1)
+    while True:
+        log_pi = (logits.float() / temperature).log_softmax(1)
         if generator is None:
             token = log_pi.argmax(1)
         else:
@@ -117,11 +124,12 @@ def sample(
         tokens.append(token)
         masks.append(running)
         log_probs.append(torch.where(running, log_pi.gather(1, token.unsqueeze(1)).squeeze(1), 0))
+        running = running & (token != end)
+        if len(tokens) == length or not running.any():
+            break
         ids = torch.cat([ids, token.unsqueeze(1)], 1)
         real = torch.cat([real, torch.ones_like(real[:, :1])], 1)
-        running = running & (token != end)
-        if not running.any():
-            break
+        logits, past = _after(model, Prompts(ids, real), past=past)
     model.train(training)
     return Completions(*(torch.stack(x, 1) for x in (tokens, masks, log_probs)))
 
@@ -130,15 +138,60 @@ def cache_name(model: nn.Module) -> str | None:
     """What a model of the transformers library calls the keys and values it keeps; None of any other model."""
     if not hasattr(model, "prepare_inputs_for_generation"):
         return None
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter's wrapper hides it
-    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
+    return _cache_argument(type(model.get_base_model() if hasattr(model, "get_base_model") else model))
 
 
-def _logits(model: nn.Module, ids: Tensor, real: Tensor, last: int) -> Tensor:
-    """[N, last, V]."""
-    uncached = {"use_cache": False} if cache_name(model) else {}
+@lru_cache(maxsize=16)
+def _cache_argument(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
+def shares_prompts(model: nn.Module) -> bool:
+    """Whether its keys and values of a prompt can be handed to several completions: those of attention can, the states
+    of a recurrent layer are changed in place."""
+    if cache_name(model) is None:
+        return False
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = DynamicCache(config=model.config).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def _once(model: nn.Module, prompts: Prompts) -> tuple[Prompts, Tensor | None]:
+    """`prompts.distinct()` where the model can share them."""
+    return prompts.distinct() if prompts.number is not None and shares_prompts(model) else (prompts, None)
+
+
+def _after(model: nn.Module, prompts: Prompts, row: Tensor | None = None, past: Any = None) -> tuple[Tensor, Any]:
+    """Logits [N, V] of what follows `prompts`, or follows in each row the one that `row` [N] names, and the keys and
+    values of them, None of a model that keeps none. `past` are those of all tokens but the last."""
+    keeps = cache_name(model)
+    ids = prompts.tokens if past is None else prompts.tokens[:, -1:]
+    cached = {keeps: past, "use_cache": True} if keeps else {}
     with _precision(model, ids):
-        return model(**_inputs(ids, real), **_last(model, last), **uncached).logits[:, -last:]
+        output = model(**_inputs(ids, prompts.real), **_last(model, 1), **cached)
+    logits, past = output.logits[:, -1], getattr(output, keeps) if keeps else None
+    if row is not None:
+        past.batch_select_indices(row)
+        logits = logits[row]
+    return logits, past
+
+
+def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> Tensor:
+    """[N, C, V], of completions `tokens` [N, C]."""
+    keeps, length = cache_name(model), tokens.shape[1]
+    real = torch.cat([prompts.real, torch.ones_like(tokens, dtype=torch.bool)], 1)[:, :-1]
+    once, row = _once(model, prompts)
+    if row is not None and length > 1:
+        first, past = _after(model, once, row)
+        ids, length, cached = tokens[:, :-1], length - 1, {keeps: past, "use_cache": True}
+    else:
+        ids, first = torch.cat([prompts.tokens, tokens], 1)[:, :-1], None
+        cached = {"use_cache": False} if keeps else {}
+    with _precision(model, ids):
+        logits = model(**_inputs(ids, real), **_last(model, length), **cached).logits[:, -length:]
+    return logits if first is None else torch.cat([first.unsqueeze(1), logits], 1)
 
 
 def _precision(model: nn.Module, ids: Tensor) -> torch.autocast:

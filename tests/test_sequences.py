@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from functools import cache
+from functools import cache, wraps
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +11,15 @@ import torch
 from scipy.stats import chisquare
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3NextConfig,
+)
 
 import networks.language
 from agents.returns import standardise
@@ -21,7 +29,14 @@ from agents.sequences.factory import make_sequence_agent
 from agents.sequences.kl import SampledTokens
 from agents.sequences.types import Samples
 from agents.sequences.value import PromptValue
-from networks.language import Prompts, prompt_features, sample, selected_log_softmax, token_log_probs
+from networks.language import (
+    Prompts,
+    prompt_features,
+    sample,
+    selected_log_softmax,
+    shares_prompts,
+    token_log_probs,
+)
 
 N, C = 9, 5
 EMPTY = 3
@@ -661,11 +676,13 @@ def model_of(name: str) -> nn.Module:
     if name == "plain":
         return Plain().eval()
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=1, **shape, initializer_range=0.4)
-    return LlamaForCausalLM(config).eval()
+    shape |= {"vocab_size": VOCABULARY, "num_key_value_heads": 1, "initializer_range": 0.4}
+    if name == "window":
+        return MistralForCausalLM(MistralConfig(**shape, sliding_window=3)).eval()
+    return LlamaForCausalLM(LlamaConfig(**shape)).eval()
 
 
-MODELS = ["gpt2", "llama", "plain"]
+MODELS = ["gpt2", "llama", "window", "plain"]
 
 
 def padded(prompts: list[list[int]], pad: int = 0) -> Prompts:
@@ -835,6 +852,51 @@ def test_selected_log_softmax_in_pieces(monkeypatch, shape):
         (gradient,) = torch.autograd.grad(found.sum(), leaf)
         (wanted,) = torch.autograd.grad(expected.sum(), plain)
         torch.testing.assert_close(gradient, wanted.to(given.dtype))
+
+
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("name", MODELS)
+def test_completions_of_one_prompt_share_its_keys_and_values(name, length, monkeypatch):
+    model, some = model_of(name), torch.tensor([0, 1, 2, 4, 5, 9, 10, 11, 8])
+    tokens = torch.randint(VOCABULARY, (9, length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    widths, forward = [], type(model).forward
+
+    def watched(self, **inputs):
+        widths.append(len(inputs["input_ids"]))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(type(model), "forward", wraps(forward)(watched))
+
+    def gradients(prompts: Prompts) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        found = token_log_probs(model, prompts, tokens, mask, 0.7)
+        return found.detach(), torch.autograd.grad((found * torch.arange(9).unsqueeze(1)).sum(), model.parameters())
+
+    prompts = padded(PROMPTS).repeat(4).of(some)
+    found, fitted = gradients(prompts)
+    assert widths == ([9] if name == "plain" or length == 1 else [3, 9])
+    expected, wanted = gradients(prompts._replace(number=None))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for x, y in zip(fitted, wanted, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
+
+
+def test_prompts_that_mostly_differ_are_not_shared():
+    prompts = padded(PROMPTS).repeat(2)
+    assert prompts.distinct()[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert prompts.of(torch.tensor([0, 3, 5, 4])).distinct()[1] is None
+    once, row = prompts.of(torch.tensor([7, 4, 5, 6])).distinct()
+    assert torch.equal(once.tokens[row], prompts.tokens[[7, 4, 5, 6]]) and len(once.tokens) == 2
+    assert padded(PROMPTS).distinct()[1] is None
+
+
+def test_recurrent_layers_share_nothing():
+    class Hybrid(nn.Module):
+        config, prepare_inputs_for_generation = Qwen3NextConfig(), None
+
+        def forward(self, input_ids, cache): ...
+
+    assert shares_prompts(model_of("llama")) and not shares_prompts(Hybrid())
 
 
 def test_repeated_and_chosen_prompts():

@@ -72,7 +72,7 @@ def taken(rounds: Iterable[list[Row]], count: int, held_out: set[str]) -> list[R
 
 def pairs(problem: Problem, batch: Batch) -> list[Row]:
     """A batch of --method dpo as texts; nothing of one whose prompts had completions of one reward each."""
-    prompts = [ids[real] for ids, real in zip(*batch.prompts, strict=True)]
+    prompts = [ids[real] for ids, real in zip(*batch.prompts[:2], strict=True)]
     texts = zip(problem.tokenizer.batch_decode(prompts), problem.decode(batch.completions), strict=True)
     kept = [text for text, mask in zip(texts, batch.completions.mask, strict=True) if mask.any()]
     return [
