@@ -38,11 +38,12 @@ are those of the simulator. Grades of published figures: [T] printed in the pape
 def section(experiment: Experiment, root: Path, plots: str) -> str:
     """An experiment's table, plot and comparison; `plots` is the folder of plots as seen from the page."""
     rows = read_summaries(experiment, root / "results/data")
-    picture = f"![{experiment.title}, learning curves]({plots}/{experiment.name}.png)" if rows else ""
+    if not rows:
+        return f"{experiment.question} Not run."
     parts = [
         experiment.question,
         tables.results_table(experiment, rows),
-        picture,
+        f"![{experiment.title}, learning curves]({plots}/{experiment.name}.png)",
         tables.comparison_table(experiment, rows),
         tables.provenance(experiment, rows),
     ]
@@ -55,8 +56,9 @@ def results_page(experiments: Sequence[Experiment], root: Path) -> str:
     page = [HEAD, tables.overview_table(pairs)]
     for experiment, rows in pairs:
         command = f"`python -m results.run {experiment.name}`; a run is, for example, `{experiment.runs[0].line}`."
-        detail = f"<details><summary>Every run</summary>\n\n{tables.runs_table(experiment, rows)}\n\n</details>"
-        page += [f"## {experiment.title}", section(experiment, root, "plots"), command, detail]
+        page += [f"## {experiment.title}", section(experiment, root, "plots"), command]
+        if rows:
+            page += [f"<details><summary>Every run</summary>\n\n{tables.runs_table(experiment, rows)}\n\n</details>"]
     page += ["## Speed", *(measured_section(name, root) for name in SPEED)]
     page += ["## Language models beside TRL", measured_section("trl", root)]
     return "\n\n".join(page) + "\n"

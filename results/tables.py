@@ -83,19 +83,17 @@ def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 
 def runs_table(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """A row a run."""
+    """A row a finished run."""
     header = ["Run", "Seed", "Evaluation: mean", "std", "median", "episodes", "Training: latest"]
     header += [experiment.unit.name.capitalize(), "Wall time", "Core time"]
     table = []
+    known = {(row["label"], row["seed"]): row for row in rows}
     for run in experiment.runs:
-        found = [row for row in rows if (row["label"], row["seed"]) == (run.label, str(run.seed))]
-        cells = [run.label, str(run.seed)]
-        for row in found:
+        if row := known.get((run.label, str(run.seed))):
             scores = [value(row[name]) for name in ("eval_mean", "eval_std", "eval_median")]
             times = [duration(value(row[name])) for name in ("wall_seconds", "cpu_seconds")]
-            cells += [*map(number, scores), row["eval_episodes"] or NOTHING, number(value(row["train_return"]))]
-            cells += [count(value(row["steps"])), *times]
-        table.append(cells if found else cells + ["not run"] + [NOTHING] * (len(header) - 3))
+            cells = [run.label, str(run.seed), *map(number, scores), row["eval_episodes"] or NOTHING]
+            table.append([*cells, number(value(row["train_return"])), count(value(row["steps"])), *times])
     return markdown(header, table)
 
 
