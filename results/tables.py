@@ -110,7 +110,7 @@ def overview_table(pairs: Iterable[tuple[Experiment, Sequence[Row]]]) -> str:
         link = f"[{experiment.title}](#{anchor(experiment.title)})"
         bar = NOTHING if experiment.bar is None else f"{experiment.bar:g}"
         ran = f"{len(rows)} of {len(experiment.runs)}"
-        verdict = ", ".join(passing) or ("none" if rows else "not run")
+        verdict = "; ".join(passing) or ("none" if rows else "not run")
         table.append([link, experiment.question, ran, bar, verdict])
     return markdown(["Experiment", "Question", "Runs", "Bar", "Every seed at the bar"], table)
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from envs.atari57 import human_normalised
 from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
 from runners.actor import no_action
 from runners.build import EVALUATION, VIDEO, build_env, stream_seed
-from runners.config import RunConfig
+from runners.config import RunConfig, cores
 from runners.video import write_gif
 
 MOST_ENVS = 32
@@ -61,16 +62,19 @@ def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int) -> dic
     """
     envs = min(episodes, MOST_ENVS)
     quota = [episodes // envs + (i < episodes % envs) for i in range(envs)]
-    env = build_env(config, envs, stream=EVALUATION)
+    env = build_env(config, envs, stream=EVALUATION, threads=cores())
     sample = config.training.eval_policy == "sample"
     player = Player(env, network, sample, stream_seed(config, EVALUATION))
     returns: list[list[float]] = [[] for _ in range(envs)]
     try:
-        step = env.reset()
-        while any(len(got) < wanted for got, wanted in zip(returns, quota, strict=True)):
-            step = env.step(player.act(step))
-            for i in np.flatnonzero(~np.isnan(step.episode_return)):
-                returns[i].append(float(step.episode_return[i]))
+        with Console().status(f"{config.env.name}: no episode played yet") as status:
+            step = env.reset()
+            while any(len(got) < wanted for got, wanted in zip(returns, quota, strict=True)):
+                step = env.step(player.act(step))
+                for i in np.flatnonzero(~np.isnan(step.episode_return)):
+                    returns[i].append(float(step.episode_return[i]))
+                    played = sum(map(min, map(len, returns), quota))
+                    status.update(f"{config.env.name}: {played} of {episodes} episodes played")
     finally:
         env.close()
     scores = [score for got, wanted in zip(returns, quota, strict=True) for score in got[:wanted]]
