@@ -110,7 +110,7 @@ def sample(
     """
     training = model.training
     model.eval()
-    logits, past = _after(model, *_once(model, prompts))
+    logits, past = _shared(model, prompts) or _after(model, prompts)
     ids, real = prompts.tokens, prompts.real
     running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     tokens, masks, log_probs = [], [], []
@@ -146,52 +146,45 @@ def _cache_argument(kind: type[nn.Module]) -> str:
     return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
-def shares_prompts(model: nn.Module) -> bool:
-    """Whether its keys and values of a prompt can be handed to several completions: those of attention can, the states
-    of a recurrent layer are changed in place."""
-    if cache_name(model) is None:
-        return False
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    layers = DynamicCache(config=model.config).layers
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-
-
-def _once(model: nn.Module, prompts: Prompts) -> tuple[Prompts, Tensor | None]:
-    """`prompts.distinct()` where the model can share them."""
-    return prompts.distinct() if prompts.number is not None and shares_prompts(model) else (prompts, None)
+def _shared(model: nn.Module, prompts: Prompts) -> tuple[Tensor, Any] | None:
+    """What `_after` gives, each prompt passed through the model once; None where prompts differ or cannot be shared:
+    keys and values of attention can, states of recurrent layers are changed in place."""
+    once, row = prompts.distinct()
+    if row is None or not cache_name(model):
+        return None
+    logits, past = _after(model, once)
+    layers = {type(layer).__name__ for layer in getattr(past, "layers", [None])}
+    if not layers <= {"DynamicLayer", "DynamicSlidingWindowLayer"}:
+        return None
+    past.batch_select_indices(row)
+    return logits[row], past
 
 
-def _after(model: nn.Module, prompts: Prompts, row: Tensor | None = None, past: Any = None) -> tuple[Tensor, Any]:
-    """Logits [N, V] of what follows `prompts`, or follows in each row the one that `row` [N] names, and the keys and
-    values of them, None of a model that keeps none. `past` are those of all tokens but the last."""
+def _after(model: nn.Module, prompts: Prompts, past: Any = None) -> tuple[Tensor, Any]:
+    """Logits [N, V] of what follows, and the keys and values of `prompts`, None of a model that keeps none. `past` are
+    those of all tokens but the last."""
     keeps = cache_name(model)
     ids = prompts.tokens if past is None else prompts.tokens[:, -1:]
     cached = {keeps: past, "use_cache": True} if keeps else {}
     with _precision(model, ids):
         output = model(**_inputs(ids, prompts.real), **_last(model, 1), **cached)
-    logits, past = output.logits[:, -1], getattr(output, keeps) if keeps else None
-    if row is not None:
-        past.batch_select_indices(row)
-        logits = logits[row]
-    return logits, past
+    return output.logits[:, -1], getattr(output, keeps) if keeps else None
 
 
 def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> Tensor:
     """[N, C, V], of completions `tokens` [N, C]."""
     keeps, length = cache_name(model), tokens.shape[1]
     real = torch.cat([prompts.real, torch.ones_like(tokens, dtype=torch.bool)], 1)[:, :-1]
-    once, row = _once(model, prompts)
-    if row is not None and length > 1:
-        first, past = _after(model, once, row)
+    shared = _shared(model, prompts) if length > 1 else None
+    if shared:
+        first, past = shared
         ids, length, cached = tokens[:, :-1], length - 1, {keeps: past, "use_cache": True}
     else:
-        ids, first = torch.cat([prompts.tokens, tokens], 1)[:, :-1], None
+        ids = torch.cat([prompts.tokens, tokens], 1)[:, :-1]
         cached = {"use_cache": False} if keeps else {}
     with _precision(model, ids):
         logits = model(**_inputs(ids, real), **_last(model, length), **cached).logits[:, -length:]
-    return logits if first is None else torch.cat([first.unsqueeze(1), logits], 1)
+    return torch.cat([first.unsqueeze(1), logits], 1) if shared else logits
 
 
 def _precision(model: nn.Module, ids: Tensor) -> torch.autocast:

@@ -18,7 +18,6 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
-    Qwen3NextConfig,
 )
 
 import networks.language
@@ -34,7 +33,6 @@ from networks.language import (
     prompt_features,
     sample,
     selected_log_softmax,
-    shares_prompts,
     token_log_probs,
 )
 
@@ -661,6 +659,20 @@ class Plain(nn.Module):
         return SimpleNamespace(logits=self.out((2 * sums + self.token(input_ids) + self.position(position_ids)).tanh()))
 
 
+class Recurrent(Plain):
+    """One that is asked like those of transformers, and keeps something that only it can read."""
+
+    prepare_inputs_for_generation = None
+
+    def forward(self, input_ids, attention_mask, position_ids, past_key_values=None, use_cache=None, logits_to_keep=0):
+        if past_key_values:
+            input_ids = torch.cat([past_key_values.ids, input_ids], 1)
+            position_ids = torch.cat([past_key_values.positions, position_ids], 1)
+        logits = super().forward(input_ids, attention_mask, position_ids).logits
+        kept = SimpleNamespace(ids=input_ids, positions=position_ids, layers=[self])
+        return SimpleNamespace(logits=logits[:, -logits_to_keep:], past_key_values=kept if use_cache else None)
+
+
 def gpt2(dropout: float = 0.0) -> nn.Module:
     drops = {name: dropout for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop")}
     shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": VOCABULARY, "n_positions": 32}
@@ -673,8 +685,8 @@ def model_of(name: str) -> nn.Module:
     torch.manual_seed(1)
     if name == "gpt2":
         return gpt2().eval()
-    if name == "plain":
-        return Plain().eval()
+    if name in ("plain", "recurrent"):
+        return {"plain": Plain, "recurrent": Recurrent}[name]().eval()
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     shape |= {"vocab_size": VOCABULARY, "num_key_value_heads": 1, "initializer_range": 0.4}
     if name == "window":
@@ -682,7 +694,7 @@ def model_of(name: str) -> nn.Module:
     return LlamaForCausalLM(LlamaConfig(**shape)).eval()
 
 
-MODELS = ["gpt2", "llama", "window", "plain"]
+MODELS = ["gpt2", "llama", "window", "plain", "recurrent"]
 
 
 def padded(prompts: list[list[int]], pad: int = 0) -> Prompts:
@@ -888,15 +900,6 @@ def test_prompts_that_mostly_differ_are_not_shared():
     once, row = prompts.of(torch.tensor([7, 4, 5, 6])).distinct()
     assert torch.equal(once.tokens[row], prompts.tokens[[7, 4, 5, 6]]) and len(once.tokens) == 2
     assert padded(PROMPTS).distinct()[1] is None
-
-
-def test_recurrent_layers_share_nothing():
-    class Hybrid(nn.Module):
-        config, prepare_inputs_for_generation = Qwen3NextConfig(), None
-
-        def forward(self, input_ids, cache): ...
-
-    assert shares_prompts(model_of("llama")) and not shares_prompts(Hybrid())
 
 
 def test_repeated_and_chosen_prompts():
