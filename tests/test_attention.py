@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from oracles import array, attention, sinusoid
+from torch.nn.functional import scaled_dot_product_attention
 
-from networks.attention import RelativeAttention, relative_shift, sinusoid_table
+from networks.attention import RelativeAttention, plain_attention, relative_shift, sinusoid_table
 
 D_MODEL, HEADS, KEY_SIZE = 6, 2, 5
 
@@ -89,6 +90,22 @@ def test_attention_float32_matches_brute_force() -> None:
     mask = random_mask(2, 6, 4, generator)
     expected = attention(weights(module), array(query_input), array(memory_and_input), mask.numpy())
     np.testing.assert_allclose(array(module(query_input, memory_and_input, mask)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_plain_and_fused_attention_agree(dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    shapes = (3, HEADS, 6, KEY_SIZE), (3, HEADS, 10, KEY_SIZE), (3, HEADS, 10, KEY_SIZE), (3, HEADS, 6, 10)
+    given = [torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes]
+    mask = random_mask(3, 6, 4, generator)[:, None]
+    coefficients = torch.randn(shapes[0], generator=generator).to(dtype)
+
+    def run(mix) -> list[torch.Tensor]:
+        mixed = mix(*given[:3], given[3].masked_fill(~mask, -torch.inf))
+        return [mixed, *torch.autograd.grad((mixed * coefficients).sum(), given)]
+
+    for plain, fused in zip(run(plain_attention), run(scaled_dot_product_attention), strict=True):
+        torch.testing.assert_close(plain, fused, rtol=tolerance, atol=tolerance)
 
 
 def test_masked_keys_have_no_say() -> None:
