@@ -94,7 +94,7 @@ class RelativeAttention(nn.Module):
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, position_scores: Tensor, mask: Tensor) -> Tensor:
         """softmax((q + u) k / sqrt(key_size) + position_scores) v, heads joined and projected: [B, T, D].
 
-        On a GPU by torch's fused kernel; on a processor it is 0.75 to 1.18 times as fast as the plain one.
+        On a GPU by torch's fused kernel, which gains nothing on a processor.
         """
         mix = scaled_dot_product_attention if query.is_cuda else plain_attention
         bias = position_scores.masked_fill(~mask, -math.inf)

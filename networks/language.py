@@ -40,7 +40,8 @@ class Prompts(NamedTuple):
         return Prompts(*(None if x is None else x[index] for x in self))
 
     def distinct(self) -> tuple["Prompts", Tensor | None]:
-        """Each once, and which of them stands in each row [N]; all of them and None where fewer than half are equal."""
+        """Each once, and which of them stands in each row [N]; all rows and None where few have an equal: less than two
+        rows a prompt."""
         if self.number is None:
             return self, None
         numbers, row = self.number.unique(return_inverse=True)

@@ -91,7 +91,8 @@ class TrainingConfig:
     compile: bool = False
     """Compile the learner's network with torch.compile."""
     threads: int = 0
-    """Torch threads of the learner; 0: the cores that actors leave, or one with --actors 0 (sums in one order)."""
+    """Torch threads of the learner, and with --actors 0 threads of its simulator; 0: the cores that actors leave, or
+    one with --actors 0 (sums in one order)."""
     run_dir: str | None = None
     """Folder of the run; by default a new one under runs/."""
     eval_episodes: int = 30

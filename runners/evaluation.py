@@ -62,7 +62,7 @@ def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int) -> dic
     """
     envs = min(episodes, MOST_ENVS)
     quota = [episodes // envs + (i < episodes % envs) for i in range(envs)]
-    env = build_env(config, envs, stream=EVALUATION, threads=cores())
+    env = build_env(config, envs, stream=EVALUATION, threads=min(envs, cores()))
     sample = config.training.eval_policy == "sample"
     player = Player(env, network, sample, stream_seed(config, EVALUATION))
     returns: list[list[float]] = [[] for _ in range(envs)]
