@@ -15,6 +15,8 @@ class NetworkConfig:
 
     torso: TorsoName = "nature"
     """Observation encoder: the Nature CNN, the IMPALA ResNet, or an MLP for vectors."""
+    nature_channels: tuple[int, int, int] = (32, 64, 64)
+    """Channels of the Nature CNN's three convolutions."""
     resnet_channels: tuple[int, int, int] = (16, 32, 32)
     """Channels of the ResNet's three sections (V-MPO on Atari: 64 128 128)."""
     torso_hidden: int = 256
@@ -51,8 +53,9 @@ class NetworkConfig:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")
-        if len(self.resnet_channels) != 3 or min(self.resnet_channels) < 1:
-            raise ValueError(f"--resnet-channels takes three positive sizes, not {self.resnet_channels}")
+        for name in ("nature_channels", "resnet_channels"):
+            if len(channels := getattr(self, name)) != 3 or min(channels) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} takes three positive sizes, not {channels}")
         if self.centre_pixels and self.torso == "mlp":
             raise ValueError("--centre-pixels needs a torso that reads pixels, nature or resnet, not mlp")
         if self.embedding % 2:

@@ -45,18 +45,21 @@ class Pixels(nn.Module):
 
 
 class NatureTorso(nn.Module):
-    """The three convolutions of Mnih et al. 2015 and a linear layer."""
+    """The three convolutions of Mnih et al. 2015, channels as given, (32, 64, 64) there, and a linear layer."""
 
-    def __init__(self, shape: tuple[int, int, int], hidden: int, centred: bool = False) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], channels: tuple[int, int, int], hidden: int, centred: bool = False
+    ) -> None:
         super().__init__()
         self.output_size = hidden
         self.pixels = Pixels(shape, centred)
+        first, second, third = channels
         self.body = nn.Sequential(
-            nn.Conv2d(shape[0], 32, 8, 4),
+            nn.Conv2d(shape[0], first, 8, 4),
             nn.ReLU(),
-            nn.Conv2d(32, 64, 4, 2),
+            nn.Conv2d(first, second, 4, 2),
             nn.ReLU(),
-            nn.Conv2d(64, 64, 3, 1),
+            nn.Conv2d(second, third, 3, 1),
             nn.ReLU(),
             nn.Flatten(),
         )
@@ -120,5 +123,5 @@ def make_torso(config: NetworkConfig, shape: tuple[int, ...]) -> Torso:
     if config.torso == "mlp":
         return MLPTorso(math.prod(shape), config.torso_hidden)
     if config.torso == "nature":
-        return NatureTorso(shape, config.torso_hidden, config.centre_pixels)
+        return NatureTorso(shape, config.nature_channels, config.torso_hidden, config.centre_pixels)
     return ResNetTorso(shape, config.resnet_channels, config.torso_hidden, config.centre_pixels)

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from agent_oracles import popart, random_batch, to_torch
 from lm_task import TASK
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 from agents.config import AgentConfig
 from agents.factory import make_agent
@@ -27,6 +28,7 @@ from runners.lm.config import LearnerConfig, LMConfig
 from runners.lm.learner import Learner as LMLearner
 from runners.lm.model import character_tokenizer, new_model
 from runners.lm.problem import Problem
+from runners.lm.shards import gathered, shard
 from runners.lm.sources import TaskSource
 from runners.presets import PRESETS
 from runners.ranks import Ranks, TorchRanks
@@ -67,15 +69,18 @@ def loss_and_gradients(name: str, continuous: bool, ranks: Ranks) -> dict[str, T
 LM_METHODS = ("vmpo", "dar", "ppo", "dpo", "sft")
 
 
-def lm_steps(method: str, ranks: Ranks) -> dict[str, Tensor]:
+def lm_steps(method: str, ranks: Ranks, sharded: bool = False) -> dict[str, Tensor]:
     """Two gradient steps of a language model on this rank's half of 8 completions: weights, duals and what is logged.
 
-    The first rank's half has the worse completions: of top-k's samples, all may lie on the other.
+    The first rank's half has the worse completions: of top-k's samples, all may lie on the other. `sharded`, the model
+    is spread over the ranks, and the second step is that of a learner that resumed from the first one's state.
     """
     torch.manual_seed(0)
     problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
     model = new_model(TASK, problem.tokenizer, 3, 0.0)
     lm = LMConfig(agent=SequenceConfig(method=method), learner=LearnerConfig(learning_rate=1e-2, micro_batch=3))
+    if sharded:
+        shard(model, init_device_mesh("cpu", (ranks.size,)))
     learner = LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
     part = columns(ranks.rank, ranks.size, 8)
     prompts = problem.encode(["x", "xy", "yx", "y", "yyy", "xxy", "xx", "yy"])
@@ -84,8 +89,13 @@ def lm_steps(method: str, ranks: Ranks) -> dict[str, Tensor]:
     behaviour, reference = (-torch.rand(completions.tokens.shape, generator=generator) for _ in range(2))
     samples = Samples(completions.mask, behaviour, reference, torch.arange(8.0) / 8)
     batch = Batch(prompts.of(part), Completions(*(x[part] for x in completions)), samples.of(part), {})
-    metrics = [learner.train(batch) for _ in range(2)][-1]
-    return metrics | model.state_dict() | {f"dual {k}": v for k, v in learner.agent.state_dict().items()}
+    learner.train(batch)
+    if sharded:
+        state, learner = learner.get_state(), LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
+        learner.set_state(state)
+    metrics = learner.train(batch)
+    duals = {f"dual {k}": v for k, v in learner.agent.state_dict().items()}
+    return metrics | gathered(dict(model.state_dict())) | duals
 
 
 def config(agent: str, **training: Any) -> RunConfig:
@@ -130,6 +140,7 @@ def work(rank: int, size: int, folder: str) -> None:
     found |= {agent: trained(config(agent), ranks) for agent in ("vmpo", "ppo")}
     found["per rank"] = trained(config("vmpo", statistics="rank"), ranks)
     found |= {f"lm {method}": lm_steps(method, ranks) for method in LM_METHODS}
+    found |= {f"sharded lm {method}": lm_steps(method, ranks, sharded=True) for method in LM_METHODS}
     found["votes"] = [ranks.any(vote) for vote in (False, rank == 1)]
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

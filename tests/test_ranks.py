@@ -12,7 +12,14 @@ import pytest
 import rank_work
 import torch
 import torch.multiprocessing as multiprocessing
+from lm_task import TASK
+from peft import AutoPeftModelForCausalLM
 
+from runners.lm.config import DataConfig, LMConfig
+from runners.lm.evaluation import evaluate
+from runners.lm.model import character_tokenizer, load_model, new_model, save_model
+from runners.lm.problem import Problem
+from runners.lm.sources import TaskSource
 from runners.ranks import ONE_RANK
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,14 +58,15 @@ def test_learning_is_that_of_the_joined_batch(two_ranks, agent) -> None:
             )
 
 
+@pytest.mark.parametrize("sharded", ["", "sharded "], ids=["copies", "sharded"])
 @pytest.mark.parametrize("method", rank_work.LM_METHODS)
-def test_a_language_model_learns_what_it_would_from_the_joined_batch(two_ranks, method) -> None:
+def test_a_language_model_learns_what_it_would_from_the_joined_batch(two_ranks, method, sharded) -> None:
     """Weights, multipliers and what is logged after two gradient steps."""
     alone = rank_work.lm_steps(method, ONE_RANK)
     for found in two_ranks:
-        assert found[f"lm {method}"].keys() == alone.keys()
+        assert found[f"{sharded}lm {method}"].keys() == alone.keys()
         for name, value in alone.items():
-            there = found[f"lm {method}"][name]
+            there = found[f"{sharded}lm {method}"][name]
             torch.testing.assert_close(there, value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
@@ -103,10 +111,31 @@ def test_torchrun_trains_stops_and_resumes(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_fine_tunes_a_language_model(tmp_path) -> None:
-    flags = "--task lm_task:TASK --rollouts 3 --eval-prompts 16 --log-rollouts 1".split()
+@pytest.mark.parametrize("flags", ["", "--shard --method dar --dropout 0.1", "--shard --lora 2 --baseline value"])
+def test_torchrun_fine_tunes_a_language_model(tmp_path, flags) -> None:
+    """The model that is saved is the one that was evaluated, and what was saved on the way goes on."""
+    flags = f"--task lm_task:TASK --rollouts 3 --eval-prompts 64 --log-rollouts 1 --learning-rate 1e-2 {flags}".split()
+    problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
+    if "--lora" in flags:
+        save_model(new_model(TASK, problem.tokenizer, 3, 0.0), problem.tokenizer, tmp_path / "base")
+        flags += ["--model", str(tmp_path / "base")]
     run = torchrun("runners.lm", *flags, "--run-dir", str(tmp_path / "run"), PYTHONPATH=str(ROOT / "tests"))
     said, _ = run.communicate(timeout=240)
     assert run.returncode == 0, said
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["ranks"] == 2 and summary["updates"] == 12 and said.count("reward, sampled") == 1, said
+
+    load = AutoPeftModelForCausalLM.from_pretrained if "--lora" in flags else load_model
+    saved = load(str(tmp_path / "run/model"))
+    again = evaluate(LMConfig(data=DataConfig(task="lm_task:TASK", eval_prompts=64)), problem, saved)
+    assert (
+        again["samples"] == summary["eval"]["samples"]
+        and again["mean"] == summary["eval"]["mean"] != summary["base"]["mean"]
+    )
+
+    if "--shard" in flags:
+        config = tmp_path / "run/config.json"
+        config.write_text(config.read_text().replace('"rollouts": 3', '"rollouts": 4'))
+        run = torchrun("runners.lm", "--resume", str(tmp_path / "run"), PYTHONPATH=str(ROOT / "tests"))
+        said, _ = run.communicate(timeout=240)
+        assert run.returncode == 0 and "4 rollouts, 16 updates" in said, said

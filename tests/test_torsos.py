@@ -56,8 +56,10 @@ def test_resnet_has_the_layers_of_impala(width: tuple[int, int, int]) -> None:
 
 
 def test_nature_and_mlp_shapes_and_independence_of_the_batch() -> None:
-    torso = NatureTorso(SHAPE, 512)
+    assert NatureTorso(SHAPE, (16, 32, 48), 256).linear.in_features == 48 * 7 * 7
+    torso = NatureTorso(SHAPE, (32, 64, 64), 512)
     assert torso.linear.in_features == 3136
+    assert sum(p.numel() for p in torso.body.parameters()) == 77_984
     x = pictures(3)
     torch.testing.assert_close(torso(x)[1:2], torso(x[1:2]), atol=1e-5, rtol=1e-5)
     assert MLPTorso(9, 64)(torch.zeros(5, 9)).shape == (5, 64)

@@ -85,6 +85,9 @@ class LearnerConfig:
     """With dropout, what trust region and ratios compare with pi_t: the whole network, or the masked one."""
     micro_batch: int = 256
     """Samples of a gradient step that pass through the model at a time; their gradients add up."""
+    shard: bool = False
+    """Under torchrun, spread the model, its gradients and the optimiser's state over the processes (FSDP2). Each has
+    the whole model only while completions are drawn."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     precision: Literal["float32", "bfloat16"] = "float32"

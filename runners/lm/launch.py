@@ -1,6 +1,7 @@
 """A whole run: base model, evaluation before, training with its consumers, evaluation after, model, summary."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,7 +19,7 @@ from runners.lm.cli import parse
 from runners.lm.config import LMConfig, to_dict
 from runners.lm.evaluation import evaluate
 from runners.lm.model import save_model
-from runners.lm.training import Training
+from runners.lm.training import Row, Training
 from runners.metrics import EM_CHARTS, CsvLog, TensorBoardLog, chart
 from runners.provenance import git_commit, machine, package_versions
 from runners.ranks import join
@@ -59,35 +60,57 @@ def main(argv: list[str]) -> int:
             if leads and loaded.warning:
                 print(f"warning: {loaded.warning}")
         if leads:
-            return _lead(config, training, run_dir, commit)
-        with StopSignal() as stop:
-            for _ in training.run():
-                if ranks.any(stop.asked):
-                    break
+            _lead(config, training, run_dir, commit)
+        else:
+            _follow(config, training)
     return 0
 
 
-def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | None) -> int:
+def _follow(config: LMConfig, training: Training) -> None:
+    """Any rank but the first: it trains, and gives its parts of a sharded model where the first one wants it whole."""
+    with training.policies.whole():
+        pass
+    if _train(config, training, lambda *_: None):
+        with training.policies.whole():
+            pass
+        training.policies.get_state()
+
+
+def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | None) -> None:
     """The first rank, or the only one: it trains like the others, and keeps the run's folder."""
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     count = sum(p.numel() for p in training.learner.trained)
     print(f"{name_of(config)}: {config.agent.method}, {count:,} parameters to train, {run_dir}")
     print(f"watch: tensorboard --logdir {run_dir}")
-    with training.policies.start() as start:
+    with training.policies.whole(), training.policies.start() as start:
         before = evaluate(config, training.problem, start)
 
     with TensorBoardLog(run_dir, training.rollouts, LAYOUT) as board:
-        table = CsvLog(run_dir / "metrics.csv", training.rollouts)
-        if not _train(config, training, Checkpoints(run_dir / "checkpoints"), table, board):
+        table, checkpoints = CsvLog(run_dir / "metrics.csv", training.rollouts), Checkpoints(run_dir / "checkpoints")
+        title = f"{name_of(config)} {config.agent.method}"
+        with Display(config.learner.rollouts, title, fields=FIELDS) as display:
+
+            def keep(row: Row, state: dict[str, Any] | None) -> None:
+                if row:
+                    table.write(training.rollouts, row)
+                    board.scalars(training.rollouts, row)
+                    display.update(row)
+                if state:
+                    checkpoints.save_last(training.rollouts, state)
+
+            done = _train(config, training, keep)
+        if not done:
             print(f"stopped at rollout {training.rollouts:,}; continue: python -m runners.lm --resume {run_dir}")
-            return 0
-        after = evaluate(config, training.problem, training.model)
+            return
+        with training.policies.whole():
+            after = evaluate(config, training.problem, training.model)
         scores = {"reward/evaluation": after["mean"], "reward/evaluation_greedy": after["greedy"]}
         board.scalars(training.rollouts, scores)
         flat = {k: v for part in to_dict(config).values() for k, v in part.items() if isinstance(v, int | float | str)}
         board.hyperparameters(flat, ("reward/evaluation",))
-    save_model(training.model, training.problem.tokenizer, run_dir / "model")
+    trained = training.policies.get_state()["model"]
+    save_model(training.model, training.problem.tokenizer, run_dir / "model", trained)
     summary = {
         "method": config.agent.method,
         "task": name_of(config),
@@ -111,28 +134,21 @@ def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | Non
         f"{training.rollouts:,} rollouts, {training.learner.updates:,} updates in {training.wall_seconds:.0f} s "
         f"({1000 * training.cpu_seconds / training.rollouts:.0f} ms of a core each); {run_dir / 'summary.json'}"
     )
-    return 0
 
 
-def _train(
-    config: LMConfig, training: Training, checkpoints: Checkpoints, table: CsvLog, board: TensorBoardLog
-) -> bool:
-    """True when the budget is spent, False when a signal stopped the run; saved either way."""
+def _train(config: LMConfig, training: Training, keep: Callable[[Row, dict[str, Any] | None], None]) -> bool:
+    """`keep` sees each batch's row of metrics and, where one is to be saved, the state. True when the budget is spent,
+    False when a signal stopped the run; saved either way. On every rank alike."""
     saved = -float("inf")  # the first rollout is saved at once: from then on a killed run resumes
-    title = f"{name_of(config)} {config.agent.method}"
-    with StopSignal() as stop, Display(config.learner.rollouts, title, fields=FIELDS) as display:
+    with StopSignal() as stop:
         for row in training.run():
-            if row:
-                table.write(training.rollouts, row)
-                board.scalars(training.rollouts, row)
-                display.update(row)
             stopping = training.ranks.any(stop.asked)
-            if stopping or monotonic() - saved >= config.learner.checkpoint_seconds:
-                checkpoints.save_last(training.rollouts, training.get_state())
-                saved = monotonic()
+            saving = training.ranks.any(stopping or monotonic() - saved >= config.learner.checkpoint_seconds)
+            keep(row, training.get_state() if saving else None)
+            saved = monotonic() if saving else saved
             if stopping:
                 return False
-    checkpoints.save_last(training.rollouts, training.get_state())
+        keep({}, training.get_state())
     return True
 
 

@@ -11,6 +11,7 @@ from networks.language import Prompts, token_log_probs
 from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
 from runners.lm.model import drops
+from runners.lm.shards import gathered, is_sharded, spread
 from runners.ranks import ONE_RANK, Ranks
 
 
@@ -34,6 +35,7 @@ class Learner:
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
         self.optimiser = torch.optim.AdamW(groups, fused=True)
         self.parameters = [p for group in groups for p in group["params"]]
+        self.sharded = any(map(is_sharded, self.trained))
         compared = config.agent.method not in ("sft", "dpo")
         self.undropped = compared and drops(model) and options.dropout_scheme == "whole"
         """Whether to look at the network without its dropout as well."""
@@ -42,6 +44,8 @@ class Learner:
     def train(self, batch: Batch) -> dict[str, Tensor]:
         """One gradient step; returns scalars to log."""
         prompts, completions, samples = batch[:3]
+        if self.sharded:  # whether completions of a prompt share its pass is a rank's own affair, and changes its calls
+            prompts = prompts._replace(number=None)
         plan = self.agent.plan(samples)
         self.optimiser.zero_grad(set_to_none=True)
         # What every rank has whole, or a mean over its own part of the batch, counts 1 / size: gradients are summed.
@@ -51,15 +55,12 @@ class Learner:
             metrics["value/loss"] = self.value.loss(batch.features, batch.returns) / self.ranks.size
             whole = whole + metrics["value/loss"]
         kept = plan.kept.nonzero().squeeze(1)
-        if not len(kept):  # the model must be asked all the same: other ranks may have kept some
-            kept, samples = kept.new_zeros(1), samples._replace(mask=torch.zeros_like(samples.mask))
         tokens = self.ranks.total(samples.mask[kept].sum()).clamp(min=1)
-        size = self.config.learner.micro_batch
-        size += size % 2 if self.agent.pairs else 0
-        for some in kept.split(size):
+        for some, counts in self._parts(kept):
             asked, answer = prompts.of(some), (completions.tokens[some], completions.mask[some])
             fitted, compared = self._log_probs(asked, *answer)
-            part = self.agent.loss(fitted, compared, samples.of(some), plan.weights[some], tokens)
+            counted = samples.of(some)._replace(mask=samples.mask[some] & counts)
+            part = self.agent.loss(fitted, compared, counted, plan.weights[some] * counts, tokens)
             part.loss.backward()
             for name, value in part.metrics.items():
                 metrics[name] = metrics.get(name, 0) + value
@@ -68,13 +69,30 @@ class Learner:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.ranks.sum_gradients(self.parameters)
+        self._sum_gradients()
         limit = self.config.learner.max_gradient_norm or torch.inf
-        norm = nn.utils.clip_grad_norm_(self.trained, limit)
+        norm = gathered(nn.utils.clip_grad_norm_(self.trained, limit))
         self.optimiser.step()
         self.updates += 1
         metrics = plan.metrics | {name: self.ranks.total(metrics[name]) for name in sorted(metrics)}
         return {name: value.detach() for name, value in metrics.items()} | {"m_step/gradient_norm": norm}
+
+    def _parts(self, kept: Tensor) -> list[tuple[Tensor, bool]]:
+        """Micro-batches of the samples `kept`, and whether they count: every rank has as many, one at least, since
+        sharded models are called by all together. What a rank lacks is made up by samples that do not count."""
+        pair = 2 if self.agent.pairs else 1
+        size = self.config.learner.micro_batch
+        parts = [(some, True) for some in kept.split(size + size % pair) if len(some)]
+        most = int(self.ranks.gather(torch.tensor([len(parts)])).max())
+        return parts + [(torch.arange(pair, device=kept.device), False)] * (max(most, 1) - len(parts))
+
+    @torch.no_grad()
+    def _sum_gradients(self) -> None:
+        """Over ranks. A sharded parameter has the mean already, from its backward pass."""
+        if copied := [p for p in self.parameters if not is_sharded(p)]:
+            self.ranks.sum_gradients(copied)
+        for parameter in filter(is_sharded, self.parameters):
+            parameter.grad.mul_(self.ranks.size)
 
     def _log_probs(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """As the M-step fits them, and as they are compared with pi_t."""
@@ -92,7 +110,7 @@ class Learner:
         return {
             "agent": dict(self.agent.state_dict()),
             "value": dict(self.value.state_dict()) if self.value else None,
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": gathered(self.optimiser.state_dict()),
             "updates": self.updates,
         }
 
@@ -101,4 +119,7 @@ class Learner:
         if self.value:
             self.value.load_state_dict(state["value"])
         self.optimiser.load_state_dict(state["optimiser"])
+        for parameter, moments in self.optimiser.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = spread(moments[name], parameter)
         self.updates = state["updates"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -92,9 +92,11 @@ def add_lora(model: nn.Module, rank: int) -> nn.Module:
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **which))
 
 
-def save_model(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """As transformers does; of a model with an adapter, the adapter alone."""
-    model.save_pretrained(folder)
+def save_model(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Tensor] | None = None
+) -> None:
+    """As transformers does, with the values of `state` if given; of a model with an adapter, the adapter alone."""
+    model.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from networks.language import Completions, Prompts, token_log_probs
+from runners.lm.shards import gathered, shard, spread, whole
 
 
 class Policies:
@@ -17,6 +19,18 @@ class Policies:
         self.model, self.temperature, self.micro_batch = model, temperature, micro_batch
         adapted = hasattr(model, "disable_adapter")
         self._copy = None if adapted else copy.deepcopy(model).eval().requires_grad_(False)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Spread both over the ranks of `mesh`; from then on they are used inside `whole` alone."""
+        for model in self._models():
+            shard(model, mesh)
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """Where policies draw, and are asked about what was drawn. All ranks enter together."""
+        return whole(*self._models())
+
+    def _models(self) -> list[nn.Module]:
+        return [self.model] if self._copy is None else [self.model, self._copy]
 
     @contextlib.contextmanager
     def start(self) -> Iterator[nn.Module]:
@@ -37,16 +51,17 @@ class Policies:
             return torch.cat([token_log_probs(model, *answer, self.temperature) for answer in answers])
 
     def trained(self) -> dict[str, Tensor]:
-        """The parameters that learn, by name, and buffers."""
+        """The parameters that learn, by name, and buffers; of a sharded model this rank's parts."""
         frozen = {id(p) for p in self.model.parameters() if not p.requires_grad}  # tied ones have several names
         state = self.model.state_dict(keep_vars=True)
         return {name: value.detach() for name, value in state.items() if id(value) not in frozen}
 
     def get_state(self) -> dict[str, dict[str, Tensor] | None]:
         start = None if self._copy is None else dict(self._copy.state_dict())
-        return {"model": self.trained(), "start": start}
+        return gathered({"model": self.trained(), "start": start})
 
     def set_state(self, state: dict[str, dict[str, Tensor] | None]) -> None:
-        self.model.load_state_dict(state["model"], strict=self._copy is not None)
-        if self._copy is not None:
-            self._copy.load_state_dict(state["start"])
+        for model, values in zip(self._models(), state.values(), strict=False):
+            own = model.state_dict()
+            known = {name: spread(value, own[name]) if name in own else value for name, value in values.items()}
+            model.load_state_dict(known, strict=self._copy is not None)

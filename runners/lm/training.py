@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
@@ -42,6 +43,10 @@ class Training:
             model = add_lora(model, config.data.lora)
         model.bf16 = options.precision == "bfloat16"
         self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch)
+        if options.shard:
+            if ranks.size == 1:
+                raise UsageError("--shard needs several processes: torchrun --nproc-per-node 2 -m runners.lm ...")
+            self.policies.shard(init_device_mesh(self.device.type, (ranks.size,)))
         agent = make_sequence_agent(config.agent, ranks).to(self.device)
         value = PromptValue(model.config.hidden_size).to(self.device) if config.agent.baseline == "value" else None
         self.learner = Learner(config, model, agent, value, ranks)
@@ -80,7 +85,9 @@ class Training:
 
     def _step(self) -> dict[str, torch.Tensor]:
         """A batch, and the gradient steps on it; metrics of the last of them."""
-        batch, limit = self.batches.next(), self.config.agent.target_kl
+        limit = self.config.agent.target_kl
+        with self.policies.whole():
+            batch = self.batches.next()
         metrics = {name: self._mean(value) for name, value in batch.metrics.items()}
         for _ in range(self.config.learner.updates):
             step = self.learner.train(batch)
