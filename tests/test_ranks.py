@@ -15,9 +15,10 @@ import torch.multiprocessing as multiprocessing
 from lm_task import TASK
 from peft import AutoPeftModelForCausalLM
 
+from runners.lm.base import kept_base_model
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.evaluation import evaluate
-from runners.lm.model import character_tokenizer, load_model, new_model, save_model
+from runners.lm.model import character_tokenizer, load_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
 from runners.ranks import ONE_RANK
@@ -117,7 +118,7 @@ def test_torchrun_fine_tunes_a_language_model(tmp_path, flags) -> None:
     flags = f"--task lm_task:TASK --rollouts 3 --eval-prompts 64 --log-rollouts 1 --learning-rate 1e-2 {flags}".split()
     problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
     if "--lora" in flags:
-        save_model(new_model(TASK, problem.tokenizer, 3, 0.0), problem.tokenizer, tmp_path / "base")
+        kept_base_model(problem, 0, 0.0, tmp_path / "base")
         flags += ["--model", str(tmp_path / "base")]
     run = torchrun("runners.lm", *flags, "--run-dir", str(tmp_path / "run"), PYTHONPATH=str(ROOT / "tests"))
     said, _ = run.communicate(timeout=240)
@@ -134,8 +135,7 @@ def test_torchrun_fine_tunes_a_language_model(tmp_path, flags) -> None:
     )
 
     if "--shard" in flags:
-        config = tmp_path / "run/config.json"
-        config.write_text(config.read_text().replace('"rollouts": 3', '"rollouts": 4'))
-        run = torchrun("runners.lm", "--resume", str(tmp_path / "run"), PYTHONPATH=str(ROOT / "tests"))
+        resume = ["runners.lm", "--resume", str(tmp_path / "run"), "--rollouts", "4"]
+        run = torchrun(*resume, PYTHONPATH=str(ROOT / "tests"))
         said, _ = run.communicate(timeout=240)
         assert run.returncode == 0 and "4 rollouts, 16 updates" in said, said

@@ -45,7 +45,7 @@ class Training:
         self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch)
         if options.shard:
             if ranks.size == 1:
-                raise UsageError("--shard needs several processes: torchrun --nproc-per-node 2 -m runners.lm ...")
+                raise UsageError("--shard needs several processes (torchrun --nproc-per-node 2 -m runners.lm ...)")
             self.policies.shard(init_device_mesh(self.device.type, (ranks.size,)))
         agent = make_sequence_agent(config.agent, ranks).to(self.device)
         value = PromptValue(model.config.hidden_size).to(self.device) if config.agent.baseline == "value" else None
