@@ -78,7 +78,9 @@ class TrainingConfig:
     dual_learning_rate: float = 1e-2
     """Adam's step size for eta and alpha."""
     anneal: bool = False
-    """Let the network's learning rate and the entropy bonus fall linearly to 0 over the run."""
+    """Let the network's learning rate and the entropy bonus fall linearly to 0 at the end of the run."""
+    anneal_from: float = 0.0
+    """Share of the run before they begin to."""
     adam_epsilon: float = 1e-8
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5
@@ -115,6 +117,8 @@ class TrainingConfig:
         positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds"))
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
+        if not 0 <= self.anneal_from < 1:
+            raise ValueError(f"--anneal-from must lie in [0, 1), not {self.anneal_from}")
         own = max(0, self.learner_envs)
         if not -1 <= self.learner_envs < self.envs:
             raise ValueError(f"--learner-envs must be -1 or lie in 0..{self.envs - 1}, not {self.learner_envs}")

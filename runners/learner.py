@@ -53,7 +53,7 @@ class Learner:
     def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None], value_only: bool = False) -> None:
         """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
         training = self.config.training
-        annealing = 1 - progress if training.anneal else 1.0
+        annealing = min(1.0, (1 - progress) / (1 - training.anneal_from)) if training.anneal else 1.0
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         if self.reference:
             unroll = unroll._replace(reference=self.reference.evaluate(unroll.to(self.device)))

@@ -14,7 +14,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
     em |= dict(epsilon_reference=2.0)
     return RunConfig(
         env=AtariEnv(),
-        network=NetworkConfig(torso="nature", torso_hidden=512, centre_pixels=True, memory=32),
+        network=NetworkConfig(nature_channels=(16, 32, 32), torso_hidden=256, centre_pixels=True, memory=32),
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,
@@ -24,7 +24,14 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             popart_step_size=1e-3,
             **options_of(agent, choices, **em),
         ),
-        training=TrainingConfig(steps=1_000_000, unroll=32, value_warmup=40_000, anneal=ppo, eval_policy="sample"),
+        training=TrainingConfig(
+            steps=1_000_000,
+            unroll=32,
+            value_warmup=40_000,
+            anneal=True,
+            anneal_from=0.0 if ppo else 0.8,
+            eval_policy="sample",
+        ),
     )
 
 

@@ -186,6 +186,10 @@ def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero()
         learner.train(unroll, progress, lambda: None)
         assert [group["lr"] for group in learner.optimizer.param_groups] == [1e-3 * (1 - progress), 1e-2]
     assert shares == [1.0, 0.25]
+    learner.config = replace(config, training=replace(config.training, anneal_from=0.6))
+    for progress in (0.6, 0.9):
+        learner.train(unroll, progress, lambda: None)
+    assert shares[2:] == pytest.approx([1.0, 0.25])
 
 
 def test_a_run_that_diverges_ends_before_anything_uses_it() -> None:

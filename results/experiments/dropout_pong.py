@@ -1,5 +1,5 @@
 from results.experiment import Experiment, Run
-from results.experiments.pong import STEPS
+from results.experiments.pong import WIDE_RUNS
 
 EXPERIMENT = Experiment(
     name="dropout_pong",
@@ -7,9 +7,9 @@ EXPERIMENT = Experiment(
     question="Does V-MPO with a GTrXL memory learn Pong with dropout in torso and core?",
     runs=(
         Run(
-            "vmpo-gtrxl, p = 0.1",
+            "vmpo-gtrxl, wide, p = 0.1",
             1,
-            f"runners.atari --game Pong --agent vmpo --core gtrxl --steps {STEPS} --eval-episodes 30 --dropout 0.1",
+            f"{WIDE_RUNS['vmpo-gtrxl, wide'][1]} --dropout 0.1",
         ),
     ),
     cores=2,

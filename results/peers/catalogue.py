@@ -44,7 +44,8 @@ class Comparison:
     @property
     def our_flags(self) -> list[str]:
         """Of runners.atari: the preset but for the shape of the batch, in one process."""
-        fixed = f"--game {GAME} --agent vmpo --torso nature --torso-hidden 512 --embedding {HIDDEN} --actors 0"
+        fixed = f"--game {GAME} --agent vmpo --torso nature --nature-channels 32 64 64 --torso-hidden 512"
+        fixed += f" --embedding {HIDDEN} --actors 0"
         return [*fixed.split(), *self.shared_flags]
 
 
