@@ -255,6 +255,12 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, method):
         assert torch.equal(value, resumed.learner.agent.state_dict()[name]), name
 
 
+def test_the_rate_falls_to_nothing_over_the_rollouts():
+    training = Training(parse([*FAST.split(), "--rollouts", "4", "--anneal"])[0])
+    rates = [training.learner.optimiser.param_groups[0]["lr"] for _ in training.run()]
+    assert rates == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
+
+
 def test_a_killed_run_resumes_from_the_command_line(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "runners.lm", *FAST.split(), "--rollouts", "100000", "--run-dir", str(run)]

@@ -8,6 +8,7 @@ import torch
 from lm_task import TASK
 
 from networks.language import token_log_probs
+from runners.checkpoint import Checkpoints
 from runners.errors import UsageError
 from runners.lm.base import kept_base_model
 from runners.lm.cli import parse
@@ -165,6 +166,24 @@ def test_lora_trains_its_matrices_alone_and_keeps_the_start(model, write):
         token_log_probs(resumed.model.eval(), batch.prompts, *batch.completions[:2]),
         token_log_probs(training.model.eval(), batch.prompts, *batch.completions[:2]),
     )
+
+
+def test_an_adapter_is_a_model_to_start_from(model, write, tmp_path):
+    pytest.importorskip("peft")
+    data = write({"prompt": prompt} for prompt in PROMPTS)
+    flags = [*FAST.split(), "--data", data, "--reward", "lm_rewards:is_long", "--rollouts", "3"]
+    assert main([*flags, "--model", model, "--lora", "4", "--run-dir", str(tmp_path / "first")]) == 0
+    folder = tmp_path / "first" / "model"
+    assert not (folder / "model.safetensors").exists()
+    adapted = Training(parse([*flags, "--model", model, "--lora", "4"])[0])
+    adapted.set_state(Checkpoints(tmp_path / "first" / "checkpoints").latest().state)
+    second = Training(parse([*flags, "--model", str(folder)])[0])
+    batch = adapted.batches.next()
+    torch.testing.assert_close(
+        token_log_probs(second.model.eval(), batch.prompts, *batch.completions[:2]),
+        token_log_probs(adapted.model.eval(), batch.prompts, *batch.completions[:2]),
+    )
+    assert len(second.learner.trained) == len(list(second.model.parameters()))
 
 
 @pytest.mark.parametrize(

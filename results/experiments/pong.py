@@ -13,7 +13,8 @@ WIDE_RUNS = {
 EXPERIMENT = Experiment(
     name="pong",
     title="Pong from pixels",
-    question="On two cores, how far do V-MPO and PPO get with a GTrXL and an LSTM memory inside 30 minutes?",
+    question="How far does V-MPO with a GTrXL get on two cores by the preset, and with the whole Nature CNN, beside "
+    "PPO and an LSTM?",
     runs=(
         *(Run("vmpo-gtrxl", seed, f"{FLAGS} --agent vmpo --core gtrxl") for seed in (1, 2, 3)),
         *(Run(label, seed, command) for label, (seeds, command) in WIDE_RUNS.items() for seed in seeds),

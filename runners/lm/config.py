@@ -70,6 +70,8 @@ class LearnerConfig:
     """Gradient steps on each rollout; pi_t, which drew it, stays the same."""
     learning_rate: float = 1e-4
     """AdamW's step size for the model."""
+    anneal: bool = False
+    """Let it fall linearly to 0 over the rollouts."""
     dual_learning_rate: float = 1e-2
     """Adam's step size for the coefficients of divergences and alpha."""
     value_learning_rate: float = 1e-2

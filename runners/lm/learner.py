@@ -41,8 +41,9 @@ class Learner:
         """Whether to look at the network without its dropout as well."""
         self.updates = 0
 
-    def train(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step; returns scalars to log."""
+    def train(self, batch: Batch, annealing: float = 1.0) -> dict[str, Tensor]:
+        """One gradient step, at `annealing` times the learning rate; returns scalars to log."""
+        self.optimiser.param_groups[0]["lr"] = annealing * self.config.learner.learning_rate
         prompts, completions, samples = batch[:3]
         if self.sharded:  # whether completions of a prompt share its pass is a rank's own affair, and changes its calls
             prompts = prompts._replace(number=None)

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging
+from transformers.utils import find_adapter_config_file, logging
 
 from runners.errors import UsageError
 from runners.lm.tasks.task import Task
@@ -63,13 +63,22 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_model(name: str, dropout: float | None = None) -> nn.Module:
-    """From a folder, or by a name that transformers knows; `dropout` in the place of its configuration's."""
+    """From a folder, or by a name that transformers knows; `dropout` in the place of its configuration's.
+
+    An adapter, as `save_model` leaves with --lora, is merged into the model that it belongs to.
+    """
     with _loading(name):
-        config = AutoConfig.from_pretrained(name)
+        if adapted := find_adapter_config_file(name) is not None:
+            from peft import PeftConfig, PeftModel
+        whole = PeftConfig.from_pretrained(name).base_model_name_or_path if adapted else name
+        config = AutoConfig.from_pretrained(whole)
         if dropout is not None:
             for entry in _named_dropouts(config.to_dict()):
                 setattr(config, entry, dropout)
-        return AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
+        model = AutoModelForCausalLM.from_pretrained(whole, config=config, dtype="float32")
+        if adapted:
+            model = PeftModel.from_pretrained(model, name).merge_and_unload().requires_grad_(True)
+        return model
 
 
 @contextlib.contextmanager

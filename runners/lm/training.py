@@ -85,12 +85,13 @@ class Training:
 
     def _step(self) -> dict[str, torch.Tensor]:
         """A batch, and the gradient steps on it; metrics of the last of them."""
-        limit = self.config.agent.target_kl
+        options, limit = self.config.learner, self.config.agent.target_kl
+        annealing = 1 - self.rollouts / options.rollouts if options.anneal else 1.0
         with self.policies.whole():
             batch = self.batches.next()
         metrics = {name: self._mean(value) for name, value in batch.metrics.items()}
-        for _ in range(self.config.learner.updates):
-            step = self.learner.train(batch)
+        for _ in range(options.updates):
+            step = self.learner.train(batch, annealing)
             metrics = metrics | step
             if limit and step["m_step/kl"] > limit:
                 break
