@@ -80,7 +80,7 @@ class TrainingConfig:
     anneal: bool = False
     """Let the network's learning rate and the entropy bonus fall linearly to 0 at the end of the run."""
     anneal_from: float = 0.0
-    """Share of the run before they begin to."""
+    """With --anneal, the share of the run before they begin to."""
     adam_epsilon: float = 1e-8
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5

@@ -169,21 +169,22 @@ def test_lora_trains_its_matrices_alone_and_keeps_the_start(model, write):
 
 
 def test_an_adapter_is_a_model_to_start_from(model, write, tmp_path):
+    """And an adapter of that one again."""
     pytest.importorskip("peft")
     data = write({"prompt": prompt} for prompt in PROMPTS)
     flags = [*FAST.split(), "--data", data, "--reward", "lm_rewards:is_long", "--rollouts", "3"]
-    assert main([*flags, "--model", model, "--lora", "4", "--run-dir", str(tmp_path / "first")]) == 0
-    folder = tmp_path / "first" / "model"
-    assert not (folder / "model.safetensors").exists()
-    adapted = Training(parse([*flags, "--model", model, "--lora", "4"])[0])
-    adapted.set_state(Checkpoints(tmp_path / "first" / "checkpoints").latest().state)
-    second = Training(parse([*flags, "--model", str(folder)])[0])
-    batch = adapted.batches.next()
-    torch.testing.assert_close(
-        token_log_probs(second.model.eval(), batch.prompts, *batch.completions[:2]),
-        token_log_probs(adapted.model.eval(), batch.prompts, *batch.completions[:2]),
-    )
-    assert len(second.learner.trained) == len(list(second.model.parameters()))
+    for start, run in ((model, tmp_path / "first"), (str(tmp_path / "first" / "model"), tmp_path / "second")):
+        assert main([*flags, "--model", start, "--lora", "4", "--run-dir", str(run)]) == 0
+        assert not (run / "model" / "model.safetensors").exists()
+        adapted = Training(parse([*flags, "--model", start, "--lora", "4"])[0])
+        adapted.set_state(Checkpoints(run / "checkpoints").latest().state)
+        merged = Training(parse([*flags, "--model", str(run / "model")])[0])
+        batch = adapted.batches.next()
+        torch.testing.assert_close(
+            token_log_probs(merged.model.eval(), batch.prompts, *batch.completions[:2]),
+            token_log_probs(adapted.model.eval(), batch.prompts, *batch.completions[:2]),
+        )
+        assert len(merged.learner.trained) == len(list(merged.model.parameters()))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         saved = load_config(run_dir, from_dict)
         config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
         refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+        if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
+            before = saved.learner.rollouts
+            print(f"warning: this run's learning rate was to reach 0 at --rollouts {before}; it is set anew")
         return config, run_dir
     method = decides.method if decides.method in get_args(MethodName) else "vmpo"
     choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and method == "gempi"}

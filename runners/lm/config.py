@@ -15,7 +15,8 @@ class DataConfig:
     task: str = "sort"
     """Built-in task: sort, sort-weak or walks, which make their own base model; or module:NAME, a Task of yours."""
     model: str | None = None
-    """Base model: a folder or name that transformers knows; by default the task's own, trained first."""
+    """Base model: a folder or name that transformers knows, or an adapter's, which is merged into the model that it
+    belongs to; by default the task's own, trained first."""
     data: str | None = None
     """In the place of a task: rows of a .jsonl file, or a folder or name that the datasets library knows. Columns:
     prompt; prompt, completion; prompt, completion, reward; prompt, chosen, rejected; or messages. Others go to
@@ -88,8 +89,8 @@ class LearnerConfig:
     micro_batch: int = 256
     """Samples of a gradient step that pass through the model at a time; their gradients add up."""
     shard: bool = False
-    """Under torchrun, spread the model, its gradients and the optimiser's state over the processes (FSDP2). Each has
-    the whole model only while completions are drawn."""
+    """Under torchrun, spread the model, its gradients and the optimiser's state over the processes (FSDP2). Between
+    gradient steps, while completions are drawn, each has the model and its start whole."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -79,12 +79,12 @@ class Learner:
         return {name: value.detach() for name, value in metrics.items()} | {"m_step/gradient_norm": norm}
 
     def _parts(self, kept: Tensor) -> list[tuple[Tensor, bool]]:
-        """Micro-batches of the samples `kept`, and whether they count: every rank has as many, one at least, since
-        sharded models are called by all together. What a rank lacks is made up by samples that do not count."""
+        """Micro-batches of the samples `kept`, and whether they count: one at least, and as many on every rank where
+        the model is sharded, and called by all together. What a rank lacks is made up by samples that do not count."""
         pair = 2 if self.agent.pairs else 1
         size = self.config.learner.micro_batch
         parts = [(some, True) for some in kept.split(size + size % pair) if len(some)]
-        most = int(self.ranks.gather(torch.tensor([len(parts)])).max())
+        most = int(self.ranks.gather(torch.tensor([len(parts)])).max()) if self.sharded else 1
         return parts + [(torch.arange(pair, device=kept.device), False)] * (max(most, 1) - len(parts))
 
     @torch.no_grad()

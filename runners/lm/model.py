@@ -17,7 +17,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
-from runners.errors import UsageError
+from runners.errors import UsageError, needs_extra
 from runners.lm.tasks.task import Task
 
 END, PAD = "<end>", "<pad>"
@@ -68,17 +68,24 @@ def load_model(name: str, dropout: float | None = None) -> nn.Module:
     An adapter, as `save_model` leaves with --lora, is merged into the model that it belongs to.
     """
     with _loading(name):
-        if adapted := find_adapter_config_file(name) is not None:
-            from peft import PeftConfig, PeftModel
-        whole = PeftConfig.from_pretrained(name).base_model_name_or_path if adapted else name
-        config = AutoConfig.from_pretrained(whole)
+        if find_adapter_config_file(name):
+            return _merged(name, dropout)
+        config = AutoConfig.from_pretrained(name)
         if dropout is not None:
             for entry in _named_dropouts(config.to_dict()):
                 setattr(config, entry, dropout)
-        model = AutoModelForCausalLM.from_pretrained(whole, config=config, dtype="float32")
-        if adapted:
-            model = PeftModel.from_pretrained(model, name).merge_and_unload().requires_grad_(True)
-        return model
+        return AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
+
+
+def _merged(name: str, dropout: float | None) -> nn.Module:
+    with needs_extra("lm"):
+        from peft import PeftConfig, PeftModel
+    below = PeftConfig.from_pretrained(name).base_model_name_or_path
+    if not below:
+        raise UsageError(f"--model {name} is an adapter that does not say which model it belongs to")
+    model = PeftModel.from_pretrained(load_model(below, dropout), name).merge_and_unload().requires_grad_(True)
+    model.name_or_path = name  # which an adapter of this one names as its model, then
+    return model
 
 
 @contextlib.contextmanager
@@ -92,10 +99,8 @@ def _loading(name: str) -> Iterator[None]:
 
 def add_lora(model: nn.Module, rank: int) -> nn.Module:
     """The model, frozen, with trainable matrices of that rank beside its linear layers (arXiv 2106.09685)."""
-    try:
+    with needs_extra("lm"):
         from peft import LoraConfig, get_peft_model
-    except ModuleNotFoundError as error:
-        raise UsageError("--lora needs peft: pip install -e '.[lm]'") from error
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's weights are
     which = {"target_modules": "all-linear", "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **which))

@@ -42,19 +42,20 @@ def whole(*models: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             part.reshard()
-            part.set_reshard_after_forward(True, recurse=False)
+            root = any(part is model for model in models)  # its backward pass follows at once
+            part.set_reshard_after_forward(not root, recurse=False)
 
 
 @torch.no_grad()
 def gathered(tree: Any) -> Any:
-    """Nested dicts, lists and tensors with each tensor whole. All ranks call it together."""
+    """Nested dicts, lists and tensors with each sharded tensor whole, on the CPU. All ranks call it together."""
     match tree:
         case dict():
             return {key: gathered(value) for key, value in tree.items()}
         case list():
             return [gathered(value) for value in tree]
         case DTensor():
-            return tree.full_tensor()
+            return tree.full_tensor().cpu()  # one after another: no rank's device holds all of them
         case _:
             return tree
 

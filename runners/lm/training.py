@@ -34,6 +34,8 @@ class Training:
     def __init__(self, config: LMConfig, fresh: bool = True, ranks: Ranks = ONE_RANK) -> None:
         self.config, self.ranks = config, ranks
         options = config.learner
+        if options.shard and ranks.size == 1:
+            raise UsageError("--shard needs several processes (torchrun --nproc-per-node 2 -m runners.lm ...)")
         torch.set_num_threads(options.threads)
         torch.manual_seed(options.seed)
         self.device = device_named(options.device)
@@ -44,8 +46,6 @@ class Training:
         model.bf16 = options.precision == "bfloat16"
         self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch)
         if options.shard:
-            if ranks.size == 1:
-                raise UsageError("--shard needs several processes (torchrun --nproc-per-node 2 -m runners.lm ...)")
             self.policies.shard(init_device_mesh(self.device.type, (ranks.size,)))
         agent = make_sequence_agent(config.agent, ranks).to(self.device)
         value = PromptValue(model.config.hidden_size).to(self.device) if config.agent.baseline == "value" else None
