@@ -8,7 +8,6 @@ from envs.interface import Discrete, EnvSpec, VectorEnv
 from networks.actor_critic import ActorCritic
 from runners.config import RunConfig
 from runners.devices import device_named
-from runners.errors import UsageError
 
 EVALUATION, VIDEO, PICTURES = -1, -2, -3
 """Streams of randomness in a run, besides those of the actors: 1000 x (earlier starts of the run) + actor."""
@@ -35,11 +34,6 @@ def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
     """With weights from torch's global generator, in evaluation mode: what learns turns dropout on for a pass."""
     discrete = isinstance(spec.action, Discrete)
     actions = spec.action.n if discrete else spec.action.shape[0]
-    if config.network.torso != "mlp" and len(spec.observation_shape) != 3:
-        raise UsageError(
-            f"--torso {config.network.torso} reads pixels; {spec.name} shows a vector of shape "
-            f"{spec.observation_shape}: take --torso mlp"
-        )
     step_size = config.agent.popart_step_size
     bf16, tasks = config.training.precision == "bfloat16", len(config.env.tasks)
     return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16, tasks).eval()

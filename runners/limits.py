@@ -1,4 +1,4 @@
-"""What the machine can hold and do, asked before anything starts."""
+"""What the machine can hold and do, and the network can read, asked before anything starts."""
 
 import math
 import os
@@ -28,6 +28,15 @@ def check_memory(config: RunConfig, spec: EnvSpec, buffers: int) -> None:
                 f"batches of --envs {training.envs} x --unroll {training.unroll} take {needed / 1e9:.1f} GB, and only "
                 f"{there / 1e9:.1f} GB of {where}: lower one of them"
             )
+
+
+def check_torso(config: RunConfig, spec: EnvSpec) -> None:
+    """UsageError where a torso for pixels is to read a vector."""
+    if config.network.torso != "mlp" and len(spec.observation_shape) != 3:
+        raise UsageError(
+            f"--torso {config.network.torso} reads pixels; {spec.name} shows a vector of shape "
+            f"{spec.observation_shape}: take --torso mlp"
+        )
 
 
 def check_compile(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ from runners.build import build_env, build_network, pick_device, random_pictures
 from runners.config import RunConfig, cores
 from runners.devices import cpu_seconds
 from runners.learner import Learner
-from runners.limits import check_compile, check_memory
+from runners.limits import check_compile, check_memory, check_torso
 from runners.precision import settle_precision
 from runners.ranks import ONE_RANK, Ranks
 from runners.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
@@ -38,6 +38,7 @@ class Training:
         self.spec: EnvSpec = env.spec
         env.close()
         check_memory(config, self.spec, ranks.local_size * (BUFFERS if training.actors else 1))
+        check_torso(config, self.spec)
         check_compile(config)
         self.config = config = settle_precision(config, self.spec, self.device, ranks)
         self.network = build_network(config, self.spec)

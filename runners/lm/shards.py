@@ -42,8 +42,7 @@ def whole(*models: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             part.reshard()
-            root = any(part is model for model in models)  # its backward pass follows at once
-            part.set_reshard_after_forward(not root, recurse=False)
+            part.set_reshard_after_forward(True, recurse=False)
 
 
 @torch.no_grad()
