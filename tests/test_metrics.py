@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -84,6 +85,7 @@ def test_scalars_are_at_their_agent_steps_and_a_resumed_run_hides_the_past_that_
                 },
             )
     assert points(events(tmp_path), "return/train") == [(100, 100), (200, 200), (300, 300)]
+    time.sleep(1)  # event files are read in the order of their names, which tell the second
     with TensorBoardLog(tmp_path, resumed_step=200) as log:
         log.scalars(250, {"return/train": -1})
     accumulator = events(tmp_path)
