@@ -7,6 +7,7 @@ from torch import Tensor
 from envs.interface import Discrete, VectorEnv
 from networks.actor_critic import ActorCritic
 from networks.cores import Stepper
+from runners.compilation import compiled
 from runners.unrolls import Buffer
 from runners.weights import load_parameters
 
@@ -14,12 +15,15 @@ from runners.weights import load_parameters
 class Actor:
     """Steps `env` with `network`, on its device, whose weights change by `load` alone, between unrolls.
 
-    Under the same weights a memory's keys and values stay from one unroll to the next.
+    Under the same weights a memory's keys and values stay from one unroll to the next. `compile_encoder`: everything
+    before the core, whose own steps are no fixed graph, as its window moves.
     """
 
-    def __init__(self, env: VectorEnv, network: ActorCritic, seed: int) -> None:
+    def __init__(self, env: VectorEnv, network: ActorCritic, seed: int, compile_encoder: bool = False) -> None:
         self.env, self.network = env, network
         self.device = next(network.parameters()).device
+        self.compiled = compile_encoder
+        self.encode = compiled(network.encode, self.device) if compile_encoder else network.encode
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.state = network.initial_state(env.num_envs)
         self.stepper: Stepper | None = None
@@ -43,7 +47,9 @@ class Actor:
         shown = unroll.observation, unroll.previous_action, unroll.reward, unroll.first
         for t in range(steps):
             *before, first = (rows[t].to(self.device, non_blocking=True) for rows in shown)
-            policy = network.policy_head(stepper.step(network.encode(*before, first), first))
+            if self.compiled:
+                torch.compiler.cudagraph_mark_step_begin()
+            policy = network.policy_head(stepper.step(self.encode(*before, first), first))
             unroll.policy[t].copy_(policy.parameters(), non_blocking=True)
             self.previous_action = policy.sample(self.generator).cpu().numpy()  # a GPU is waited for here alone
             self.env.send(self.previous_action)

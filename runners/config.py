@@ -91,7 +91,7 @@ class TrainingConfig:
     """Of the torso's convolutions; auto takes bfloat16 where the machine has instructions for it and a measurement,
     at these sizes of batches, says that it pays."""
     compile: bool = False
-    """Compile the learner's network with torch.compile."""
+    """Compile the network with torch.compile; on a GPU also the encoder that acts there, by CUDA graphs."""
     threads: int = 0
     """Torch threads of the learner, and with --actors 0 threads of its simulator; 0: the cores that actors leave, or
     one with --actors 0 (sums in one order)."""

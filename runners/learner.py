@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from agents.factory import Agent
 from agents.types import Unroll
 from networks.actor_critic import ActorCritic
+from runners.compilation import compiled
 from runners.config import RunConfig
 from runners.errors import RunError
 from runners.passes import ForwardPasses
@@ -29,7 +30,7 @@ class Learner:
         fresh: bool = True,
     ) -> None:
         self.config, self.network, self.agent, self.device, self.ranks = config, network, agent, device, ranks
-        self.forward = torch.compile(network) if config.training.compile else network
+        self.forward = compiled(network, device) if config.training.compile else network
         self.passes = ForwardPasses(network, self.forward, config.network.dropout, config.agent.dropout_scheme)
         training = config.training
         groups = [
@@ -73,8 +74,10 @@ class Learner:
 
     def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
         unroll = unroll.to(self.device)
-        loss = self.agent.loss(self.passes(unroll), unroll, self.network.value_head, annealing)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.config.training.compile:
+            torch.compiler.cudagraph_mark_step_begin()
+        loss = self.agent.loss(self.passes(unroll), unroll, self.network.value_head, annealing)
         (loss.value if value_only else loss.total).backward()
         kl = loss.metrics.get("m_step/kl") if self.config.agent.target_kl else None
         if self.config.training.statistics == "rank":

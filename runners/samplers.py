@@ -214,7 +214,9 @@ def make_actor(
     """An environment for each of `tasks`; with weights of no meaning yet."""
     stream = start * STREAMS_A_START + number
     env = build_env(config, len(tasks), stream, tasks=tasks, threads=threads)
-    return Actor(env, build_network(config, env.spec).to(device), stream_seed(config, stream))
+    network = build_network(config, env.spec).to(device)
+    on_gpu = device.type == "cuda"  # on a CPU compiling gains nothing
+    return Actor(env, network, stream_seed(config, stream), compile_encoder=on_gpu and config.training.compile)
 
 
 def _act(

@@ -1,0 +1,75 @@
+"""Compiled networks learn and act as plain ones do."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from test_runs import small
+from test_samplers import make
+
+from agents.factory import make_agent
+from envs.interface import Discrete
+from runners.actor import Actor
+from runners.build import build_env
+from runners.config import RunConfig
+from runners.learner import Learner
+from runners.samplers import LocalSampler
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call")
+
+
+@pytest.fixture
+def as_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph that torch.compile traces, run as it is: without a compiler, in a tenth of the time."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+
+
+def weights_after(config: RunConfig) -> torch.Tensor:
+    """All weights after two batches of two gradient steps."""
+    sampler, network = make(LocalSampler, config)
+    agent = make_agent(config.agent, continuous=not isinstance(sampler.actor.env.spec.action, Discrete))
+    learner = Learner(config, network, agent, CPU)
+    for _ in range(2):
+        learner.train(sampler.next().unroll, 0.0, lambda: None)
+        sampler.publish(network)
+    sampler.close()
+    assert learner.updates == 4
+    return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+def assert_learns_alike(config: RunConfig) -> None:
+    plain, compiled = (weights_after(replace(config, training=replace(config.training, compile=c))) for c in (0, 1))
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["feedforward", "gtrxl", "trxl"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_one_graph_learns_alike(core: str, env: str, as_traced: None) -> None:
+    assert_learns_alike(small(core, env, passes=1, minibatches=2))
+
+
+@pytest.mark.parametrize("scheme", ["whole", "masked"])
+def test_one_graph_with_dropout(scheme: str, as_traced: None) -> None:
+    config = small("gtrxl", passes=1, minibatches=2)
+    config = replace(config, network=replace(config.network, dropout=0.1))
+    assert_learns_alike(replace(config, agent=replace(config.agent, dropout_scheme=scheme)))
+
+
+def test_compiled_code_learns_alike() -> None:
+    assert_learns_alike(small("feedforward", passes=1, minibatches=2))
+
+
+def test_a_compiled_encoder_acts_alike(as_traced: None) -> None:
+    config = small("gtrxl")
+    seen = []
+    for compile_encoder in (False, True):
+        sampler, network = make(LocalSampler, config)
+        sampler.close()
+        sampler.actor = Actor(build_env(config, 4, stream=0), network, seed=1, compile_encoder=compile_encoder)
+        seen.append(sampler.next().unroll)
+        sampler.close()
+    torch.testing.assert_close(seen[1].policy, seen[0].policy)
+    assert torch.equal(seen[1].previous_action, seen[0].previous_action)
