@@ -31,7 +31,9 @@ The score is the mean over the episodes of the final evaluation, in raw rewards.
 its interquartile mean with a 95% bootstrap interval (below four seeds the IQM is the mean, and with two or three the
 interval is their range). *Slowest run* is wall time of training, without start-up and evaluation; *time to the bar* is
 until the training return (the mean of the last 100 episodes, or of 5 rollouts) was there, of the median seed. Frames
-are those of the simulator. Grades of published figures: [T] printed in the paper, [R] taken from a public repository.
+are those of the simulator. `m_step/kl` of a language model is over all completions under a trust region or PPO, else
+over those that have weight: the two do not compare. Grades of published figures: [T] printed in the paper, [R] taken
+from a public repository.
 """
 
 
@@ -40,10 +42,11 @@ def section(experiment: Experiment, root: Path, plots: str) -> str:
     rows = read_summaries(experiment, root / "results/data")
     if not rows:
         return f"{experiment.question} Not run."
+    curves = read_curves(experiment, root / "results/data")
     parts = [
         experiment.question,
         tables.results_table(experiment, rows),
-        f"![{experiment.title}, learning curves]({plots}/{experiment.name}.png)",
+        f"![{experiment.title}, learning curves]({plots}/{experiment.name}.png)" if curves else "",
         tables.comparison_table(experiment, rows),
         tables.provenance(experiment, rows),
     ]

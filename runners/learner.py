@@ -1,7 +1,7 @@
 """The learner: gradient steps on batches of unrolls."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -60,17 +60,21 @@ class Learner:
             unroll = unroll._replace(reference=self.reference.evaluate(unroll.to(self.device)))
         self.passes.begin_batch()
         self._planned += training.passes * training.minibatches
-        for _ in range(training.passes):
-            order = torch.randperm(training.envs, generator=self.generator)
-            for index in order.chunk(training.minibatches):
-                kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), annealing, value_only)
-                self.updates += 1
-                after_step()
-                if 0 < self.config.agent.target_kl < kl:
-                    return self._check()
+        for index in self._minibatches():
+            kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), annealing, value_only)
+            self.updates += 1
+            after_step()
+            if 0 < self.config.agent.target_kl < kl:
+                break
         if self.reference:
             self.reference.follow(self.network)
         self._check()
+
+    def _minibatches(self) -> Iterator[Tensor]:
+        """Columns of the batch for each gradient step: every pass in an order of its own."""
+        training = self.config.training
+        for _ in range(training.passes):
+            yield from torch.randperm(training.envs, generator=self.generator).chunk(training.minibatches)
 
     def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
         unroll = unroll.to(self.device)

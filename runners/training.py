@@ -62,14 +62,7 @@ class Training:
     def run(self) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         config, training = self.config, self.config.training
-        arguments = (config, self.spec, self.network, self.starts, self._sampler_state, self.ranks.rank)
-        if training.actors:
-            self.sampler = ProcessSampler(*arguments, own=self.learner_envs)
-        else:
-            on_gpu = self.device.type == "cuda"
-            threads = cores() // self.ranks.local_size if on_gpu else training.threads
-            self.sampler = LocalSampler(*arguments, self.device, max(1, threads))
-        sampler = self.sampler
+        sampler = self.sampler = self._make_sampler()
         self.starts += 1
         period = training.target_period
 
@@ -117,6 +110,14 @@ class Training:
         finally:
             self._sampler_state = sampler.get_state()
             sampler.close()
+
+    def _make_sampler(self) -> Sampler:
+        training, ranks = self.config.training, self.ranks
+        arguments = (self.config, self.spec, self.network, self.starts, self._sampler_state, ranks.rank)
+        if training.actors:
+            return ProcessSampler(*arguments, own=self.learner_envs)
+        threads = cores() // ranks.local_size if self.device.type == "cuda" else training.threads
+        return LocalSampler(*arguments, self.device, max(1, threads))
 
     def acting_network(self) -> ActorCritic:
         """A copy of the network for evaluation."""

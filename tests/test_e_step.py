@@ -19,7 +19,7 @@ from agent_oracles import (
 from agents.gempi.divergences import KL
 from agents.gempi.e_step import EStep, e_step
 from agents.gempi.filters import All, TopK
-from agents.gempi.temperature import Dual, Fixed, Positive
+from agents.gempi.temperature import Dual, Fixed, PositiveScalar
 
 
 def run(advantages, mask, temperature, filter_, log_base=None) -> EStep:
@@ -240,7 +240,7 @@ def test_no_valid_sample_leaves_no_nan():
 
 @pytest.mark.parametrize("initial", [1e-4, 0.1, 1.0, 5.0, 100.0])
 def test_a_positive_scalar_starts_where_it_is_told_and_stays_positive(initial):
-    positive = Positive(initial)
+    positive = PositiveScalar(initial)
     assert positive().item() == pytest.approx(initial, rel=1e-3)
     with torch.no_grad():
         for p in positive.parameters():

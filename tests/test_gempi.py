@@ -1,4 +1,4 @@
-"""The E-step of every divergence against a solver, and the seed's theory (sections 8 and 9) on small problems, float64.
+"""The E-step of every divergence against a solver, and the theory (GEMPI sections 8, 9) on small problems, float64.
 
 Oracles: scipy's SLSQP on the primal problem, autograd of eq. 14 written out, and exact sums over all samples.
 """
@@ -315,7 +315,7 @@ def weights_of(agent: str, ratios: np.ndarray, advantages: np.ndarray, **options
 
 
 def test_dar_becomes_vmpo():
-    """Seed section 8: where pi_ref is pi_t, at eta = alpha + beta, and as alpha goes to 0."""
+    """GEMPI section 8: where pi_ref is pi_t, at eta = alpha + beta, and as alpha goes to 0."""
     rng = np.random.default_rng(0)
     advantages, ratios = rng.normal(size=50), rng.normal(size=50)
     vmpo = weights_of("vmpo", ratios, advantages, top_k=1.0, eta_init=0.75)
@@ -500,7 +500,7 @@ def slope(sizes, biases) -> float:
 
 
 def test_bias_of_the_partition_function():
-    """Z-hat, an average over samples of pi_t, has no bias: the seed's O(1/N) is that of its logarithm, in the dual."""
+    """Z-hat, an average over samples of pi_t, has no bias: the paper's O(1/N) is that of its logarithm, in the dual."""
     raw, sizes = raw_weights(), (8, 16, 32, 64)
     z = OUTCOMES @ raw
     for n in sizes:

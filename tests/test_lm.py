@@ -82,6 +82,8 @@ def test_walks_off_the_edges_or_past_the_goal_get_nothing():
     assert walks.optimality([prompt] * 4, [walk + "a", walk + "b", "", walk[:-1]]) == [0, 0, 0, 0]
     stranger = next(name for i, name in enumerate(walks.NAMES) if not walks.EDGES[walks.NAMES.index(prompt), i])
     assert walks.optimality([prompt], [stranger + "a"]) == [0]
+    before_u = walks.NAMES[walks.EDGES[:, -1].argmax()]
+    assert walks.optimality([before_u] * 2, ["ua", "?a"]) == [pytest.approx((10 - 2) / (10 - 2)), 0]
 
 
 def test_base_models_train_on_other_prompts_than_the_held_out_ones():
@@ -257,7 +259,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, method):
 
 def test_the_rate_falls_to_nothing_over_the_rollouts():
     training = Training(parse([*FAST.split(), "--rollouts", "4", "--anneal"])[0])
-    rates = [training.learner.optimiser.param_groups[0]["lr"] for _ in training.run()]
+    rates = [training.learner.optimizer.param_groups[0]["lr"] for _ in training.run()]
     assert rates == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
 
 

@@ -72,7 +72,7 @@ def test_other_ranks_resume_with_rows_of_their_own(model, write):
     data = write({"prompt": prompt, "answer": "b"} for prompt in PROMPTS)
     first = train(model, data, "--reward", "lm_rewards:says", "--rollouts", "1")
     state = first.get_state()
-    again, other = (Training(first.config, fresh=False, ranks=ranks) for ranks in (OneRank(), SecondRank()))
+    again, other = (Training(first.config, ranks, fresh=False) for ranks in (OneRank(), SecondRank()))
     again.set_state(state)
     other.set_state(state)
     coming = first.batches._prompts()

@@ -22,7 +22,7 @@ ANCHORS = {"behaviour": ("behaviour",), "reference": ("reference",), "both": ("r
 
 @dataclass(frozen=True)
 class EMConfig:
-    """Seed section 9; V-MPO, arXiv 1909.12238. What makes up a row (CHOICES) is for gempi: other methods are rows by
+    """GEMPI section 9; V-MPO, arXiv 1909.12238. What makes up a row (CHOICES) is for gempi: other methods are rows by
     name."""
 
     anchors: Literal["behaviour", "reference", "both"] = "behaviour"

@@ -1,6 +1,6 @@
 """Divergences of the E-step: how advantages tilt the anchors into the target.
 
-The E-step solves max_q E_q[A] - sum_j lambda_j D_j(q || pi_j) (seed eq. 11) exactly on the sampled support: q is the
+The E-step solves max_q E_q[A] - sum_j lambda_j D_j(q || pi_j) (GEMPI eq. 11) exactly on the sampled support: q is the
 vector of weights w of the kept samples, and an anchor its masses b_j on them, b_ji proportional to
 pi_j(y_i) / pi_t(y_i), as the samples were drawn from pi_t. So pi_t itself is uniform there. Each class solves its own
 scalar equation for the multiplier mu of sum_i w_i = 1, which shifts the advantages; where D_j allows w_i = 0, a sample
@@ -31,7 +31,7 @@ class Divergence(Protocol):
 
 
 class KL:
-    """D = sum_i w_i log(w_i / b_i). Exponential tilting (seed eqs. 12-13).
+    """D = sum_i w_i log(w_i / b_i). Exponential tilting (GEMPI eqs. 12-13).
 
     A_i - sum_j lambda_j (log w_i - log b_ji + 1) - mu = 0, so w_i is proportional to
     prod_j b_ji^(lambda_j / Lambda) exp(A_i / Lambda), Lambda = sum_j lambda_j. With pi_t the only anchor: V-MPO's psi.
@@ -54,7 +54,7 @@ class ChiSquare:
 
     A_i - 2 w_i c_i - mu + nu_i = 0 with c_i = sum_j lambda_j / b_ji and nu_i >= 0 the multiplier of w_i >= 0, so
     w_i = (A_i - mu)_+ / (2 c_i): several anchors are one, their harmonic mixture. With one anchor it is
-    b_i (1 + (A_i - mu') / (2 lambda))_+. The seed's b_i (1 + A_i / (2 lambda)) holds where sum_i b_i A_i = 0 and no
+    b_i (1 + (A_i - mu') / (2 lambda))_+. The paper's b_i (1 + A_i / (2 lambda)) holds where sum_i b_i A_i = 0 and no
     sample is cut off: then mu' = 0. mu is found exactly, by sorting: the samples with weight are the best ones.
     """
 

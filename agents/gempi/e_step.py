@@ -33,7 +33,7 @@ def e_step(
     `mask` [N] (False: not a sample).
 
     The weights and the dual share one support; with no sample at all both are 0.
-    Seed section 9, eqs. 11-14; V-MPO eqs. 3-4.
+    GEMPI section 9, eqs. 11-14; V-MPO eqs. 3-4.
     """
     advantages = advantages.detach().to(torch.promote_types(advantages.dtype, torch.float32))
     log_ratios = log_ratios.detach().to(advantages.dtype)
@@ -64,7 +64,7 @@ def describe(
     """How far the target is from the samples and the anchors, whatever the divergence.
 
     N counts the valid samples. ESS = 1 / sum_i w_i^2, and the chi-square divergence of the target to pi_t as the sample
-    estimates it, N sum_i w_i^2 - 1, are bound by ESS = N / (1 + chi-square) (seed section 9).
+    estimates it, N sum_i w_i^2 - 1, are bound by ESS = N / (1 + chi-square) (GEMPI section 9).
     """
     weights = torch.where(support, log_weights.exp(), 0)
     total, kept = mask.sum().clamp(min=1), support.sum()

@@ -8,7 +8,7 @@ from agents.returns import masked_mean
 
 
 def weighted_likelihood_loss(log_prob: Tensor, weights: Tensor) -> Tensor:
-    """-sum_i w_i log pi(y_i), for `log_prob` [N] and detached `weights` [N] that sum to 1 (seed eq. 18).
+    """-sum_i w_i log pi(y_i), for `log_prob` [N] and detached `weights` [N] that sum to 1 (GEMPI eq. 18).
 
     A sample of weight 0 adds exactly nothing, whatever its log-probability.
     """

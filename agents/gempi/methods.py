@@ -1,4 +1,4 @@
-"""The table of methods (seed, section 9): a row is one entry, and nothing else of a method is written anywhere."""
+"""The table of methods (GEMPI section 9): a row is one entry, and nothing else of a method is written anywhere."""
 
 from typing import Literal, NamedTuple
 

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 DivergencesAt = Callable[[Tensor], Tensor]
 
 
-class Positive(nn.Module):
+class PositiveScalar(nn.Module):
     """A positive scalar by softplus: linear where it is large, so a step means there what it means in the paper, and
     exponential near 0, which it never reaches (the paper projects to 1e-8, the floor here)."""
 
@@ -43,7 +43,7 @@ class Fixed(nn.Module):
 
 
 class Dual(nn.Module):
-    """Coefficients as the dual variables of budgets D_j(q || pi_j) < epsilon_j (seed eq. 14; V-MPO eq. 4).
+    """Coefficients as the dual variables of budgets D_j(q || pi_j) < epsilon_j (GEMPI eq. 14; V-MPO eq. 4).
 
     The dual function is L(lambda) = sum_j lambda_j epsilon_j + max_q {E_q[A] - sum_j lambda_j D_j(q || pi_j)}, jointly
     convex in lambda as a maximum of functions that are linear in it. At the maximum its derivative is the slack of each
@@ -52,7 +52,7 @@ class Dual(nn.Module):
 
     def __init__(self, *initial_and_epsilon: tuple[float, float]) -> None:
         super().__init__()
-        self.positives = nn.ModuleList(Positive(initial) for initial, _ in initial_and_epsilon)
+        self.positives = nn.ModuleList(PositiveScalar(initial) for initial, _ in initial_and_epsilon)
         self.register_buffer("epsilons", torch.tensor([epsilon for _, epsilon in initial_and_epsilon]))
 
     def forward(self, divergences_at: DivergencesAt | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from agents.gempi.temperature import Positive
+from agents.gempi.temperature import PositiveScalar
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from networks.distributions import Distribution, Gaussian
@@ -39,7 +39,7 @@ class Unconstrained(nn.Module):
 
 
 class Penalty(nn.Module):
-    """gamma KL with a fixed gamma (seed eq. 15)."""
+    """gamma KL with a fixed gamma (GEMPI eq. 15)."""
 
     def __init__(self, gamma: float, reverse: bool = False) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Penalty(nn.Module):
 
 
 class DualKL(nn.Module):
-    """alpha as the dual variable of a budget (seed eq. 1; V-MPO eq. 5), one for each part of `kl_parts`:
+    """alpha as the dual variable of a budget (GEMPI eq. 1; V-MPO eq. 5), one for each part of `kl_parts`:
 
         L_alpha = alpha (epsilon - sg[KL]) + sg[alpha] KL,   KL averaged over every valid step, kept or not.
 
@@ -62,7 +62,7 @@ class DualKL(nn.Module):
         super().__init__()
         self.reverse = reverse
         self.epsilon = {part: epsilon for part, (_, epsilon) in budgets.items()}
-        self.alpha = nn.ModuleDict({_key(part): Positive(initial) for part, (initial, _) in budgets.items()})
+        self.alpha = nn.ModuleDict({_key(part): PositiveScalar(initial) for part, (initial, _) in budgets.items()})
 
     def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         """`old` and `new` with leading shape [...], `mask` [...] bool."""

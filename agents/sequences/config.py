@@ -14,7 +14,7 @@ NOT_EM = ("sft", "dpo", "ppo")
 
 @dataclass(frozen=True)
 class SequenceConfig(EMConfig):
-    """Options of the EM methods, and those of the baselines PPO (seed section 4) and DPO (arXiv 2305.18290)."""
+    """Options of the EM methods, and those of the baselines PPO (GEMPI section 4) and DPO (arXiv 2305.18290)."""
 
     method: MethodName = "vmpo"
     """Learning rule: a row of the table of EM methods, gempi with a row of your own; imitation, sft; or a

@@ -10,7 +10,7 @@ from agents.sequences.types import PartLoss, Plan, Samples, sequence_log_prob
 
 
 class DPO(nn.Module):
-    """L = -mean log sigmoid(beta (h_chosen - h_rejected)), h = log pi(y|x) - log pi_ref(y|x) (seed section 7)."""
+    """L = -mean log sigmoid(beta (h_chosen - h_rejected)), h = log pi(y|x) - log pi_ref(y|x) (GEMPI section 7)."""
 
     needs_reference = pairs = True
     compares = False

@@ -14,7 +14,7 @@ from agents.sequences.types import PartLoss, Plan, Samples, sequence_log_prob
 
 
 class SequenceGempi(nn.Module):
-    """L = L_pi + L_eta + L_alpha over the completions of a batch (seed section 11, eqs. 16-18).
+    """L = L_pi + L_eta + L_alpha over the completions of a batch (GEMPI section 11, eqs. 16-18).
 
     Samples of no weight need no network, unless the trust region bounds the policy on them too.
     """
@@ -59,7 +59,7 @@ class SequenceGempi(nn.Module):
 
 
 class SFT(nn.Module):
-    """Maximum likelihood of demonstrations: a delta on each is the target, the weights 1 / N (seed section 9)."""
+    """Maximum likelihood of demonstrations: a delta on each is the target, the weights 1 / N (GEMPI section 9)."""
 
     needs_reference = pairs = compares = False
 

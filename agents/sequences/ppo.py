@@ -10,7 +10,7 @@ from agents.sequences.types import PartLoss, Plan, Samples
 
 
 class SequencePPO(nn.Module):
-    """L = -L_clip + c_kl KL(pi_old || pi) (seed section 4). A token has its completion's advantage."""
+    """L = -L_clip + c_kl KL(pi_old || pi) (GEMPI section 4). A token has its completion's advantage."""
 
     needs_reference = pairs = False
     compares = True

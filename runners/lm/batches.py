@@ -193,8 +193,10 @@ class Offline(Batches):
         rows = [answer for row in self._prompts() for answer in _answers(row)]
         prompts = self.problem.encode([row["prompt"] for row in rows])
         completions = self.problem.answers([row["completion"] for row in rows])
-        start = self.policies.reference(prompts, completions)
-        behaviour = self._stored(rows, completions.mask) if "log_probs" in self.problem.source.columns else start
+        if "log_probs" in self.problem.source.columns:
+            behaviour, start = self._stored(rows, completions.mask), self.reference(prompts, completions)
+        else:
+            behaviour = start = self.policies.reference(prompts, completions)
         numbers = [math.nan if row["reward"] is None else float(row["reward"]) for row in rows]
         rewards = torch.tensor(numbers, device=start.device).unsqueeze(1)
         scaled = self.config.data.reward_scale * rewards

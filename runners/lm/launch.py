@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     with join(device_named(config.learner.device)) as ranks:
         leads = ranks.rank == 0
         run_dir = resumed or (new_folder(config.learner.run_dir, name) if leads else None)
-        training = Training(config, fresh=resumed is None, ranks=ranks)
+        training = Training(config, ranks, fresh=resumed is None)
         if resumed:
             loaded = Checkpoints(resumed / "checkpoints").latest()
             with fits(loaded.path):

@@ -33,7 +33,7 @@ class Learner:
         for module, rate in ((agent, options.dual_learning_rate), (value, options.value_learning_rate)):
             if module is not None and (parameters := list(module.parameters())):
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
-        self.optimiser = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.parameters = [p for group in groups for p in group["params"]]
         self.sharded = any(map(is_sharded, self.trained))
         compared = config.agent.method not in ("sft", "dpo")
@@ -43,12 +43,12 @@ class Learner:
 
     def train(self, batch: Batch, annealing: float = 1.0) -> dict[str, Tensor]:
         """One gradient step, at `annealing` times the learning rate; returns scalars to log."""
-        self.optimiser.param_groups[0]["lr"] = annealing * self.config.learner.learning_rate
+        self.optimizer.param_groups[0]["lr"] = annealing * self.config.learner.learning_rate
         prompts, completions, samples = batch[:3]
         if self.sharded:  # whether completions of a prompt share its pass is a rank's own affair, and changes its calls
             prompts = prompts._replace(number=None)
         plan = self.agent.plan(samples)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         # What every rank has whole, or a mean over its own part of the batch, counts 1 / size: gradients are summed.
         whole = plan.loss / self.ranks.size
         metrics: dict[str, Tensor] = {}
@@ -73,7 +73,7 @@ class Learner:
         self._sum_gradients()
         limit = self.config.learner.max_gradient_norm or torch.inf
         norm = gathered(nn.utils.clip_grad_norm_(self.trained, limit))
-        self.optimiser.step()
+        self.optimizer.step()
         self.updates += 1
         metrics = plan.metrics | {name: self.ranks.total(metrics[name]) for name in sorted(metrics)}
         return {name: value.detach() for name, value in metrics.items()} | {"m_step/gradient_norm": norm}
@@ -111,7 +111,7 @@ class Learner:
         return {
             "agent": dict(self.agent.state_dict()),
             "value": dict(self.value.state_dict()) if self.value else None,
-            "optimiser": gathered(self.optimiser.state_dict()),
+            "optimizer": gathered(self.optimizer.state_dict()),
             "updates": self.updates,
         }
 
@@ -119,8 +119,8 @@ class Learner:
         self.agent.load_state_dict(state["agent"])
         if self.value:
             self.value.load_state_dict(state["value"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        for parameter, moments in self.optimiser.state.items():
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 moments[name] = spread(moments[name], parameter)
         self.updates = state["updates"]

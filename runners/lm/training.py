@@ -31,7 +31,7 @@ Row = dict[str, float]
 class Training:
     """A run in progress: everything that a checkpoint holds. Not `fresh`, its state is about to be set."""
 
-    def __init__(self, config: LMConfig, fresh: bool = True, ranks: Ranks = ONE_RANK) -> None:
+    def __init__(self, config: LMConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         self.config, self.ranks = config, ranks
         options = config.learner
         if options.shard and ranks.size == 1:

@@ -63,7 +63,7 @@ def optimality(prompts: Sequence[str], completions: Sequence[str]) -> list[float
 
 def _optimality(prompt: str, walk: str) -> float:
     nodes = [NAMES.find(name) for name in prompt + walk]
-    along = all(EDGES[a, b] for a, b in zip(nodes, nodes[1:], strict=False))
+    along = min(nodes) >= 0 and all(EDGES[a, b] for a, b in zip(nodes, nodes[1:], strict=False))
     if not along or nodes[-1] != GOAL or len(walk) > LONGEST:
         return 0.0
     return float((LONGEST - len(walk)) / (LONGEST - FEWEST[nodes[0]]))
