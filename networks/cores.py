@@ -67,6 +67,12 @@ class LSTMCore(nn.Module):
             self.lstm.bias_ih_l0[hidden_size : 2 * hidden_size] = 1  # at 0 half of the memory is lost in each step
             self.lstm.bias_hh_l0[hidden_size : 2 * hidden_size] = 0
 
+    def train(self, mode: bool = True) -> "LSTMCore":
+        """The LSTM itself has no dropout and stays in training mode, which cuDNN asks for before a backward pass."""
+        super().train(mode)
+        self.lstm.train()
+        return self
+
     def initial_state(self, batch: int) -> State:
         weight = self.lstm.weight_hh_l0
         return weight.new_zeros(batch, self.output_size), weight.new_zeros(batch, self.output_size)

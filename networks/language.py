@@ -95,7 +95,7 @@ def prompt_features(model: nn.Module, prompts: Prompts) -> Tensor:
     return output.hidden_states[-1][:, -1]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     model: nn.Module,
     prompts: Prompts,
@@ -111,6 +111,16 @@ def sample(
     """
     training = model.training
     model.eval()
+    with _precision(model, prompts.tokens):  # weights are cast once for all tokens
+        parts = _draw(model, prompts, length, end, generator, temperature)
+    model.train(training)
+    return Completions(*(torch.stack(part, 1) for part in parts))
+
+
+def _draw(
+    model: nn.Module, prompts: Prompts, length: int, end: int, generator: torch.Generator | None, temperature: float
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Tokens, masks and log-probabilities [N], one after the other."""
     logits, past = _shared(model, prompts) or _after(model, prompts)
     ids, real = prompts.tokens, prompts.real
     running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
@@ -131,8 +141,7 @@ def sample(
         ids = torch.cat([ids, token.unsqueeze(1)], 1)
         real = torch.cat([real, torch.ones_like(real[:, :1])], 1)
         logits, past = _after(model, Prompts(ids, real), past=past)
-    model.train(training)
-    return Completions(*(torch.stack(x, 1) for x in (tokens, masks, log_probs)))
+    return tokens, masks, log_probs
 
 
 def cache_name(model: nn.Module) -> str | None:

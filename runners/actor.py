@@ -35,9 +35,13 @@ class Actor:
         load_parameters(self.network, parameters)
         self.stepper = None
 
-    @torch.inference_mode()
     def collect(self, buffer: Buffer) -> None:
         """Fill `buffer`, this actor's columns of a batch: T steps from where the last unroll ended."""
+        # What a CUDA graph makes in inference mode, as generators' seeds, the learner's graphs could not change.
+        with torch.no_grad() if self.compiled else torch.inference_mode():
+            self._collect(buffer)
+
+    def _collect(self, buffer: Buffer) -> None:
         network, unroll = self.network, buffer.unroll
         for slot, tensor in zip(unroll.state, self.state, strict=True):
             slot.copy_(tensor)

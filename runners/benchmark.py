@@ -280,7 +280,7 @@ def profile(config: RunConfig, batches: int = 8) -> dict[str, dict[str, float]]:
     actor, learner = training.sampler.actor, training.learner
     stages = {
         "actor": [(actor.env, "send", "send"), (actor.env, "recv", "wait for environments")]
-        + [(actor.network, "encode", "torso"), (actor.network.core, "acting", "cache keys and values")]
+        + [(actor, "encode", "torso"), (actor.network.core, "acting", "cache keys and values")]
         + [(actor.network.policy_head, "forward", "policy head"), (Buffer, "write", "write unroll")],
         "learner": [(learner.forward, "forward", "forward"), (learner.agent, "loss", "loss")]
         + [(torch.Tensor, "backward", "backward"), (learner.optimizer, "step", "Adam")]

@@ -52,8 +52,8 @@ class TrainingConfig:
     seed: int = 0
     """Seed of everything: weights, environments, actions, minibatches."""
     actors: int = 1
-    """Actor processes, on the CPU; 0 acts and learns in turn in one process and on one device, reproducible to the bit
-    for a seed."""
+    """Actor processes, on the CPU; 0 acts and learns in turn in one process and on one device, on a CPU reproducible to
+    the bit for a seed."""
     learner_envs: int = -1
     """Environments that the learner steps itself, between batches, where actors leave it waiting; -1: as many as keep
     all cores busy, measured at the start."""

@@ -56,8 +56,9 @@ class Learner:
         training = self.config.training
         annealing = min(1.0, (1 - progress) / (1 - training.anneal_from)) if training.anneal else 1.0
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
+        unroll = unroll.to(self.device)
         if self.reference:
-            unroll = unroll._replace(reference=self.reference.evaluate(unroll.to(self.device)))
+            unroll = unroll._replace(reference=self.reference.evaluate(unroll))
         self.passes.begin_batch()
         self._planned += training.passes * training.minibatches
         for index in self._minibatches():
@@ -74,15 +75,18 @@ class Learner:
         """Columns of the batch for each gradient step: every pass in an order of its own."""
         training = self.config.training
         for _ in range(training.passes):
-            yield from torch.randperm(training.envs, generator=self.generator).chunk(training.minibatches)
+            order = torch.randperm(training.envs, generator=self.generator).to(self.device)
+            yield from order.chunk(training.minibatches)
 
     def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
-        unroll = unroll.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         if self.config.training.compile:
             torch.compiler.cudagraph_mark_step_begin()
         loss = self.agent.loss(self.passes(unroll), unroll, self.network.value_head, annealing)
         (loss.value if value_only else loss.total).backward()
+        if value_only:  # compiled, what the value does not depend on has gradients of 0, which Adam would count
+            for parameter in self.network.policy_head.parameters():
+                parameter.grad = None
         kl = loss.metrics.get("m_step/kl") if self.config.agent.target_kl else None
         if self.config.training.statistics == "rank":
             kl = self._average_over_ranks(kl)
@@ -137,6 +141,9 @@ class Learner:
         self.network.load_state_dict(state["network"])
         self.agent.load_state_dict(state["agent"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # contiguous in a file: fused Adam wants the parameter's own strides
+                moments[name] = torch.empty_like(parameter).copy_(moments[name])
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
         if self.reference:

@@ -20,9 +20,10 @@ def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ran
     """
     if config.training.precision != "auto":
         return config
-    bf16 = config.network.torso != "mlp" and has_bf16(torch.device("cpu"))
-    bf16 = bf16 and (device.type == "cpu" or has_bf16(device))
-    bf16 = not ranks.any(not (bf16 and bf16_pays(config, spec.observation_shape, device)))
+    bf16 = config.network.torso != "mlp" and (device.type == "cpu" or has_bf16(device))
+    if device.type == "cpu" or config.training.actors:
+        bf16 = bf16 and has_bf16(torch.device("cpu")) and bf16_pays(config, spec.observation_shape, device)
+    bf16 = not ranks.any(not bf16)
     return replace(config, training=replace(config.training, precision="bfloat16" if bf16 else "float32"))
 
 

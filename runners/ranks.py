@@ -7,6 +7,7 @@ summed over all, so that every copy takes the same step.
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from agents.ranks import Alone
+from runners.errors import UsageError
 
 
 class OneRank(Alone):
@@ -22,6 +24,9 @@ class OneRank(Alone):
     rank, size, local_size = 0, 1, 1
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        pass
+
+    def copy_first(self, module: nn.Module) -> None:
         pass
 
     def any(self, flag: bool) -> bool:
@@ -68,6 +73,12 @@ class TorchRanks:
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
+    @torch.no_grad()
+    def copy_first(self, module: nn.Module) -> None:
+        """Gives every rank the first one's parameters and buffers."""
+        for tensor in [*module.parameters(), *module.buffers()]:
+            dist.broadcast(tensor, 0)
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds on any rank."""
         return self.total(torch.tensor(float(flag))).item() > 0
@@ -75,6 +86,8 @@ class TorchRanks:
 
 Ranks = OneRank | TorchRanks
 ONE_RANK = OneRank()
+PATIENCE = timedelta(hours=2)
+"""How long ranks wait for each other: the first one evaluates and saves alone."""
 
 
 def started_by_torchrun() -> bool:
@@ -88,8 +101,11 @@ def join(device: torch.device) -> Iterator[Ranks]:
         yield ONE_RANK
         return
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        own, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= gpus:
+            raise UsageError(f"more processes than the {gpus} GPUs of this machine: --nproc-per-node {gpus} at most")
+        torch.cuda.set_device(own)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield TorchRanks()
     finally:

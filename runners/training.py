@@ -116,8 +116,8 @@ class Training:
         arguments = (self.config, self.spec, self.network, self.starts, self._sampler_state, ranks.rank)
         if training.actors:
             return ProcessSampler(*arguments, own=self.learner_envs)
-        threads = cores() // ranks.local_size if self.device.type == "cuda" else training.threads
-        return LocalSampler(*arguments, self.device, max(1, threads))
+        spare = cores() // ranks.local_size if self.device.type == "cuda" else 1
+        return LocalSampler(*arguments, self.device, training.threads or max(1, spare))
 
     def acting_network(self) -> ActorCritic:
         """A copy of the network for evaluation."""

@@ -30,7 +30,7 @@ class SharedWeights:
 
     def publish(self, module: nn.Module, timeout: float) -> bool:
         """False, and nothing done, if the lock stays taken for `timeout` seconds: who died with it never lets go."""
-        vector, lock = flatten_parameters(module), self.version.get_lock()
+        vector, lock = flatten_parameters(module).cpu(), self.version.get_lock()
         if not lock.acquire(timeout=timeout):
             return False
         try:

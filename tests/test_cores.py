@@ -606,3 +606,9 @@ def test_make_core(name: str) -> None:
         assert bool(gates) == (name == "gtrxl")
         if name == "gtrxl":
             torch.testing.assert_close(core.layers[2].mlp_gate.bias, torch.ones(SIZE))
+
+
+def test_the_lstm_can_be_learned_from_in_evaluation_mode_on_a_gpu() -> None:
+    """cuDNN has no backward pass otherwise; dropout, a module beside it, follows the mode."""
+    core = LSTMCore(SIZE, 5, dropout=0.5).eval()
+    assert core.lstm.training and not core.dropout.training

@@ -50,6 +50,14 @@ def test_without_instructions_nothing_is_measured(monkeypatch):
     assert settled(parse("control", ["--env", "CartPole-v1"])[0]) == "float32"
 
 
+def test_a_gpu_that_also_acts_decides_alone(monkeypatch):
+    monkeypatch.setattr(precision, "bf16_pays", lambda *_: pytest.fail("measured on the processor"))
+    monkeypatch.setattr(precision, "has_bf16", lambda device: device.type == "cuda")
+    assert settled(config("--actors", "0"), CUDA) == "bfloat16"
+    monkeypatch.setattr(precision, "has_bf16", lambda device: device.type == "cpu")
+    assert settled(config("--actors", "0"), CUDA) == "float32"
+
+
 def test_ranks_agree(with_instructions, monkeypatch):
     monkeypatch.setattr(precision, "bf16_pays", lambda *_: True)
     assert settled(config()) == "bfloat16"

@@ -21,7 +21,8 @@ from runners.lm.evaluation import evaluate
 from runners.lm.model import character_tokenizer, load_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
-from runners.ranks import ONE_RANK
+from runners.errors import UsageError
+from runners.ranks import ONE_RANK, join
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,14 @@ def two_ranks(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     multiprocessing.spawn(rank_work.work, (2, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_more_ranks_than_gpus_is_a_usage_error(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="--nproc-per-node 1 at most"), join(torch.device("cuda")):
+        pass
 
 
 @pytest.mark.parametrize("case", rank_work.CASES, ids=str)

@@ -6,7 +6,7 @@ from torch.nn.functional import logsigmoid
 
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
-from agents.sequences.types import PartLoss, Plan, Samples, sequence_log_prob
+from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_log_prob
 
 
 class DPO(nn.Module):
@@ -21,9 +21,7 @@ class DPO(nn.Module):
 
     def plan(self, samples: Samples) -> Plan:
         """`weights`: what a sample counts, half of its pair."""
-        kept = samples.mask.any(1).view(-1, 2).any(1).repeat_interleave(2)
-        weights = kept / self.ranks.total(kept.sum()).clamp(min=1)
-        return Plan(weights, kept, weights.new_zeros(()), {})
+        return even_plan(samples.mask.any(1).view(-1, 2).any(1).repeat_interleave(2), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
         implicit = self.beta * sequence_log_prob(fitted - samples.reference, samples.mask)

@@ -10,7 +10,7 @@ from agents.gempi.trust_region import Unconstrained
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
 from agents.sequences.kl import SampledTokens
-from agents.sequences.types import PartLoss, Plan, Samples, sequence_log_prob
+from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_log_prob
 
 
 class SequenceGempi(nn.Module):
@@ -68,9 +68,7 @@ class SFT(nn.Module):
         self.ranks = ranks
 
     def plan(self, samples: Samples) -> Plan:
-        valid = samples.mask.any(1)
-        weights = valid / self.ranks.total(valid.sum()).clamp(min=1)
-        return Plan(weights, valid, weights.new_zeros(()), {})
+        return even_plan(samples.mask.any(1), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
         likelihood = weighted_likelihood_loss(sequence_log_prob(fitted, samples.mask), weights)

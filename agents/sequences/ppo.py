@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
 from agents.sequences.kl import LARGEST, SampledTokens
-from agents.sequences.types import PartLoss, Plan, Samples
+from agents.sequences.types import PartLoss, Plan, Samples, even_plan
 
 
 class SequencePPO(nn.Module):
@@ -21,9 +21,7 @@ class SequencePPO(nn.Module):
 
     def plan(self, samples: Samples) -> Plan:
         """`weights`: what a completion counts, 1 / N."""
-        valid = samples.mask.any(1)
-        weights = valid / self.ranks.total(valid.sum()).clamp(min=1)
-        return Plan(weights, valid, weights.new_zeros(()), {})
+        return even_plan(samples.mask.any(1), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
         """Token ratios are averaged over all tokens, sequence ratios over completions."""

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from agents.ranks import Ranks
+
 
 class Samples(NamedTuple):
     """N completions of up to C tokens, none of whose log-probabilities carries a gradient.
@@ -63,3 +65,9 @@ class SequenceAgent(Protocol):
 def sequence_log_prob(log_prob: Tensor, mask: Tensor) -> Tensor:
     """[N, C] of tokens -> [N] of completions: the sum over the mask."""
     return torch.where(mask, log_prob, 0).sum(1)
+
+
+def even_plan(counted: Tensor, ranks: Ranks) -> Plan:
+    """Samples `counted` [N] bool weigh 1 over their number on all ranks, the others nothing."""
+    weights = counted / ranks.total(counted.sum()).clamp(min=1)
+    return Plan(weights, counted, weights.new_zeros(()), {})

@@ -80,7 +80,6 @@ class Batches(ABC):
         prompts = problem.encode([row["prompt"] for row in rows])
         how = problem.source.completion_length, problem.end, self.generator, data.sampling_temperature
         completions = sample(model, prompts.repeat(data.completions), *how)
-        completions = Completions(*(x.clone() for x in completions))  # out of inference mode
         return prompts, completions, problem.rewards(rows, completions).view(-1, data.completions)
 
     @torch.no_grad()
@@ -112,7 +111,10 @@ class Batches(ABC):
 
     def set_state(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state = state["rng"]
-        self.generator.set_state(state["generator"])
+        if len(state["generator"]) == len(self.generator.get_state()):
+            self.generator.set_state(state["generator"])
+        else:  # of another kind of device
+            self.generator.manual_seed(int(self.rng.integers(2**62)))
         self.average.set_state(state["average"])
         self.problem.source.set_state(state["source"])
 

@@ -49,7 +49,8 @@ class Problem:
 
     def decode(self, completions: Completions) -> list[str]:
         """Texts, without the end of text."""
-        kept = [row[real & (row != self.end)] for row, real in zip(*completions[:2], strict=True)]
+        tokens, mask = completions.tokens.cpu(), completions.mask.cpu()
+        kept = [row[real & (row != self.end)] for row, real in zip(tokens, mask, strict=True)]
         return self.tokenizer.batch_decode(kept)
 
     def rewards(self, rows: Sequence[Row], completions: Completions) -> Tensor:

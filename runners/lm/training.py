@@ -43,6 +43,7 @@ class Training:
         if config.data.lora:
             torch.manual_seed(options.seed)  # whatever training the base has drawn
             model = add_lora(model, config.data.lora)
+        ranks.copy_first(model)  # each has trained its base itself, to the bit alike on like processors only
         model.bf16 = options.precision == "bfloat16"
         self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch)
         if options.shard:
@@ -110,7 +111,7 @@ class Training:
             "batches": self.batches.get_state(),
             "sums": dict(self.sums),
             "torch_generator": torch.get_rng_state(),
-            "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda_generator": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
             "counters": {
                 "rollouts": self.rollouts,
                 "starts": self.starts,
@@ -125,8 +126,8 @@ class Training:
         self.batches.set_state(state["batches"])
         self.sums.update(state["sums"])
         torch.set_rng_state(state["torch_generator"])
-        if torch.cuda.is_available() and state["cuda_generators"]:
-            torch.cuda.set_rng_state_all(state["cuda_generators"])
+        if self.device.type == "cuda" and state["cuda_generator"] is not None:
+            torch.cuda.set_rng_state(state["cuda_generator"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
         self.starts += 1
