@@ -286,7 +286,7 @@ def profile(config: RunConfig, batches: int = 8) -> dict[str, dict[str, float]]:
         + [(torch.Tensor, "backward", "backward"), (learner.optimizer, "step", "Adam")]
         + [(learner.network.value_head, "update", "PopArt")],
     }
-    with stopwatch([stage for part in stages.values() for stage in part]) as spent:
+    with stopwatch([stage for part in stages.values() for stage in part], training.device) as spent:
         began = time.perf_counter()
         acted = training.sampler.wait_seconds
         for _ in range(batches):
@@ -302,8 +302,8 @@ def profile(config: RunConfig, batches: int = 8) -> dict[str, dict[str, float]]:
 
 
 @contextmanager
-def stopwatch(stages: list[tuple[object, str, str]]) -> Iterator[dict[str, float]]:
-    """Inside, the seconds spent in each (owner, method, name) add up under its name."""
+def stopwatch(stages: list[tuple[object, str, str]], device: torch.device) -> Iterator[dict[str, float]]:
+    """Inside, the seconds spent in each (owner, method, name) add up under its name, until `device` is done with it."""
     spent = {name: 0.0 for _, _, name in stages}
 
     def timed(method: Callable, name: str) -> Callable:
@@ -312,6 +312,7 @@ def stopwatch(stages: list[tuple[object, str, str]]) -> Iterator[dict[str, float
             try:
                 return method(*arguments, **options)
             finally:
+                _synchronise(device)
                 spent[name] += time.perf_counter() - began
 
         return call

@@ -89,7 +89,9 @@ def test_a_profile_accounts_for_all_the_time() -> None:
 def test_a_stopwatch_leaves_nothing_behind() -> None:
     layer = torch.nn.Linear(2, 2)
     before, backward = dict(vars(layer)), torch.Tensor.backward
-    with stopwatch([(layer, "forward", "forward"), (torch.Tensor, "backward", "backward")]) as spent:
+    with stopwatch(
+        [(layer, "forward", "forward"), (torch.Tensor, "backward", "backward")], torch.device("cpu")
+    ) as spent:
         layer(torch.ones(1, 2)).sum().backward()
     assert spent["forward"] > 0 and spent["backward"] > 0
     assert vars(layer).keys() == before.keys() and torch.Tensor.backward is backward

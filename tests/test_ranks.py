@@ -15,13 +15,13 @@ import torch.multiprocessing as multiprocessing
 from lm_task import TASK
 from peft import AutoPeftModelForCausalLM
 
+from runners.errors import UsageError
 from runners.lm.base import kept_base_model
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.evaluation import evaluate
 from runners.lm.model import character_tokenizer, load_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
-from runners.errors import UsageError
 from runners.ranks import ONE_RANK, join
 
 ROOT = Path(__file__).resolve().parent.parent
