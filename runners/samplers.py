@@ -215,7 +215,7 @@ def make_actor(
     stream = start * STREAMS_A_START + number
     env = build_env(config, len(tasks), stream, tasks=tasks, threads=threads)
     network = build_network(config, env.spec).to(device)
-    on_gpu = device.type == "cuda"  # on a CPU compiling gains nothing
+    on_gpu = device.type == "cuda"  # actors on CPUs, of which there may be many, stay plain
     return Actor(env, network, stream_seed(config, stream), compile_encoder=on_gpu and config.training.compile)
 
 
