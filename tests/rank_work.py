@@ -142,5 +142,12 @@ def work(rank: int, size: int, folder: str) -> None:
     found |= {f"lm {method}": lm_steps(method, ranks) for method in LM_METHODS}
     found |= {f"sharded lm {method}": lm_steps(method, ranks, sharded=True) for method in LM_METHODS}
     found["votes"] = [ranks.any(vote) for vote in (False, rank == 1)]
+    torch.manual_seed(rank)
+    module = torch.nn.BatchNorm1d(3)
+    torch.nn.init.normal_(module.weight)
+    module.running_mean += rank
+    before = [x.clone() for x in module.state_dict().values()]
+    ranks.copy_first(module)
+    found["copied"] = before, list(module.state_dict().values())
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -347,3 +347,16 @@ def test_the_same_seed_gives_the_same_run():
 
 def test_a_task_is_found_by_name():
     assert find_task("walks") is walks.TASK and find_task(TASK_NAME) == TASK
+
+
+def test_a_run_goes_on_where_its_generator_was_of_another_kind_of_device():
+    """Of a GPU's generator there is nothing to restore; what follows is not what the run drew at its start."""
+    training = Training(parse([*FAST.split(), "--rollouts", "1"])[0])
+    batches = training.batches
+    beginning = batches.generator.get_state()
+    state = batches.get_state() | {"generator": torch.zeros(16, dtype=torch.uint8)}
+    batches.set_state(state)
+    once = batches.generator.get_state()
+    assert not torch.equal(once, beginning)
+    batches.set_state(state)
+    assert torch.equal(batches.generator.get_state(), once)

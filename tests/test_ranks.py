@@ -87,6 +87,13 @@ def test_statistics_per_rank_are_another_method_that_keeps_the_ranks_equal(two_r
     assert any((value - two_ranks[0]["vmpo"][name]).abs().max() > 1e-4 for name, value in one.items())
 
 
+def test_every_rank_gets_the_first_ones_parameters_and_buffers(two_ranks) -> None:
+    (first, after_first), (second, after_second) = (found["copied"] for found in two_ranks)
+    assert not torch.equal(first[0], second[0]) and not torch.equal(first[2], second[2])
+    for want, *got in zip(first, after_first, after_second, strict=True):
+        assert all(torch.equal(x, want) for x in got)
+
+
 def test_any_rank_may_ask(two_ranks) -> None:
     assert [found["votes"] for found in two_ranks] == [[False, True]] * 2
 
