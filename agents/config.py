@@ -58,6 +58,7 @@ class AgentConfig(EMConfig):
         in_unit_interval(self, ("discount", "gae_lambda", "control_variate", "reference_decay"))
         positive(self, ("epsilon_alpha_mu", "alpha_mu_init", "epsilon_alpha_sigma", "alpha_sigma_init"))
         positive(self, ("clip_epsilon", "popart_step_size"))
+        in_unit_interval(self, ("popart_step_size",))
         not_negative(self, ("value_coefficient", "entropy_coefficient", "target_kl"))
         self.refuse_idle(self.options, f"--agent {self.agent}")
         self.check_em(None if self.agent == "ppo" else self.row)
@@ -71,8 +72,10 @@ class AgentConfig(EMConfig):
     def options(self) -> frozenset[str]:
         """Names of the options that have an effect."""
         if self.agent == "ppo":
-            return frozenset(SHARED | {"clip_epsilon", "target_kl"})
+            return frozenset(SHARED | {"clip_epsilon", "target_kl", "dropout_scheme"})
         names = SHARED | {"control_variate"} | em_options(self.agent, self.row)
+        if self.row.trust_region != "none":
+            names = names | {"dropout_scheme"}
         if "reference" in names and self.reference == "average":
             names = names | {"reference_decay"}
         return frozenset(names)
@@ -87,7 +90,7 @@ class AgentConfig(EMConfig):
 
 
 SHARED = {"agent", "discount", "gae_lambda", "standardise_advantages", "value_coefficient", "entropy_coefficient"}
-SHARED |= {"popart_step_size", "dropout_scheme"}
+SHARED |= {"popart_step_size"}
 
 
 def options_of(agent: AgentName, choices: dict[str, str], **options: object) -> dict[str, object]:

@@ -12,7 +12,10 @@ from networks.heads import PopArtHead
 
 
 class PPO(nn.Module):
-    """L = -L_clip + c_v L_V - c_e H (GEMPI section 4). Its minibatches are sequences, so the memory stays whole."""
+    """L = -L_clip + c_v L_V - c_e H (GEMPI section 4). Its minibatches are sequences, so the memory stays whole.
+
+    Where the paper fixes the advantages of a batch, they are here those of the values at each gradient step.
+    """
 
     def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
         super().__init__()

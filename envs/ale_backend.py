@@ -4,11 +4,9 @@ import numpy as np
 from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 
-from envs.backend import BackendEnv, RawStep, environment_seeds
-from envs.config import EnvConfig
+from envs.backend import BackendEnv, RawStep, environment_seeds, one_line
+from envs.config import FRAME_SKIP, EnvConfig
 from envs.interface import Discrete, EnvError, EnvSpec
-
-FRAME_SKIP = 4
 
 
 class AleAtari(BackendEnv):
@@ -34,7 +32,7 @@ class AleAtari(BackendEnv):
                 full_action_space=config.full_actions,
             )
         except (AssertionError, RuntimeError, ValueError, OSError) as error:
-            raise EnvError(f"ale cannot make {config.name}: {' '.join(str(error).split())}") from error
+            raise EnvError(f"ale cannot make {config.name}: {one_line(error)}") from error
         action = Discrete(int(self._ale.single_action_space.n))
         shape = self._ale.single_observation_space.shape
         spec = EnvSpec(config.name, shape, "uint8", action, FRAME_SKIP, config.max_episode_frames // FRAME_SKIP)

@@ -17,6 +17,11 @@ def environment_seeds(seed: int, num_envs: int) -> list[int]:
     return (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).tolist()
 
 
+def one_line(error: Exception) -> str:
+    """What a simulator complains of."""
+    return " ".join(str(error).split())
+
+
 class RawStep(NamedTuple):
     """What a simulator says after one step of N environments, in their order."""
 

@@ -13,6 +13,8 @@ Backend = Literal["envpool", "ale", "gymnasium"]
 BACKENDS: dict[str, tuple[str, ...]] = {"atari": ("envpool", "ale"), "control": ("envpool", "gymnasium")}
 ATARI_ONLY = ("sticky_actions", "noop_max", "episodic_life", "max_episode_frames", "full_actions")
 ATARI57 = "atari57"
+FRAME_SKIP = 4
+"""Emulator frames of an Atari step."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ class EnvConfig:
             raise EnvError(f"sticky_actions is a probability in [0, 1), got {self.sticky_actions}")
         if self.noop_max < 0:
             raise EnvError(f"noop_max must be 0 or more, got {self.noop_max}")
-        if self.max_episode_frames < 4 or self.max_episode_frames % 4:
-            raise EnvError(f"max_episode_frames must be a multiple of 4 (frames a step), got {self.max_episode_frames}")
+        if self.max_episode_frames < FRAME_SKIP or self.max_episode_frames % FRAME_SKIP:
+            multiple = f"a multiple of {FRAME_SKIP} (frames a step)"
+            raise EnvError(f"max_episode_frames must be {multiple}, got {self.max_episode_frames}")
         if self.suite != "atari":
             defaults = {field.name: field.default for field in fields(self)}
             for option in ATARI_ONLY:

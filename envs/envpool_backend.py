@@ -7,12 +7,11 @@ import envpool
 import numpy as np
 from envpool.registration import registry
 
-from envs.backend import BackendEnv, RawStep, environment_seeds
-from envs.config import EnvConfig
+from envs.backend import BackendEnv, RawStep, environment_seeds, one_line
+from envs.config import FRAME_SKIP, EnvConfig
 from envs.interface import Box, Discrete, EnvError, EnvSpec
 from envs.spaces import ActionScale, vector_spec
 
-FRAME_SKIP = 4
 ATARI = "envpool.atari"
 # Families that observe vectors. Tasks of other families work too if theirs is one; they are only not suggested.
 CONTROL = ("envpool.classic_control", "envpool.mujoco.gym", "envpool.box2d")
@@ -55,7 +54,7 @@ class EnvpoolEnv(BackendEnv):
         try:
             return self._pool.render(np.arange(self.num_envs))
         except RuntimeError as error:
-            raise EnvError(f"envpool cannot draw {self.spec.name}: {_one_line(error)}") from error
+            raise EnvError(f"envpool cannot draw {self.spec.name}: {one_line(error)}") from error
 
     def _close(self) -> None:
         self._pool.close()
@@ -142,9 +141,5 @@ def _make(task: str, num_envs: int, seed: int, threads: int, render: bool, **opt
             )
             _ = pool.observation_space, pool.action_space  # built on first use, with those notes
     except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
-        raise EnvError(f"envpool cannot make {task}: {_one_line(error)}") from error
+        raise EnvError(f"envpool cannot make {task}: {one_line(error)}") from error
     return pool
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

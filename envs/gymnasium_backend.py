@@ -5,7 +5,7 @@ import warnings
 import gymnasium
 import numpy as np
 
-from envs.backend import BackendEnv, RawStep, environment_seeds
+from envs.backend import BackendEnv, RawStep, environment_seeds, one_line
 from envs.config import EnvConfig
 from envs.interface import Box, EnvError
 from envs.spaces import ActionScale, vector_spec
@@ -31,7 +31,7 @@ class GymnasiumControl(BackendEnv):
                     vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
                 )
         except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-            raise EnvError(f"gymnasium cannot make {config.name}: {_one_line(error)}") from error
+            raise EnvError(f"gymnasium cannot make {config.name}: {one_line(error)}") from error
         space = self._env.single_action_space
         spec = vector_spec(
             config.name, self._env.single_observation_space, space, gymnasium.spec(config.name).max_episode_steps
@@ -55,11 +55,7 @@ class GymnasiumControl(BackendEnv):
         try:
             return np.stack(self._env.render())
         except (gymnasium.error.Error, ImportError) as error:
-            raise EnvError(f"gymnasium cannot draw {self.spec.name}: {_one_line(error)}") from error
+            raise EnvError(f"gymnasium cannot draw {self.spec.name}: {one_line(error)}") from error
 
     def _close(self) -> None:
         self._env.close()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -72,7 +72,7 @@ class TimeStep(NamedTuple):
     observation: np.ndarray
     """[N, *observation_shape]"""
     reward: np.ndarray
-    """[N] float32: raw reward received on arriving here; 0 on a reset step."""
+    """[N] float32: reward received on arriving here; 0 on a reset step."""
     first: np.ndarray
     """[N] bool: begins a new episode, the action that led here was ignored."""
     terminated: np.ndarray

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-TransformerName = Literal["trxl", "trxl-i", "gtrxl"]
 CoreName = Literal["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
 GateName = Literal["gru", "input", "output", "highway", "sigtanh"]
 TorsoName = Literal["nature", "resnet", "mlp"]

@@ -84,7 +84,7 @@ def learned(config: RunConfig, unroll: Unroll, spec: EnvSpec, network: ActorCrit
     sizes = {"envs": envs, "minibatches": minibatches if envs % minibatches == 0 else 1, "actors": 0}
     probe = replace(config, training=replace(training, **sizes))
     agent = make_agent(config.agent, continuous=not isinstance(spec.action, Discrete))
-    learner = Learner(probe, copy.deepcopy(network), agent, torch.device("cpu"))
+    learner = Learner(probe, copy.deepcopy(network), agent, torch.device("cpu"), fresh=False)
     return least_seconds(lambda: learner.train(unroll, 0.0, lambda: None))
 
 

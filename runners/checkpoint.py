@@ -49,8 +49,7 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
         write_atomically(path, data)
     except OSError as error:
         raise CheckpointError(
-            f"cannot write checkpoint {path} ({len(data) / 1e6:.1f} MB): {error.strerror};"
-            " free some space or choose another --run-dir"
+            f"cannot write checkpoint {path} ({len(data) / 1e6:.1f} MB): {error.strerror}; free some space there"
         ) from error
 
 
@@ -65,12 +64,33 @@ def fits(path: Path) -> Iterator[None]:
         ) from error
 
 
-def load(path: str | os.PathLike) -> Any:
-    """The state that `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
+def load(path: str | os.PathLike) -> Loaded:
+    """What `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
 
     Raises CheckpointError where `path` is missing, damaged, or not one of ours.
     """
-    return _read(Path(path)).state
+    path = Path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{path} is a safetensors file but no checkpoint of this suite (no {FORMAT!r} tag)"
+                )
+            if metadata["version"] != str(VERSION):
+                raise CheckpointError(f"{path} has checkpoint version {metadata['version']}; this code reads {VERSION}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return Loaded(int(metadata["step"]), _decode(json.loads(metadata["state"]), tensors), path, "")
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"no checkpoint at {path}: expected a .safetensors file from a run's checkpoints/"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, truncated or no checkpoint ({error}); expected a whole .safetensors file of this suite"
+        ) from error
 
 
 class Checkpoints:
@@ -107,7 +127,7 @@ class Checkpoints:
         failures = []
         for step in sorted(steps, reverse=True):
             try:
-                loaded = _read(steps[step])
+                loaded = load(steps[step])
             except CheckpointError as error:
                 failures.append(str(error))
             else:
@@ -120,7 +140,7 @@ class Checkpoints:
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
             raise CheckpointError(f"no {path}: fewer than 100 training episodes had ended; take --checkpoint latest")
-        return _read(path)
+        return load(path)
 
     def _save(self, path: Path, step: int, state: Any) -> None:
         try:
@@ -186,27 +206,3 @@ def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[name].numpy()[()]
         case _:
             return tree
-
-
-def _read(path: Path) -> Loaded:
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{path} is a safetensors file but no checkpoint of this suite (no {FORMAT!r} tag)"
-                )
-            if metadata["version"] != str(VERSION):
-                raise CheckpointError(f"{path} has checkpoint version {metadata['version']}; this code reads {VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return Loaded(int(metadata["step"]), _decode(json.loads(metadata["state"]), tensors), path, "")
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"no checkpoint at {path}: expected a .safetensors file from a run's checkpoints/"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, truncated or no checkpoint ({error}); expected a whole .safetensors file of this suite"
-        ) from error

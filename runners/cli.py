@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -48,7 +49,9 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
             default = make(agent, **choices)
         except (KeyError, ValueError):  # as with names: for the parser proper
             default = make(agent)
-        return parse_flags(RunConfig, suite, DESCRIPTION, argv, default), None
+        config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
+        refuse_used(config.training.run_dir)
+        return config, None
 
     if not decides.resume:
         raise UsageError("--resume takes the folder of a run")
@@ -74,14 +77,26 @@ def load_config(run_dir: Path, read: Callable[[dict[str, Any]], Config] = from_d
         raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error
 
 
-def new_folder(asked: str | None, name: str) -> Path:
-    """Of a new run: the one `asked` for, if no run lies there, or one under runs/ by `name` and time."""
-    if asked is None:
-        return Path("runs") / f"{name}-{strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
-    run_dir = Path(asked)
-    if (run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*")):
+def refuse_used(asked: str | None) -> None:
+    """UsageError where a run lies in the folder `asked` for."""
+    run_dir = Path(asked or "")
+    if asked and ((run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*"))):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
-    return run_dir
+
+
+def new_folder(asked: str | None, name: str) -> Path:
+    """Makes that of a new run: the one `asked` for, or one of its own under runs/, by `name` and time."""
+    if asked is not None:
+        Path(asked).mkdir(parents=True, exist_ok=True)
+        return Path(asked)
+    name = f"{name}-{strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
+    for number in itertools.count(1):
+        run_dir = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return run_dir
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:

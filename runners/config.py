@@ -94,7 +94,7 @@ class TrainingConfig:
     """Compile the network with torch.compile; on a GPU also the encoder that acts there, by CUDA graphs."""
     threads: int = 0
     """Torch threads of the learner, and with --actors 0 threads of its simulator; 0: the cores that actors leave, or
-    one with --actors 0 (sums in one order)."""
+    with --actors 0 one (sums in one order), but all cores for a simulator beside a GPU."""
     run_dir: str | None = None
     """Folder of the run; by default a new one under runs/."""
     eval_episodes: int = 30

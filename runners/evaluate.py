@@ -26,7 +26,7 @@ class Options:
     episodes: int = 30
     """Episodes to play."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The newest checkpoint, or the one with the best training return."""
+    """The newest checkpoint, or of those saved every --checkpoint-seconds the one with the best training return."""
     policy: Literal["mode", "sample"] | None = None
     """Act by the policy's mode, or by samples of it; by default as the run's own evaluation did."""
     seed: int | None = None
@@ -53,6 +53,8 @@ def main(argv: list[str]) -> int:
         config = replace(config, training=replace(config.training, **asked))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     loaded = checkpoints.best() if options.checkpoint == "best" else checkpoints.latest()
+    if loaded.warning:
+        print(f"warning: {loaded.warning}")
 
     torch.set_num_threads(1)
     env = build_env(config, 1, stream=0)

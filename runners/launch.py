@@ -25,14 +25,13 @@ def main(suite: str, argv: list[str]) -> int:
     config, resumed = parse(suite, argv)
     name = f"{config.env.name}-{config.agent.agent}-{config.network.core}-{config.training.seed}"
     with join(pick_device(config)) as ranks:
-        leads = ranks.rank == 0
-        run_dir = resumed or (new_folder(config.training.run_dir, name) if leads else None)
         training = Training(config, ranks, fresh=resumed is None)
         loaded = Checkpoints(resumed / "checkpoints").latest() if resumed else None
         if loaded:
             with fits(loaded.path):
                 training.set_state(loaded.state)
-        if leads:
+        if ranks.rank == 0:
+            run_dir = resumed or new_folder(config.training.run_dir, name)
             return _lead(suite, config, training, run_dir, loaded.warning if loaded else "")
         with StopSignal() as stop:
             for _ in training.run():
@@ -47,7 +46,7 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
     checkpoints = Checkpoints(run_dir / "checkpoints")
     if warning:
         print(f"warning: {warning}")
-    (run_dir / "videos").mkdir(parents=True, exist_ok=True)
+    (run_dir / "videos").mkdir(exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     print(
         f"{config.env.name}: {config.agent.agent} + {config.network.core}, {_count(training):,} parameters, {run_dir}"
@@ -98,9 +97,9 @@ def _save(training: Training, checkpoints: Checkpoints) -> None:
     if best:
         training.best_return = training.tracker.mean_return
     state = training.get_state()
-    checkpoints.save_last(training.steps, state)
-    if best:
+    if best:  # first, since the newest state says that there is one as good
         checkpoints.save_best(training.steps, state)
+    checkpoints.save_last(training.steps, state)
 
 
 def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorBoardLog, commit: str | None) -> None:

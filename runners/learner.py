@@ -120,7 +120,7 @@ class Learner:
         return means
 
     def _check(self) -> None:
-        """RunError where a gradient was not finite, before anything acts with the network or saves it."""
+        """RunError where a gradient was not finite, before anything saves the network."""
         if not math.isfinite(self._sums["m_step/gradient_norm"]):
             raise RunError(
                 f"training diverged by gradient step {self.updates}: the gradient is not finite;"

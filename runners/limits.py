@@ -31,8 +31,11 @@ def check_memory(config: RunConfig, spec: EnvSpec, buffers: int) -> None:
 
 
 def check_torso(config: RunConfig, spec: EnvSpec) -> None:
-    """UsageError where a torso for pixels is to read a vector."""
-    if config.network.torso != "mlp" and len(spec.observation_shape) != 3:
+    """UsageError where a torso for pixels is to read a vector, or the one for vectors pixels."""
+    pixels = len(spec.observation_shape) == 3
+    if pixels and config.network.torso == "mlp":
+        raise UsageError(f"--torso mlp reads vectors; {spec.name} shows pixels: take --torso nature or resnet")
+    if not pixels and config.network.torso != "mlp":
         raise UsageError(
             f"--torso {config.network.torso} reads pixels; {spec.name} shows a vector of shape "
             f"{spec.observation_shape}: take --torso mlp"

@@ -36,7 +36,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
 
 
 def paper_atari(agent: str, **choices: str) -> RunConfig:
-    """V-MPO tables 1, 6 and appendix F, and GEMPI section 12; what they leave open is as in `small`."""
+    """V-MPO tables 1, 6 and appendix F, and GEMPI section 12; for one game; what they leave open has the defaults."""
     em = dict(epsilon_eta=0.02, epsilon_alpha=0.01, alpha_init=5.0)
     config = RunConfig(
         env=AtariEnv(),

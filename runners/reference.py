@@ -23,11 +23,11 @@ class Reference:
         self.decay = decay if source == "average" else 1.0
         self.state: tuple[Tensor, ...] | None = None
         if source not in ("start", "average"):
-            path = Path(source)
-            path = Checkpoints(path / "checkpoints").latest().path if path.is_dir() else path
-            state = load(path)
-            with fits(path):
-                self.network.load_state_dict(state["learner"]["network"])
+            loaded = Checkpoints(Path(source) / "checkpoints").latest() if Path(source).is_dir() else load(source)
+            if loaded.warning:
+                print(f"warning: pi_ref: {loaded.warning}")
+            with fits(loaded.path):
+                self.network.load_state_dict(loaded.state["learner"]["network"])
 
     @torch.no_grad()
     def evaluate(self, unroll: Unroll) -> Tensor:

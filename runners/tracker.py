@@ -26,11 +26,6 @@ class EpisodeTracker:
             self.count += 1
 
     @property
-    def returns(self) -> np.ndarray:
-        """The returns held, in no particular order [min(count, capacity)]."""
-        return self._returns[: self.count]
-
-    @property
     def full(self) -> bool:
         """Whether as many episodes have ended as it holds."""
         return self.count >= len(self._returns)

@@ -40,6 +40,7 @@ class Training:
         check_memory(config, self.spec, ranks.local_size * (BUFFERS if training.actors else 1))
         check_torso(config, self.spec)
         check_compile(config)
+        torch.backends.cudnn.allow_tf32 = False  # or float32 would be another one on a GPU than where actors are
         self.config = config = settle_precision(config, self.spec, self.device, ranks)
         self.network = build_network(config, self.spec)
         if config.network.centre_pixels:
@@ -48,6 +49,7 @@ class Training:
         agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
         self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks, fresh)
         self.learner_envs = learner_envs(config, self.spec, self.network, self.device, ranks.local_size)
+        self._draw_apart()
         self.tracker = TaskTracker(config.env.tasks)
         self.steps = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
@@ -147,3 +149,9 @@ class Training:
         self._sampler_state = state["sampler"]
         for name, value in state["counters"].items():
             setattr(self, name, value)
+        self._draw_apart()
+
+    def _draw_apart(self) -> None:
+        """Ranks begin alike, as their networks must; from here on each draws dropout masks of its own."""
+        if self.ranks.rank:
+            torch.manual_seed(int(torch.randint(2**62, ())) + self.ranks.rank)

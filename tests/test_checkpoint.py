@@ -35,7 +35,7 @@ def assert_same(a, b, place="state"):
 def round_trip(state):
     with tempfile.TemporaryDirectory() as folder:
         save(f"{folder}/x.safetensors", state)
-        return load(f"{folder}/x.safetensors")
+        return load(f"{folder}/x.safetensors").state
 
 
 def one_line(error) -> str:
@@ -86,7 +86,7 @@ def test_torch_training_continues_where_it_was(tmp_path):
     parts, resumed = make(), make()
     train(*parts, 3)
     save(tmp_path / "x.safetensors", state(parts))
-    saved = load(tmp_path / "x.safetensors")
+    saved = load(tmp_path / "x.safetensors").state
     resumed[0].load_state_dict(saved["model"])
     resumed[1].load_state_dict(saved["optimizer"])
     resumed[2].set_state(saved["generator"])
@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as error:
         save(path, {"n": 2})
     assert "No space left" in one_line(error) and str(path) in str(error.value)
-    assert load(path) == {"n": 1} and [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert load(path).state == {"n": 1} and [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_the_last_three_and_the_best_are_kept(tmp_path):

@@ -14,6 +14,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 from lm_task import TASK
 from peft import AutoPeftModelForCausalLM
+from test_runs import small
 
 from runners.errors import UsageError
 from runners.lm.base import kept_base_model
@@ -22,7 +23,9 @@ from runners.lm.evaluation import evaluate
 from runners.lm.model import character_tokenizer, load_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
-from runners.ranks import ONE_RANK, join
+from runners.ranks import ONE_RANK, OneRank, join
+from runners.training import Training
+from runners.weights import flatten_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +36,27 @@ def two_ranks(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     multiprocessing.spawn(rank_work.work, (2, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_ranks_begin_with_one_network_and_draw_masks_of_their_own() -> None:
+    class Rank(OneRank):
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+    first = Training(small())
+    loop = first.run()
+    next(loop)
+    state = first.get_state()
+    loop.close()
+    networks, drawn = [], []
+    for rank in range(3):
+        training = Training(small(), Rank(rank))
+        networks.append(flatten_parameters(training.network))
+        drawn.append(int(torch.randint(2**62, ())))
+        training.set_state(state)
+        drawn.append(int(torch.randint(2**62, ())))
+    assert torch.equal(networks[0], networks[1]) and torch.equal(networks[0], networks[2])
+    assert len(set(drawn)) == 6
 
 
 def test_more_ranks_than_gpus_is_a_usage_error(monkeypatch) -> None:

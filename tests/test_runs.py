@@ -20,6 +20,7 @@ from agents.types import one_pass
 from runners.actor import Actor
 from runners.build import build_env, build_network, random_pictures
 from runners.checkpoint import Checkpoints
+from runners.cli import new_folder
 from runners.config import AtariEnv, ControlEnv, RunConfig, from_dict, to_dict
 from runners.errors import RunError, main_guard
 from runners.evaluate import main as evaluate_main
@@ -275,6 +276,9 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--control-variate", "2"], "--control-variate must lie between 0 and 1"),
         (["runners.control", "--agent", "ppo", "--top-k", "0.2"], "--top-k has no effect on --agent ppo"),
         (["runners.control", "--clip-epsilon", "0.1"], "--clip-epsilon has no effect on --agent vmpo"),
+        (["runners.control", "--popart-step-size", "2"], "--popart-step-size must lie between 0 and 1"),
+        (["runners.control", "--agent", "awr", "--dropout", "0.1", "--dropout-scheme", "masked"], "--dropout-scheme"),
+        (["runners.atari", "--torso", "mlp", "--no-centre-pixels"], "--torso mlp reads vectors; Pong shows pixels"),
         (["runners.control", "--resume", "no/such/run"], "no/such/run"),
         (["runners.evaluate", "no/such/run"], "no/such/run"),
         pytest.param(
@@ -295,6 +299,14 @@ def test_a_usage_error_is_one_line_and_exit_code_2(
     line, *more = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and line.startswith("error: ") and says in line and not more
     assert not list(tmp_path.iterdir()), "a refused run leaves nothing behind"
+
+
+def test_runs_that_begin_together_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("runners.cli.strftime", lambda _: "now")
+    folders = [new_folder(None, "MiniGrid:Go") for _ in range(3)]
+    assert [str(folder) for folder in folders] == [f"runs/MiniGrid-Go-now{end}" for end in ("", "-2", "-3")]
+    assert all(folder.is_dir() for folder in folders)
 
 
 def test_the_command_line_itself_fails_in_one_line() -> None:
@@ -343,6 +355,9 @@ def test_a_run_stopped_by_a_signal_resumes_and_is_evaluated(tmp_path: Path) -> N
     assert played.returncode == 0, played.stderr
     assert json.loads((run_dir / "evaluation.json").read_text())["episodes"] == 3
     newest = Checkpoints(run_dir / "checkpoints").latest().path
+    newest.write_bytes(newest.read_bytes()[:100])
+    older = command("runners.evaluate", str(run_dir), "--episodes", "3")
+    assert older.returncode == 0 and older.stdout.startswith(f"warning: {newest} is damaged")
     for file in newest.parent.iterdir():
         file.write_bytes(file.read_bytes()[:100])
     broken = command("runners.evaluate", str(run_dir))

@@ -8,7 +8,7 @@ from typing import get_args
 from agents.checks import flag
 from agents.gempi.config import CHOICES
 from agents.sequences.config import MethodName, SequenceConfig
-from runners.cli import load_config, parse_flags, refuse_changes, without
+from runners.cli import load_config, parse_flags, refuse_changes, refuse_used, without
 from runners.errors import UsageError
 from runners.lm.config import LMConfig, from_dict, to_dict
 
@@ -62,4 +62,6 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         default = defaults(method, **choices)
     except (KeyError, ValueError):  # an unknown name is left for the parser proper to refuse
         default = defaults(method)
-    return parse_flags(LMConfig, "lm", DESCRIPTION, argv, default), None
+    config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, default)
+    refuse_used(config.learner.run_dir)
+    return config, None

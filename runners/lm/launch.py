@@ -51,7 +51,6 @@ def main(argv: list[str]) -> int:
     name = f"{name_of(config)}-{config.agent.method}-{config.learner.seed}"
     with join(device_named(config.learner.device)) as ranks:
         leads = ranks.rank == 0
-        run_dir = resumed or (new_folder(config.learner.run_dir, name) if leads else None)
         training = Training(config, ranks, fresh=resumed is None)
         if resumed:
             loaded = Checkpoints(resumed / "checkpoints").latest()
@@ -60,7 +59,7 @@ def main(argv: list[str]) -> int:
             if leads and loaded.warning:
                 print(f"warning: {loaded.warning}")
         if leads:
-            _lead(config, training, run_dir, commit)
+            _lead(config, training, resumed or new_folder(config.learner.run_dir, name), commit)
         else:
             _follow(config, training)
     return 0
@@ -78,7 +77,6 @@ def _follow(config: LMConfig, training: Training) -> None:
 
 def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | None) -> None:
     """The first rank, or the only one: it trains like the others, and keeps the run's folder."""
-    run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", json.dumps(to_dict(config), indent=2).encode())
     count = sum(p.numel() for p in training.learner.trained)
     print(f"{name_of(config)}: {config.agent.method}, {count:,} parameters to train, {run_dir}")
