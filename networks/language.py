@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 ROWS = 2048
-"""Tokens whose logits are normalised at a time: of a vocabulary of 150,000, 1.2 GB in float32."""
+"""Tokens whose logits are normalised at a time: in float32, of a vocabulary of 150,000, 1.2 GB."""
 
 
 class Prompts(NamedTuple):
@@ -66,7 +66,8 @@ def token_log_probs(
 ) -> Tensor:
     """log pi(token | what stands before it) of completions `tokens` [N, C], 0 off `mask`; [N, C] float32."""
     logits = _logits(model, prompts, tokens)
-    log_prob = selected_log_softmax(logits, tokens, temperature)
+    parts = zip(logits, tokens.split([part.shape[1] for part in logits], 1), strict=True)
+    log_prob = torch.cat([selected_log_softmax(part, some, temperature) for part, some in parts], 1)
     return torch.where(mask, log_prob, 0)
 
 
@@ -100,25 +101,25 @@ def sample(
     model: nn.Module,
     prompts: Prompts,
     length: int,
-    end: int,
+    ends: Tensor,
     generator: torch.Generator | None,
     temperature: float = 1.0,
 ) -> Completions:
-    """Up to `length` tokens each, drawn until the `end` of text; without a `generator` the likeliest ones. C is the
-    longest one.
+    """Up to `length` tokens each, drawn until one of `ends` [E], the first of which fills what follows; without a
+    `generator` the likeliest ones. C is the longest one.
 
     The model is in evaluation mode meanwhile, whatever its mode before: dropout has no place in the policy that acts.
     """
     training = model.training
     model.eval()
     with _precision(model, prompts.tokens):  # weights are cast once for all tokens
-        parts = _draw(model, prompts, length, end, generator, temperature)
+        parts = _draw(model, prompts, length, ends, generator, temperature)
     model.train(training)
     return Completions(*(torch.stack(part, 1) for part in parts))
 
 
 def _draw(
-    model: nn.Module, prompts: Prompts, length: int, end: int, generator: torch.Generator | None, temperature: float
+    model: nn.Module, prompts: Prompts, length: int, ends: Tensor, generator: torch.Generator | None, temperature: float
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Tokens, masks and log-probabilities [N], one after the other."""
     logits, past = _shared(model, prompts) or _after(model, prompts)
@@ -131,11 +132,11 @@ def _draw(
             token = log_pi.argmax(1)
         else:
             token = torch.multinomial(log_pi.exp(), 1, generator=generator).squeeze(1)
-        token = torch.where(running, token, end)
+        token = torch.where(running, token, ends[0])
         tokens.append(token)
         masks.append(running)
         log_probs.append(torch.where(running, log_pi.gather(1, token.unsqueeze(1)).squeeze(1), 0))
-        running = running & (token != end)
+        running = running & ~torch.isin(token, ends)
         if len(tokens) == length or not running.any():
             break
         ids = torch.cat([ids, token.unsqueeze(1)], 1)
@@ -181,8 +182,8 @@ def _after(model: nn.Module, prompts: Prompts, past: Any = None) -> tuple[Tensor
     return output.logits[:, -1], getattr(output, keeps) if keeps else None
 
 
-def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> Tensor:
-    """[N, C, V], of completions `tokens` [N, C]."""
+def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> list[Tensor]:
+    """Of completions `tokens` [N, C], one after the other: [N, C, V], or [N, 1, V] and [N, C - 1, V]."""
     keeps, length = cache_name(model), tokens.shape[1]
     real = torch.cat([prompts.real, torch.ones_like(tokens, dtype=torch.bool)], 1)[:, :-1]
     shared = _shared(model, prompts) if length > 1 else None
@@ -194,7 +195,7 @@ def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> Tensor:
         cached = {"use_cache": False} if keeps else {}
     with _precision(model, ids):
         logits = model(**_inputs(ids, real), **_last(model, length), **cached).logits[:, -length:]
-    return torch.cat([first.unsqueeze(1), logits], 1) if shared else logits
+    return [first.unsqueeze(1), logits] if shared else [logits]
 
 
 def _precision(model: nn.Module, ids: Tensor) -> torch.autocast:

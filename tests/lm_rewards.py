@@ -13,3 +13,11 @@ def too_few(prompts, completions):
 
 def is_long(prompts, completions):
     return [float(len(completion) > 1) for completion in completions]
+
+
+def words(prompts, completions):
+    return ["good"] * len(completions)
+
+
+def forgets_to_return(prompts, completions):
+    pass

@@ -83,8 +83,8 @@ def lm_steps(method: str, ranks: Ranks, sharded: bool = False) -> dict[str, Tens
         shard(model, init_device_mesh("cpu", (ranks.size,)))
     learner = LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
     part = columns(ranks.rank, ranks.size, 8)
-    prompts = problem.encode(["x", "xy", "yx", "y", "yyy", "xxy", "xx", "yy"])
-    completions = problem.answers(["a", "ab", "c", "", "b", "ba", "bb", "c"])
+    asked = ["x", "xy", "yx", "y", "yyy", "xxy", "xx", "yy"]
+    prompts, completions = problem.encode(asked), problem.answers(asked, ["a", "ab", "c", "", "b", "ba", "bb", "c"])
     generator = torch.Generator().manual_seed(1)
     behaviour, reference = (-torch.rand(completions.tokens.shape, generator=generator) for _ in range(2))
     samples = Samples(completions.mask, behaviour, reference, torch.arange(8.0) / 8)

@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lm_task import TASK
 from test_metrics import empty_charts
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from networks.language import sample, token_log_probs
 from runners.checkpoint import Checkpoints
@@ -101,7 +105,7 @@ def test_base_models_train_on_other_prompts_than_the_held_out_ones():
 
 def test_texts_come_back_from_tokens():
     problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
-    prompts, completions = problem.encode(["xyx", "y"]), problem.answers(["ab", "c"])
+    prompts, completions = problem.encode(["xyx", "y"]), problem.answers(["xyx", "y"], ["ab", "c"])
     assert problem.decode(completions) == ["ab", "c"]
     assert prompts.real.tolist() == [[True] * 3, [False, False, True]]
     assert completions.mask.tolist() == [[True] * 3, [True, True, False]]
@@ -110,9 +114,41 @@ def test_texts_come_back_from_tokens():
 
 def test_a_completion_ends_at_its_first_end():
     problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
-    completions = problem.answers(["a<end>b", "abcabc"])
+    completions = problem.answers(["x", "y"], ["a<end>b", "abcabc"])
     assert completions.mask.tolist() == [[True, True, False], [True] * 3]  # the second is cut, and has none
     assert problem.decode(completions) == ["a", "abc"]
+
+
+def test_a_completion_goes_on_from_its_prompt():
+    """Alone, such a tokenizer puts a space before it, as before every text."""
+    words = {token: i for i, token in enumerate(["<unk>", "<pad>", "<end>", "\u2581", "1", "2", "+", "="])}
+    inner = Tokenizer(models.BPE(words, [], unk_token="<unk>"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", pad_token="<pad>")
+    problem = Problem(TaskSource(replace(TASK, completion_length=4)), tokenizer, torch.device("cpu"))
+    completions = problem.answers(["1+1=", "2="], ["2", "2+2"])
+    assert completions.tokens.tolist() == [[5, 2, 1, 1], [5, 6, 5, 2]] and completions.mask.sum(1).tolist() == [2, 4]
+    assert tokenizer("2", add_special_tokens=False)["input_ids"] == [3, 5]
+
+
+def test_a_model_may_end_its_turns_with_several_tokens():
+    tokenizer = character_tokenizer(TASK.alphabet)
+    a, b, end = tokenizer.convert_tokens_to_ids(["a", "b", "<end>"])
+    problem = Problem(TaskSource(TASK), tokenizer, torch.device("cpu"), also=[end, b])
+    assert problem.ends.tolist() == [end, b]
+    completions = problem.answers(["x", "x"], ["aba", "aa"])
+    assert completions.mask.tolist() == [[True, True, False], [True] * 3] and problem.decode(completions) == ["a", "aa"]
+
+    class Says(torch.nn.Module):
+        """a, then b, then a for ever."""
+
+        def forward(self, input_ids, attention_mask, position_ids):
+            nothing_else = torch.full((*input_ids.shape, len(tokenizer)), -torch.inf)
+            says = torch.where(position_ids == 1, b, a)
+            return SimpleNamespace(logits=nothing_else.scatter(2, says.unsqueeze(2), 0.0))
+
+    drawn = sample(Says(), problem.encode(["x", "xy"]), 3, problem.ends, None)
+    assert drawn.tokens.tolist() == [[a, b], [b, end]] and drawn.mask.sum(1).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("template", ["<s> $A", "<s> $A <end>", "$A"])
@@ -132,10 +168,13 @@ def test_what_a_tokenizer_puts_around_a_prompt(template):
 def test_a_saved_model_is_loaded_by_transformers(tmp_path):
     tokenizer = character_tokenizer(TASK.alphabet)
     model = new_model(TASK, tokenizer, 3, 0.0).eval()
+    Problem(TaskSource(TASK), tokenizer, torch.device("cpu")).encode(["x", "xy"])
     save_model(model, tokenizer, tmp_path / "model")
     again, its_tokenizer = load_model(str(tmp_path / "model")), load_tokenizer(str(tmp_path / "model"))
     ids = torch.tensor([[2, 3, 4, 5]])
     assert its_tokenizer.encode("xyab") == tokenizer.encode("xyab")
+    saved = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    assert saved["truncation"] is None and saved["padding"] is None
     torch.testing.assert_close(again.eval()(ids).logits, model(ids).logits)
 
 
@@ -144,6 +183,17 @@ def test_dropout_of_a_loaded_model(tmp_path):
     save_model(new_model(TASK, tokenizer, 3, 0.0), tokenizer, tmp_path / "model")
     assert not drops(load_model(str(tmp_path / "model")))
     assert drops(load_model(str(tmp_path / "model"), 0.1))
+
+
+def test_models_that_cannot_be_used_are_said_in_one_line(tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM
+
+    MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=16, num_hidden_layers=1)).save_pretrained(tmp_path / "mamba")
+    with pytest.raises(UsageError, match="takes no position_ids"):
+        load_model(str(tmp_path / "mamba"))
+    shape = dict(vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    LlamaForCausalLM(LlamaConfig(**shape, attention_dropout=0)).save_pretrained(tmp_path / "llama")
+    assert drops(load_model(str(tmp_path / "llama"), 0.1))
 
 
 def test_attention_dropout_without_a_layer_of_it_is_seen():
@@ -160,8 +210,7 @@ def test_attention_dropout_without_a_layer_of_it_is_seen():
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "sft"])
 def test_every_method_learns(method):
     training = train(method, 30, *(("--updates", "4") if method == "dpo" else ()))
-    with training.policies.start() as start:
-        before = evaluate(training.config, training.problem, start)["mean"]
+    before = evaluate(training.config, training.problem, Training(training.config).model)["mean"]
     after = evaluate(training.config, training.problem, training.model)["mean"]
     assert 0.2 < before < 0.5 and after > 0.8, (before, after)
 
@@ -330,7 +379,7 @@ def test_in_bfloat16_the_model_computes_and_nothing_else():
     assert evaluate(half.config, half.problem, half.model)["mean"] > 0.8
     assert {p.dtype for p in half.model.parameters()} == {torch.float32}
     prompts = full.problem.encode(TASK.prompts(8, np.random.default_rng(0)))
-    drawn = sample(full.model, prompts, 3, full.problem.end, torch.Generator().manual_seed(0))
+    drawn = sample(full.model, prompts, 3, full.problem.ends, torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = token_log_probs(full.model, prompts, *drawn[:2])
         full.model.bf16 = True

@@ -16,7 +16,8 @@ from runners.lm.evaluation import evaluate
 from runners.lm.launch import main
 from runners.lm.model import character_tokenizer
 from runners.lm.problem import Problem
-from runners.lm.sources import RowSource, TaskSource, read_rows
+from runners.lm.rows import read_rows
+from runners.lm.sources import RowSource, TaskSource
 from runners.lm.training import Training
 from runners.ranks import OneRank
 
@@ -123,9 +124,10 @@ def test_stored_log_probabilities_are_pi_t(model, write):
     training = Training(parse([*FAST.split(), "--model", model, "--data", write(rows), "--baseline", "batch"])[0])
     behaviour = training.batches.next().samples.behaviour
     assert behaviour[0].tolist() == stored
+    assert training.policies._models() == [training.model]  # nobody asks for the start, which would be another copy
     rows[0]["log_probs"] = [-0.5]
     with pytest.raises(UsageError, match="1 log_probs for 2 tokens"):
-        train(model, write(rows), "--baseline", "batch", "--prompts", "72")
+        Training(parse([*FAST.split(), "--model", model, "--data", write(rows)])[0])
 
 
 def test_sft_on_messages(model, write):
@@ -134,8 +136,26 @@ def test_sft_on_messages(model, write):
         "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}x{% endif %}"
     )
     turns = [{"role": "user", "content": "yy"}, {"role": "assistant", "content": "b"}]
-    (row,) = read_rows(write([{"messages": turns}]), tokenizer)
+    (row,) = read_rows(write([{"messages": turns, "prompt": "yy"}]), tokenizer)
     assert row == {"prompt": "yyx", "completion": "b"}
+    worse = [turns[0], {"role": "assistant", "content": "a"}]
+    (row,) = read_rows(write([{"prompt": "yy", "chosen": turns, "rejected": worse}]), tokenizer)
+    assert row == {"prompt": "yyx", "chosen": "b", "rejected": "a"}
+    (row,) = read_rows(write([{"prompt": turns[:1], "chosen": turns[1:], "rejected": worse[1:]}]), tokenizer)
+    assert row == {"prompt": "yyx", "chosen": "b", "rejected": "a"}
+    other = [{"role": "user", "content": "x"}, turns[1]]
+    for wrong, says in (
+        ({"messages": turns + turns[:1]}, "the last turn of completion must be the assistant's"),
+        ({"chosen": turns, "rejected": other}, "chosen and rejected must be one turn each"),
+        ({"prompt": turns[:1], "chosen": turns, "rejected": worse}, "must be one turn each"),
+        ({"messages": [turns[0], {"role": "assistant"}]}, "not role and content"),
+        ({"messages": None}, "two messages at least"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            read_rows(write([wrong]), tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('no system turns') }}"
+    with pytest.raises(UsageError, match="row 1 has messages that the model's chat template refuses: no system turns"):
+        read_rows(write([{"messages": turns}]), tokenizer)
 
 
 def test_sft_on_completions(model, write):
@@ -225,7 +245,8 @@ def test_rows_come_back_before_any_comes_twice():
 
 def test_demonstrations_of_like_length_come_together():
     lengths = np.random.default_rng(1).integers(1, 100, 50)
-    source = RowSource([{"prompt": "p", "completion": "c" * n} for n in lengths], [{"prompt": "h"}], None, 3)
+    rows = [{"prompt": "p", "completion": "c" * n} for n in lengths]
+    source = RowSource(rows, rows[:1], None, 3)
     rng = np.random.default_rng(0)
     batches = [[len(row["completion"]) for row in source.demonstrations(4, rng)] for _ in range(25)]
     drawn = sum(batches, [])
@@ -233,6 +254,16 @@ def test_demonstrations_of_like_length_come_together():
     for epoch in (batches[:12], batches[13:]):  # the batch between is of both
         assert np.mean([max(batch) - min(batch) for batch in epoch]) < 15, "of 100, where chance would give 60"
         assert epoch != sorted(epoch)
+
+
+def test_held_out_rows_have_what_they_are_judged_by(model, tmp_path):
+    pairs, prompts = tmp_path / "pairs.jsonl", tmp_path / "prompts.jsonl"
+    pairs.write_text('{"prompt": "x", "chosen": "b", "rejected": "a"}\n' * 3)
+    prompts.write_text('{"prompt": "x"}\n' * 3)
+    flags = [*FAST.split(), "--model", model, "--data", str(pairs), "--eval-data", str(prompts), "--method", "dpo"]
+    with pytest.raises(UsageError, match="--eval-data has no column chosen, rejected"):
+        Training(parse(flags)[0])
+    Training(parse([*flags, "--reward", "lm_rewards:is_long"])[0])
 
 
 @pytest.mark.parametrize(
@@ -251,6 +282,14 @@ def test_demonstrations_of_like_length_come_together():
         (['{"prompt": "x"}'] * 3, "--reward lm_rewards:too_few", "1 rewards for"),
         (['{"prompt": "x"}'] * 3, "--method sft", "columns prompt and completion"),
         (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "--baseline group", "take batch"),
+        (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "--completions 3", "--completions has no effect"),
+        (['{"prompt": "x", "reward": 1}'] * 3, "", "column reward, which needs completion"),
+        (['{"prompt": "x", "chosen": "b"}'] * 3, "", "column chosen, which needs rejected"),
+        (['{"prompt": "x", "completion": "b", "reward": 1, "log_probs": [NaN]}'] * 3, "", "log_probs must be a list"),
+        (['{"prompt": "x", "completion": "b", "reward": 1, "log_probs": null}'] * 3, "", "log_probs must be a list"),
+        (['{"prompt": "x"}'] * 3, "--reward lm_rewards:is_long --completions 1", "--completions of at least 2"),
+        (['{"prompt": "x"}'] * 3, "--reward lm_rewards:words", "a list of numbers or None"),
+        (['{"prompt": "x"}'] * 3, "--reward lm_rewards:forgets_to_return", "a list of numbers or None"),
         (['{"prompt": "x", "completion": "b", "reward": 1}'] * 3, "--method ppo --baseline batch", "prompts alone"),
     ],
 )

@@ -641,6 +641,7 @@ def test_the_value_head_learns_alone():
 # ---------------------------------------------------------------------------------------------- language models
 
 VOCABULARY, END = 11, 4
+ENDS = torch.tensor([END])
 PROMPTS = [[1, 2, 3], [5], [7, END, 9, 10, 6], [8, 2]]
 ANSWERS = [[2, 7, END], [3, 1, 9, 0], [END], [10, END]]
 
@@ -775,7 +776,7 @@ def test_samples_carry_the_log_probs_of_their_tokens(name, temperature):
     model, prompts = model_of(name), padded(PROMPTS, END).repeat(4)
 
     def draw(seed: int):
-        return sample(model, prompts, 6, END, torch.Generator().manual_seed(seed), temperature)
+        return sample(model, prompts, 6, ENDS, torch.Generator().manual_seed(seed), temperature)
 
     one = draw(0)
     for x, y in zip(one, draw(0), strict=True):
@@ -796,9 +797,9 @@ def test_samples_carry_the_log_probs_of_their_tokens(name, temperature):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_likeliest_tokens_are_those_of_a_loop_without_a_cache(name):
     model = model_of(name)
-    free = sample(model, padded(PROMPTS), 5, VOCABULARY + 1, None)  # an end that no model draws
+    free = sample(model, padded(PROMPTS), 5, torch.tensor([VOCABULARY + 1]), None)  # an end that no model draws
     for end in (VOCABULARY + 1, free.tokens[0, 2].item(), free.tokens[1, 0].item()):
-        found = sample(model, padded(PROMPTS, min(end, VOCABULARY - 1)), 5, end, None)
+        found = sample(model, padded(PROMPTS, min(end, VOCABULARY - 1)), 5, torch.tensor([end]), None)
         longest = 0
         for i, prompt in enumerate(PROMPTS):
             expected: list[int] = []
@@ -811,9 +812,9 @@ def test_the_likeliest_tokens_are_those_of_a_loop_without_a_cache(name):
 
 
 def test_sampling_stops_once_all_have_ended():
-    found = sample(model_of("gpt2"), padded([PROMPTS[0]] * 3), 5, END, None)
+    found = sample(model_of("gpt2"), padded([PROMPTS[0]] * 3), 5, ENDS, None)
     first = found.tokens[0, 0].item()
-    ended = sample(model_of("gpt2"), padded([PROMPTS[0]] * 3), 5, first, None)
+    ended = sample(model_of("gpt2"), padded([PROMPTS[0]] * 3), 5, torch.tensor([first]), None)
     assert ended.tokens.tolist() == [[first]] * 3 and ended.mask.all()
 
 
@@ -821,7 +822,7 @@ def test_sampling_stops_once_all_have_ended():
 def test_frequencies_of_tokens_are_the_softmax(temperature):
     model, prompt, many = model_of("plain"), PROMPTS[2], 3000
     generator = torch.Generator().manual_seed(3)
-    found = sample(model, padded([[1], prompt]).of(torch.tensor([1])).repeat(many), 1, END, generator, temperature)
+    found = sample(model, padded([[1], prompt]).of(torch.tensor([1])).repeat(many), 1, ENDS, generator, temperature)
     logits = alone(model, prompt).logits[0, -1].double().numpy()
     counts = np.bincount(found.tokens[:, 0].numpy(), minlength=VOCABULARY)
 
@@ -837,8 +838,8 @@ def test_frequencies_of_tokens_are_the_softmax(temperature):
 def test_samples_are_drawn_without_dropout(training):
     model, prompts = gpt2(dropout=0.5).train(training), padded(PROMPTS)
     torch.manual_seed(5)
-    one = sample(model, prompts, 5, END, torch.Generator().manual_seed(0))
-    other = sample(model, prompts, 5, END, torch.Generator().manual_seed(0))
+    one = sample(model, prompts, 5, ENDS, torch.Generator().manual_seed(0))
+    other = sample(model, prompts, 5, ENDS, torch.Generator().manual_seed(0))
     assert model.training == training and model.transformer.drop.training == training
     assert torch.equal(one.tokens, other.tokens) and torch.equal(one.log_prob, other.log_prob)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_
 class DPO(nn.Module):
     """L = -mean log sigmoid(beta (h_chosen - h_rejected)), h = log pi(y|x) - log pi_ref(y|x) (GEMPI section 7)."""
 
-    needs_reference = pairs = True
+    needs_reference = pairs = fits = True
     compares = False
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:

@@ -19,7 +19,7 @@ class SequenceGempi(nn.Module):
     Samples of no weight need no network, unless the trust region bounds the policy on them too.
     """
 
-    pairs = False
+    pairs, fits = False, True
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()
@@ -62,6 +62,7 @@ class SFT(nn.Module):
     """Maximum likelihood of demonstrations: a delta on each is the target, the weights 1 / N (GEMPI section 9)."""
 
     needs_reference = pairs = compares = False
+    fits = True
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
         super().__init__()

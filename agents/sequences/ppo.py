@@ -12,7 +12,7 @@ from agents.sequences.types import PartLoss, Plan, Samples, even_plan
 class SequencePPO(nn.Module):
     """L = -L_clip + c_kl KL(pi_old || pi) (GEMPI section 4). A token has its completion's advantage."""
 
-    needs_reference = pairs = False
+    needs_reference = pairs = fits = False
     compares = True
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:

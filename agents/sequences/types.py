@@ -48,6 +48,9 @@ class SequenceAgent(Protocol):
     pairs: bool
     """Samples come in pairs, which must stay in one part."""
 
+    fits: bool
+    """The loss uses `fitted`."""
+
     compares: bool
     """The loss has a gradient through `compared`, which is else logged alone."""
 

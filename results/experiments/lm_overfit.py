@@ -32,7 +32,7 @@ def prepare() -> None:
     model = kept_base_model(problem, 0, DROPOUT, FOLDER / "model")
     rows = problem.source.prompts(PROMPTS, np.random.default_rng(4))
     prompts = problem.encode([row["prompt"] for row in rows]).repeat(COMPLETIONS)
-    drawn = sample(model, prompts, TASK.completion_length, problem.end, torch.Generator().manual_seed(4))
+    drawn = sample(model, prompts, TASK.completion_length, problem.ends, torch.Generator().manual_seed(4))
     asked = [row["prompt"] for row in rows for _ in range(COMPLETIONS)]
     texts, rewards = problem.decode(drawn), problem.rewards(rows, drawn).tolist()
     columns = zip(asked, texts, rewards, strict=True)

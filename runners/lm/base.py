@@ -49,7 +49,7 @@ def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True
     rng = np.random.default_rng([BASE, seed])
     torch.manual_seed(seed)
     texts, answers = zip(*task.demonstrations(task.base_demonstrations, rng), strict=True)
-    prompts, completions = problem.encode(texts), problem.answers(answers)
+    prompts, completions = problem.encode(texts), problem.answers(texts, answers)
     longest = max(map(len, [*texts, *task.prompts(1000, rng)]))
     model = new_model(task, problem.tokenizer, longest, dropout).to(problem.device)
     if not trained:

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +16,16 @@ from agents.sequences.types import Samples, SequenceAgent
 from agents.sequences.value import PromptValue
 from networks.language import Completions, Prompts, prompt_features, sample
 from runners.errors import UsageError
-from runners.lm.config import LMConfig
+from runners.lm.config import DataConfig, LMConfig
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
-from runners.lm.sources import Row
+from runners.lm.rows import Row
 from runners.ranks import Ranks
 
 PROMPTS = 2
 """Stream of the training prompts; the evaluation's and the base model's are others."""
+CHECKED = 1000
+"""Rows with stored log-probabilities whose tokens are counted at a time."""
 
 
 class Batch(NamedTuple):
@@ -40,6 +43,11 @@ class Batches(ABC):
     """What the kinds share: rows of the source in a random order, and the generators behind them."""
 
     usual_baseline: BaselineName = "group"
+
+    @staticmethod
+    def asks_start(columns: frozenset[str]) -> bool:
+        """Whether the model as it was at the start is asked for, whatever the method."""
+        return False
 
     def __init__(
         self,
@@ -78,7 +86,7 @@ class Batches(ABC):
         """Prompts [B], K completions of each in a row, and their rewards [B, K]."""
         data, problem = self.config.data, self.problem
         prompts = problem.encode([row["prompt"] for row in rows])
-        how = problem.source.completion_length, problem.end, self.generator, data.sampling_temperature
+        how = problem.source.completion_length, problem.ends, self.generator, data.sampling_temperature
         completions = sample(model, prompts.repeat(data.completions), *how)
         return prompts, completions, problem.rewards(rows, completions).view(-1, data.completions)
 
@@ -131,7 +139,7 @@ class Rollouts(Batches):
         mask = completions.mask & ~rewards.isnan().view(-1, 1)
         reference = self.reference(repeated, completions)
         samples = Samples(mask, completions.log_prob, reference, advantages.flatten())
-        ended = (completions.mask & (completions.tokens == self.problem.end)).any(1)
+        ended = (completions.mask & torch.isin(completions.tokens, self.problem.ends)).any(1)
         metrics = {
             "reward/train": rewards.nanmean(),
             "reward/cut": 1 - ended.float().mean(),
@@ -147,14 +155,18 @@ class Demonstrations(Batches):
 
     def next(self) -> Batch:
         rows = self.problem.source.demonstrations(self.config.data.prompts, self.rng)
-        prompts = self.problem.encode([row["prompt"] for row in rows])
-        completions = self.problem.answers([row["completion"] for row in rows])
+        asked, said = ([row[name] for row in rows] for name in ("prompt", "completion"))
+        prompts, completions = self.problem.encode(asked), self.problem.answers(asked, said)
         return Batch(prompts, completions, demonstrated(completions), {})
 
 
 class Pairs(Batches):
     """A chosen and a rejected completion a prompt: the data's, or the best and worst of those that the start of the run
     draws, where their rewards differ."""
+
+    @staticmethod
+    def asks_start(columns: frozenset[str]) -> bool:
+        return True
 
     def next(self) -> Batch:
         rows = self._prompts()
@@ -165,8 +177,9 @@ class Pairs(Batches):
         return Batch(prompts, completions, Samples(completions.mask, zero, reference, zero[:, 0]), metrics)
 
     def _found(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
-        prompts = self.problem.encode([row["prompt"] for row in rows]).repeat(2)
-        return prompts, self.problem.answers([row[name] for row in rows for name in ("chosen", "rejected")]), {}
+        asked = [row["prompt"] for row in rows]
+        said = [row[name] for row in rows for name in ("chosen", "rejected")]
+        return self.problem.encode(asked).repeat(2), self.problem.answers(np.repeat(asked, 2).tolist(), said), {}
 
     def _drawn(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
         with self.policies.start() as model:
@@ -191,14 +204,25 @@ class Offline(Batches):
 
     usual_baseline = "batch"
 
+    @staticmethod
+    def asks_start(columns: frozenset[str]) -> bool:
+        return "log_probs" not in columns
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        if not self.asks_start(self.problem.source.columns):
+            rows = self.problem.source.rows
+            for i in range(0, len(rows), CHECKED):
+                self._check_stored(rows[i : i + CHECKED])
+
     def next(self) -> Batch:
         rows = [answer for row in self._prompts() for answer in _answers(row)]
-        prompts = self.problem.encode([row["prompt"] for row in rows])
-        completions = self.problem.answers([row["completion"] for row in rows])
-        if "log_probs" in self.problem.source.columns:
-            behaviour, start = self._stored(rows, completions.mask), self.reference(prompts, completions)
-        else:
+        asked, said = ([row[name] for row in rows] for name in ("prompt", "completion"))
+        prompts, completions = self.problem.encode(asked), self.problem.answers(asked, said)
+        if self.asks_start(self.problem.source.columns):
             behaviour = start = self.policies.reference(prompts, completions)
+        else:
+            behaviour, start = self._stored(rows, completions.mask), self.reference(prompts, completions)
         numbers = [math.nan if row["reward"] is None else float(row["reward"]) for row in rows]
         rewards = torch.tensor(numbers, device=start.device).unsqueeze(1)
         scaled = self.config.data.reward_scale * rewards
@@ -209,17 +233,25 @@ class Offline(Batches):
 
     def _stored(self, rows: list[Row], mask: Tensor) -> Tensor:
         """log pi_t [N, C] from the data."""
-        stored = torch.zeros(mask.shape, device=mask.device)
-        for i, (row, length) in enumerate(zip(rows, mask.sum(1).tolist(), strict=True)):
+        stored = torch.zeros(mask.shape)
+        for i, row in enumerate(rows):
+            stored[i, : len(row["log_probs"])] = torch.tensor(row["log_probs"])
+        return stored.to(mask.device)
+
+    def _check_stored(self, rows: Sequence[Row]) -> None:
+        """UsageError where a completion has not one log-probability a token."""
+        asked, said = ([row[name] for row in rows] for name in ("prompt", "completion"))
+        for row, length in zip(rows, self.problem.answers(asked, said).mask.sum(1).tolist(), strict=True):
             if len(row["log_probs"]) != length:
                 counts = f"{len(row['log_probs'])} log_probs for {length} tokens"
-                raise UsageError(f"--data has {counts} of the completion {row['completion']!r} and its end of text")
-            stored[i, :length] = torch.tensor(row["log_probs"])
-        return stored
+                raise UsageError(
+                    f"--data has {counts} of the completion {row['completion']!r} and its end of text, "
+                    f"at --completion-length {self.problem.source.completion_length}"
+                )
 
 
-def make_batches(config: LMConfig, problem: Problem, *parts: Any) -> Batches:
-    """The kind that the method and the data's columns ask for."""
+def kind_of(config: LMConfig, problem: Problem) -> type[Batches]:
+    """What the method and the data's columns ask for; UsageError where they do not go together."""
     columns, agent = problem.source.columns, config.agent
     if agent.method == "sft":
         kind = Demonstrations
@@ -235,9 +267,15 @@ def make_batches(config: LMConfig, problem: Problem, *parts: Any) -> Batches:
             raise UsageError("--method ppo learns from completions of its own: the data must have prompts alone")
     else:
         kind = Rollouts
-    if (kind is Rollouts or kind is Pairs and "chosen" not in columns) and not problem.source.judges:
-        raise UsageError("prompts without rewards need --reward module:function")
-    return kind(config, problem, *parts)
+    many = config.data.completions
+    if kind is Rollouts or kind is Pairs and "chosen" not in columns:
+        if not problem.source.judges:
+            raise UsageError("prompts without rewards need --reward module:function")
+    elif many != DataConfig.completions:
+        raise UsageError("--completions has no effect on data that have their completions: leave it out")
+    if kind is Rollouts and many < 2 and (agent.baseline or kind.usual_baseline) in ("group", "leave-one-out"):
+        raise UsageError(f"--baseline {agent.baseline or kind.usual_baseline} needs --completions of at least 2")
+    return kind
 
 
 def demonstrated(completions: Completions) -> Samples:

@@ -85,7 +85,8 @@ class LearnerConfig:
     """Dropout of the model, in its base's training and the M-step alone; by default as its configuration says, and 0
     for a task's own."""
     dropout_scheme: Literal["whole", "masked"] = "whole"
-    """With dropout, what trust region and ratios compare with pi_t: the whole network, or the masked one."""
+    """With dropout, what trust region and ratios compare with pi_t: the whole network, or the masked one. PPO, which
+    has nothing but ratios, then knows no mask under `whole`."""
     micro_batch: int = 256
     """Samples of a gradient step that pass through the model at a time; their gradients add up."""
     shard: bool = False

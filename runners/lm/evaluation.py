@@ -23,15 +23,16 @@ def evaluate(config: LMConfig, problem: Problem, model: nn.Module) -> dict[str, 
     scores, greedy, texts = [], [], []
     size = config.learner.micro_batch
     for some in (rows[i : i + size] for i in range(0, len(rows), size)):
-        prompts, length = problem.encode([row["prompt"] for row in some]), problem.source.completion_length
-        drawn = sample(model, prompts, length, problem.end, generator, temperature)
+        asked, length = [row["prompt"] for row in some], problem.source.completion_length
+        prompts = problem.encode(asked)
+        drawn = sample(model, prompts, length, problem.ends, generator, temperature)
         texts += problem.decode(drawn)
         if judges:
             scores += problem.rewards(some, drawn).tolist()
-            greedy += problem.rewards(some, sample(model, prompts, length, problem.end, None)).tolist()
+            greedy += problem.rewards(some, sample(model, prompts, length, problem.ends, None)).tolist()
         else:
             name = "chosen" if "chosen" in problem.source.columns else "completion"
-            scores += _likelihood(model, prompts, problem.answers([row[name] for row in some]), temperature)
+            scores += _likelihood(model, prompts, problem.answers(asked, [row[name] for row in some]), temperature)
     protocol = f"one sample at temperature {temperature:g} of each held-out prompt"
     if not judges:
         protocol = "mean log-probability of a token of the held-out completions"

@@ -81,8 +81,8 @@ def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | Non
     count = sum(p.numel() for p in training.learner.trained)
     print(f"{name_of(config)}: {config.agent.method}, {count:,} parameters to train, {run_dir}")
     print(f"watch: tensorboard --logdir {run_dir}")
-    with training.policies.whole(), training.policies.start() as start:
-        before = evaluate(config, training.problem, start)
+    with training.policies.whole():
+        training.before = training.before or evaluate(config, training.problem, training.model)
 
     with TensorBoardLog(run_dir, training.rollouts, LAYOUT) as board:
         table, checkpoints = CsvLog(run_dir / "metrics.csv", training.rollouts), Checkpoints(run_dir / "checkpoints")
@@ -121,13 +121,13 @@ def _lead(config: LMConfig, training: Training, run_dir: Path, commit: str | Non
         "ranks": training.ranks.size,
         "parameters": count,
         "eval": after,
-        "base": before,
+        "base": training.before,
         "versions": package_versions(PACKAGES),
         "git_commit": commit,
         "machine": {**machine(), "device": str(training.device)},
     }
     write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
-    _show(before, after)
+    _show(training.before, after)
     print(
         f"{training.rollouts:,} rollouts, {training.learner.updates:,} updates in {training.wall_seconds:.0f} s "
         f"({1000 * training.cpu_seconds / training.rollouts:.0f} ms of a core each); {run_dir / 'summary.json'}"

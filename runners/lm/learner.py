@@ -97,15 +97,19 @@ class Learner:
 
     def _log_probs(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """As the M-step fits them, and as they are compared with pi_t."""
-        temperature = self.config.data.sampling_temperature
-        if not self.model.training:  # asked first: it takes a millisecond to tell every layer
-            self.model.train()
-        fitted = token_log_probs(self.model, prompts, tokens, mask, temperature)
+        fitted = None
+        if self.agent.fits or not self.undropped:
+            fitted = self._pass(prompts, tokens, mask, training=True)
         if not self.undropped:
             return fitted, fitted
-        self.model.eval()
         with torch.set_grad_enabled(self.agent.compares):
-            return fitted, token_log_probs(self.model, prompts, tokens, mask, temperature)
+            compared = self._pass(prompts, tokens, mask, training=False)
+        return compared if fitted is None else fitted, compared
+
+    def _pass(self, prompts: Prompts, tokens: Tensor, mask: Tensor, training: bool) -> Tensor:
+        if self.model.training != training:  # asked first: it takes a millisecond to tell every layer
+            self.model.train(training)
+        return token_log_probs(self.model, prompts, tokens, mask, self.config.data.sampling_temperature)
 
     def get_state(self) -> dict[str, Any]:
         return {

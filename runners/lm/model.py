@@ -1,6 +1,7 @@
 """A causal language model and its tokenizer: a task's own small GPT-2, or one that transformers loads."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
+    PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -71,10 +73,26 @@ def load_model(name: str, dropout: float | None = None) -> nn.Module:
         if find_adapter_config_file(name):
             return _merged(name, dropout)
         config = AutoConfig.from_pretrained(name)
-        if dropout is not None:
-            for entry in _named_dropouts(config.to_dict()):
-                setattr(config, entry, dropout)
-        return AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
+        entries = _named_dropouts(config)
+        if dropout and not entries:
+            raise UsageError(f"--model {name} has no dropout in its configuration: leave out --dropout")
+        for entry in entries if dropout is not None else ():
+            setattr(config.get_text_config(), entry, dropout)
+        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
+    if "position_ids" not in inspect.signature(type(model).forward).parameters:
+        raise UsageError(f"--model {name} takes no position_ids, by which prompts of unlike length are told apart")
+    return model
+
+
+def text_config(model: nn.Module) -> PretrainedConfig:
+    """Of a model of texts, or the part of another's that is about them."""
+    return model.config.get_text_config()
+
+
+def end_tokens(model: nn.Module) -> list[int]:
+    """Tokens that the model was made to end a text or a turn with."""
+    ends = model.generation_config.eos_token_id
+    return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
 def _merged(name: str, dropout: float | None) -> nn.Module:
@@ -111,6 +129,8 @@ def save_model(
 ) -> None:
     """As transformers does, with the values of `state` if given; of a model with an adapter, the adapter alone."""
     model.save_pretrained(folder, state_dict=state)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()  # which the last call has left there
     tokenizer.save_pretrained(folder)
 
 
@@ -118,10 +138,11 @@ def drops(model: nn.Module) -> bool:
     """Whether its training mode differs from its evaluation: a dropout layer, or one that its configuration names, as
     of attention, which is a function and no layer."""
     layers = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
-    return layers or any(value > 0 for value in _named_dropouts(model.config.to_dict()).values())
+    return layers or any(value > 0 for value in _named_dropouts(model.config).values())
 
 
-def _named_dropouts(config: dict[str, object]) -> dict[str, float]:
+def _named_dropouts(config: PretrainedConfig) -> dict[str, float]:
     """Entries of a model's configuration that are chances of dropout, but those of classifiers' heads."""
-    named = {k: v for k, v in config.items() if isinstance(v, float) and ("dropout" in k or k.endswith("pdrop"))}
+    numbers = {k: v for k, v in config.get_text_config().to_dict().items() if type(v) in (int, float)}
+    named = {k: v for k, v in numbers.items() if "dropout" in k or k.endswith("pdrop")}
     return {k: v for k, v in named.items() if not k.startswith(("summary_", "classifier_"))}

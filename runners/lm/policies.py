@@ -13,12 +13,14 @@ from runners.lm.shards import gathered, shard, spread, whole
 
 
 class Policies:
-    """`micro_batch`: samples that pass through pi_ref at a time."""
+    """`micro_batch`: samples that pass through pi_ref at a time. Where nobody asks for the start, `needs_start` False,
+    no copy of it is made."""
 
-    def __init__(self, model: nn.Module, temperature: float, micro_batch: int) -> None:
+    def __init__(self, model: nn.Module, temperature: float, micro_batch: int, needs_start: bool) -> None:
         self.model, self.temperature, self.micro_batch = model, temperature, micro_batch
-        adapted = hasattr(model, "disable_adapter")
-        self._copy = None if adapted else copy.deepcopy(model).eval().requires_grad_(False)
+        self._adapted = hasattr(model, "disable_adapter")
+        copied = needs_start and not self._adapted
+        self._copy = copy.deepcopy(model).eval().requires_grad_(False) if copied else None
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Spread both over the ranks of `mesh`; from then on they are used inside `whole` alone."""
@@ -35,11 +37,11 @@ class Policies:
     @contextlib.contextmanager
     def start(self) -> Iterator[nn.Module]:
         """The model as it was before the first step; meanwhile not to be trained."""
-        if self._copy is not None:
-            yield self._copy
-        else:
+        if self._adapted:
             with self.model.disable_adapter():
                 yield self.model
+        else:
+            yield self._copy
 
     @torch.no_grad()
     def reference(self, prompts: Prompts, completions: Completions) -> Tensor:
@@ -64,4 +66,4 @@ class Policies:
         for model, values in zip(self._models(), state.values(), strict=False):
             own = model.state_dict()
             known = {name: spread(value, own[name]) if name in own else value for name, value in values.items()}
-            model.load_state_dict(known, strict=self._copy is not None)
+            model.load_state_dict(known, strict=not self._adapted)

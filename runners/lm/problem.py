@@ -5,23 +5,24 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from networks.language import Completions, Prompts
 from runners.errors import UsageError
-from runners.lm.sources import Row, Source
+from runners.lm.rows import Row
+from runners.lm.sources import Source
 
 
 class Problem:
-    """A source and a tokenizer."""
+    """A source and a tokenizer. `ends` [E]: the tokens that end a completion, the tokenizer's first, then those that
+    a model was made to end its turns with (`also`)."""
 
-    def __init__(self, source: Source, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> None:
+    def __init__(
+        self, source: Source, tokenizer: PreTrainedTokenizerBase, device: torch.device, also: Sequence[int] = ()
+    ) -> None:
         self.source, self.tokenizer, self.device = source, tokenizer, device
-
-    @property
-    def end(self) -> int:
-        """The token that ends a text."""
-        return self.tokenizer.eos_token_id
+        self.ends = torch.tensor(list(dict.fromkeys([tokenizer.eos_token_id, *also])), device=device)
 
     def encode(self, texts: Sequence[str]) -> Prompts:
         """[N, P], padded at the left; with what the tokenizer puts before a text, unless a chat template has done so,
@@ -32,36 +33,49 @@ class Problem:
             list(texts), padding=True, padding_side="left", return_tensors="pt", add_special_tokens=special
         )
         ids, real = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
-        if special and (ids[:, -1] == self.end).all() and not texts[0].endswith(self.tokenizer.eos_token):
+        ended = (ids[:, -1] == self.tokenizer.eos_token_id).all() and not texts[0].endswith(self.tokenizer.eos_token)
+        if special and ended:
             ids, real = ids[:, :-1], real[:, :-1]
         return Prompts(ids, real.bool())
 
-    def answers(self, texts: Sequence[str]) -> Completions:
-        """Completions that somebody wrote, up to the first end of text, which is put after each; cut to the longest
-        allowed, then without it. Log-probabilities are 0."""
+    def answers(self, prompts: Sequence[str], texts: Sequence[str]) -> Completions:
+        """Completions that somebody wrote to `prompts`, up to the first end of text, which is put after each; cut to
+        the longest allowed, then without it. Log-probabilities are 0."""
         ended = [text + self.tokenizer.eos_token for text in texts]
-        how = {"padding": True, "padding_side": "right", "add_special_tokens": False, "return_tensors": "pt"}
-        encoded = self.tokenizer(ended, truncation=True, max_length=self.source.completion_length, **how)
-        tokens, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].bool().to(self.device)
-        ends = tokens == self.end
-        before = ends.long().cumsum(1) - ends.long()
-        return Completions(tokens, mask & (before == 0), torch.zeros(tokens.shape, device=self.device))
+        alone, before, joined = (
+            self.tokenizer(list(some), add_special_tokens=False)["input_ids"]
+            for some in (ended, prompts, map(str.__add__, prompts, ended))
+        )
+        # As it goes on from its prompt: alone, some tokenizers would begin it with a space.
+        each = [
+            torch.tensor((both[len(asked) :] if both[: len(asked)] == asked else own)[: self.source.completion_length])
+            for own, asked, both in zip(alone, before, joined, strict=True)
+        ]
+        tokens = pad_sequence(each, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(self.device)
+        lengths = torch.tensor([len(ids) for ids in each], device=self.device)
+        ends = torch.isin(tokens, self.ends).long()
+        real = torch.arange(tokens.shape[1], device=self.device) < lengths.unsqueeze(1)
+        mask = real & (ends.cumsum(1) - ends == 0)
+        return Completions(tokens, mask, torch.zeros(tokens.shape, device=self.device))
 
     def decode(self, completions: Completions) -> list[str]:
-        """Texts, without the end of text."""
-        tokens, mask = completions.tokens.cpu(), completions.mask.cpu()
-        kept = [row[real & (row != self.end)] for row, real in zip(tokens, mask, strict=True)]
-        return self.tokenizer.batch_decode(kept)
+        """Texts, without their ends."""
+        real = (completions.mask & ~torch.isin(completions.tokens, self.ends)).cpu()
+        tokens = completions.tokens.cpu()
+        return self.tokenizer.batch_decode([row[kept] for row, kept in zip(tokens, real, strict=True)])
 
     def rewards(self, rows: Sequence[Row], completions: Completions) -> Tensor:
         """[N], of completions of the rows' prompts, an equal number each in a row; NaN where there is none. One cut
         off before its end gets what its text gets."""
         each = len(completions.tokens) // len(rows)
         asked = [row for row in rows for _ in range(each)]
-        rewards = list(self.source.rewards(asked, self.decode(completions)))
-        if len(rewards) != len(asked):
-            raise UsageError(f"the reward function gave {len(rewards)} rewards for {len(asked)} completions")
-        numbers = [math.nan if reward is None else float(reward) for reward in rewards]
+        rewards = self.source.rewards(asked, self.decode(completions))
+        try:
+            numbers = [math.nan if reward is None else float(reward) for reward in rewards]
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the reward function must give a list of numbers or None: {error}") from error
+        if len(numbers) != len(asked):
+            raise UsageError(f"the reward function gave {len(numbers)} rewards for {len(asked)} completions")
         if any(map(math.isinf, numbers)):
             raise UsageError("the reward function gave an infinite reward; None is for completions that do not count")
         return torch.tensor(numbers, dtype=torch.float32, device=self.device)

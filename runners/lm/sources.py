@@ -1,25 +1,16 @@
-"""Where prompts, completions and rewards come from: a built-in task, or rows of a file in the columns of TRL.
-
-A row is a dict. `prompt` alone asks for completions, which a reward function then judges; `prompt, completion` is a
-demonstration; `prompt, completion, reward` a sample that someone else drew; `prompt, chosen, rejected` a preference.
-`messages`, a conversation, is a demonstration of its last turn. Any other column is handed to the reward function.
-"""
+"""Where prompts, completions and rewards come from: a built-in task, or rows of a file (rows.py)."""
 
 import importlib
-import json
-import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from runners.errors import UsageError
+from runners.lm.rows import OWN, Row
 from runners.lm.tasks import sort, sort_weak, walks
 from runners.lm.tasks.task import Task
 
-Row = dict[str, Any]
 Reward = Callable[..., Sequence[float | None]]
 """f(prompts, completions, **columns) -> a reward each, None for a completion that is not to count."""
 TASKS = {"sort": sort.TASK, "sort-weak": sort_weak.TASK, "walks": walks.TASK}
@@ -27,8 +18,6 @@ HELD_OUT = 1
 """Stream of a task's held-out prompts, the same for every seed."""
 BUCKET = 8
 """Batches of demonstrations among which rows are sorted by length."""
-TEXTS = {"prompt", "completion", "chosen", "rejected"}
-OWN = {"prompt", "completion", "reward", "chosen", "rejected", "messages", "log_probs"}
 
 
 class TaskSource:
@@ -72,6 +61,9 @@ class RowSource:
             rows, held_out = rows[:-keep], rows[-keep:]
         if not rows or not held_out:
             raise UsageError("--data needs at least two rows, of which some are held out, or --eval-data one")
+        asked = frozenset(rows[0]) - (OWN - {"prompt"} if reward else set())
+        if lacking := asked - held_out[0].keys():
+            raise UsageError(f"--eval-data has no column {', '.join(sorted(lacking))}, which --data has")
         self.rows, self._held_out, self.reward = rows, held_out, reward
         self.columns, self.judges = frozenset(rows[0]), reward is not None
         self.completion_length = completion_length
@@ -154,86 +146,3 @@ def reward_function(name: str) -> Reward:
     if not callable(function):
         raise UsageError(f"--reward {name} must be a function, not {type(function).__name__}")
     return function
-
-
-def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Of a .jsonl file, or of what the datasets library saved in a folder or knows by name (its split train)."""
-    path = Path(name)
-    rows = _json_lines(path) if path.suffix == ".jsonl" else _dataset_rows(name)
-    plain = [_plain(row, f"{name}, row {i}", tokenizer) for i, row in enumerate(rows, 1)]
-    for i, row in enumerate(plain, 1):
-        _check(row, plain[0], f"{name}, row {i}")
-    return plain
-
-
-def _json_lines(path: Path) -> list[Row]:
-    rows = []
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = list(file)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not text in UTF-8: {error}") from error
-    for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"{path}, line {i} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"{path}, line {i} must be an object, not {type(row).__name__}")
-        rows.append(row)
-    return rows
-
-
-def _dataset_rows(name: str) -> list[Row]:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{name} is no .jsonl file, and datasets is not installed: pip install -e '.[lm]'") from error
-    try:
-        data = datasets.load_from_disk(name) if Path(name).exists() else datasets.load_dataset(name, split="train")
-        return list(data["train"] if isinstance(data, dict) else data)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{name} is no .jsonl file, nor can datasets load its split train: {error}") from error
-
-
-def _plain(row: Row, where: str, tokenizer: PreTrainedTokenizerBase) -> Row:
-    """A row whose prompt and answers are texts, by the tokenizer's chat template where they are messages."""
-    if "messages" in row:
-        if len(row["messages"]) < 2:
-            raise UsageError(f"{where} needs two messages at least, a prompt and its answer")
-        *before, last = row["messages"]
-        row = {k: v for k, v in row.items() if k != "messages"} | {"prompt": before, "completion": [last]}
-    if "prompt" not in row:
-        raise UsageError(f"{where} has no prompt, and no messages: its columns are {', '.join(row)}")
-    texts = {}
-    for name in TEXTS & row.keys():
-        if isinstance(row[name], list):
-            texts[name] = _said(row[name], name == "prompt", where, tokenizer)
-    return row | texts
-
-
-def _said(turns: list[dict[str, str]], prompt: bool, where: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    try:
-        if prompt:
-            return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return "".join(turn["content"] for turn in turns)
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{where} has messages that are not role and content") from error
-    except ValueError as error:
-        raise UsageError(f"{where} has messages, and the model's tokenizer no chat template") from error
-
-
-def _check(row: Row, first: Row, where: str) -> None:
-    """Every row has the columns of the first, texts and numbers where they must be."""
-    if row.keys() != first.keys():
-        raise UsageError(f"{where} has the columns {', '.join(row)}, and the first row {', '.join(first)}")
-    for name in TEXTS & row.keys():
-        if not isinstance(row[name], str) or name == "prompt" and not row[name]:
-            raise UsageError(f"{where}: {name} must be a text, not {row[name]!r}")
-    reward = row.get("reward")
-    if reward is not None and not (isinstance(reward, int | float) and math.isfinite(reward)):
-        raise UsageError(f"{where}: reward must be a number or null, not {reward!r}")

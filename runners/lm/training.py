@@ -16,13 +16,14 @@ from agents.sequences.value import PromptValue
 from runners.devices import cpu_seconds, device_named
 from runners.errors import UsageError
 from runners.lm.base import base_model, base_name, kept_base_model
-from runners.lm.batches import make_batches
+from runners.lm.batches import kind_of
 from runners.lm.config import LMConfig
 from runners.lm.learner import Learner
-from runners.lm.model import add_lora, character_tokenizer, load_model, load_tokenizer
+from runners.lm.model import add_lora, character_tokenizer, end_tokens, load_model, load_tokenizer, text_config
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
-from runners.lm.sources import RowSource, Source, TaskSource, find_task, read_rows, reward_function
+from runners.lm.rows import read_rows
+from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
 from runners.ranks import ONE_RANK, Ranks
 
 Row = dict[str, float]
@@ -45,18 +46,23 @@ class Training:
             model = add_lora(model, config.data.lora)
         ranks.copy_first(model)  # each has trained its base itself, to the bit alike on like processors only
         model.bf16 = options.precision == "bfloat16"
-        self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch)
+        agent, kind = make_sequence_agent(config.agent, ranks).to(self.device), kind_of(config, self.problem)
+        needs_start = agent.needs_reference or kind.asks_start(self.problem.source.columns)
+        self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch, needs_start)
         if options.shard:
             self.policies.shard(init_device_mesh(self.device.type, (ranks.size,)))
-        agent = make_sequence_agent(config.agent, ranks).to(self.device)
-        value = PromptValue(model.config.hidden_size).to(self.device) if config.agent.baseline == "value" else None
+        value = None
+        if config.agent.baseline == "value":
+            value = PromptValue(text_config(model).hidden_size).to(self.device)
         self.learner = Learner(config, model, agent, value, ranks)
-        self.batches = make_batches(config, self.problem, self.policies, agent, value, ranks)
+        self.batches = kind(config, self.problem, self.policies, agent, value, ranks)
         torch.manual_seed(options.seed + ranks.rank)
         self.rollouts = self.starts = 0
         self.wall_seconds = self.cpu_seconds = 0.0
         self.sums: dict[str, list[float]] = defaultdict(list)
         """Metrics since the last row of them."""
+        self.before: dict[str, Any] | None = None
+        """The evaluation of the model as it was at the start, once it has been made."""
 
     @property
     def model(self) -> nn.Module:
@@ -80,7 +86,7 @@ class Training:
                 "updates": self.learner.updates,
                 "wall_seconds": self.wall_seconds,
                 "cpu_seconds": self.cpu_seconds,
-                **{name: sum(values) / len(values) for name, values in self.sums.items()},
+                **{name: _known_mean(values) for name, values in self.sums.items()},
             }
             self.sums.clear()
 
@@ -110,6 +116,7 @@ class Training:
             "learner": self.learner.get_state(),
             "batches": self.batches.get_state(),
             "sums": dict(self.sums),
+            "before": self.before,
             "torch_generator": torch.get_rng_state(),
             "cuda_generator": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
             "counters": {
@@ -125,6 +132,7 @@ class Training:
         self.learner.set_state(state["learner"])
         self.batches.set_state(state["batches"])
         self.sums.update(state["sums"])
+        self.before = state["before"]
         torch.set_rng_state(state["torch_generator"])
         if self.device.type == "cuda" and state["cuda_generator"] is not None:
             torch.cuda.set_rng_state(state["cuda_generator"])
@@ -135,6 +143,12 @@ class Training:
             self.batches.seed(self.starts)
             self.problem.source.set_state([])
             torch.manual_seed(int(self.batches.rng.integers(2**62)))
+
+
+def _known_mean(values: list[float]) -> float:
+    """NaN where all are."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[Problem, nn.Module]:
@@ -158,10 +172,11 @@ def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[P
         held_out = read_rows(data.eval_data, tokenizer) if data.eval_data else None
         reward = reward_function(data.reward) if data.reward else None
         source = RowSource(rows, held_out, reward, data.completion_length)
-    problem, model = Problem(source, tokenizer, device), load_model(data.model, options.dropout).to(device)
+    model = load_model(data.model, options.dropout).to(device)
+    problem = Problem(source, tokenizer, device, end_tokens(model))
     rows = source.held_out(data.eval_prompts) + (source.rows if isinstance(source, RowSource) else [])
     longest = max(len(ids) for ids in tokenizer([row["prompt"] for row in rows])["input_ids"])
-    room = getattr(model.config, "max_position_embeddings", math.inf)
+    room = getattr(text_config(model), "max_position_embeddings", math.inf)
     if longest + source.completion_length > room:
         wanted = f"a prompt of {longest} tokens and a completion of {source.completion_length}"
         raise UsageError(f"--model {data.model} has room for {room} tokens, too few for {wanted}")

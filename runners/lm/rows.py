@@ -1,0 +1,141 @@
+"""Rows of a file, in the columns of TRL.
+
+A row is a dict. `prompt` alone asks for completions, which a reward function then judges; `prompt, completion` is a
+demonstration; `prompt, completion, reward` a sample that someone else drew; `prompt, chosen, rejected` a preference.
+`messages`, a conversation, is a demonstration of its last turn; answers may be conversations, too, that their prompt
+begins. Any other column is handed to the reward function.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from runners.errors import UsageError
+
+Row = dict[str, Any]
+ANSWERS = ("completion", "chosen", "rejected")
+OWN = frozenset({"prompt", *ANSWERS, "reward", "log_probs", "messages"})
+"""Columns that no reward function is handed."""
+NEEDS = {
+    "reward": ("completion",), "log_probs": ("completion", "reward"), "chosen": ("rejected",), "rejected": ("chosen",)
+}  # fmt: skip
+"""Columns that mean nothing without others."""
+
+
+def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """Of a .jsonl file, or of what the datasets library saved in a folder or knows by name (its split train)."""
+    path = Path(name)
+    rows = _json_lines(path) if path.suffix == ".jsonl" else _dataset_rows(name)
+    plain = [_plain(row, f"{name}, row {i}", tokenizer) for i, row in enumerate(rows, 1)]
+    for i, row in enumerate(plain, 1):
+        _check(row, plain[0], f"{name}, row {i}")
+    return plain
+
+
+def _json_lines(path: Path) -> list[Row]:
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = list(file)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8: {error}") from error
+    for i, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{path}, line {i} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{path}, line {i} must be an object, not {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def _dataset_rows(name: str) -> list[Row]:
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name} is no .jsonl file, and datasets is not installed: pip install -e '.[lm]'") from error
+    try:
+        data = datasets.load_from_disk(name) if Path(name).exists() else datasets.load_dataset(name, split="train")
+        return list(data["train"] if isinstance(data, dict) else data)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{name} is no .jsonl file, nor can datasets load its split train: {error}") from error
+
+
+def _plain(row: Row, where: str, tokenizer: PreTrainedTokenizerBase) -> Row:
+    """A row whose prompt and answers are texts, by the tokenizer's chat template where they are messages."""
+    row = _asked_apart(row, where)
+    if "prompt" not in row:
+        raise UsageError(f"{where} has no prompt, and no messages: its columns are {', '.join(row)}")
+    texts = {name: _said(row[name], name, where) for name in ANSWERS if isinstance(row.get(name), list)}
+    if isinstance(row["prompt"], list):
+        texts["prompt"] = _prompt(row["prompt"], where, tokenizer)
+    return row | texts
+
+
+def _asked_apart(row: Row, where: str) -> Row:
+    """A row whose `messages`, or answers that are whole conversations, are cut before their last turn."""
+    if "messages" in row:
+        turns = row["messages"]
+        if not isinstance(turns, list) or len(turns) < 2:
+            raise UsageError(f"{where} needs two messages at least, a prompt and its answer")
+        row = {name: value for name, value in row.items() if name not in ("messages", "prompt")} | {"completion": turns}
+    answers = {name: row[name] for name in ANSWERS if isinstance(row.get(name), list)}
+    if all(len(turns) == 1 for turns in answers.values()):
+        return row
+    asked, *others = (turns[:-1] for turns in answers.values())
+    if not asked or any(turns != asked for turns in others) or isinstance(row.get("prompt"), list):
+        what = f"{where}: {' and '.join(answers)} must be"
+        raise UsageError(f"{what} one turn each, or conversations that differ in their last turn alone")
+    return row | {"prompt": asked} | {name: turns[-1:] for name, turns in answers.items()}
+
+
+def _said(turns: list[dict[str, str]], name: str, where: str) -> str:
+    (turn,) = turns
+    try:
+        role, content = turn["role"], turn["content"]
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{where} has messages that are not role and content") from error
+    if role != "assistant":
+        raise UsageError(f"{where}: the last turn of {name} must be the assistant's, not of role {role}")
+    return content
+
+
+def _prompt(turns: list[dict[str, str]], where: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{where} has messages that are not role and content") from error
+    except TemplateError as error:
+        raise UsageError(f"{where} has messages that the model's chat template refuses: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{where} has messages, and the model's tokenizer no chat template") from error
+
+
+def _check(row: Row, first: Row, where: str) -> None:
+    """Every row has the columns of the first, all that belong together, texts and numbers where they must be."""
+    if row.keys() != first.keys():
+        raise UsageError(f"{where} has the columns {', '.join(row)}, and the first row {', '.join(first)}")
+    for name, others in NEEDS.items():
+        if name in row and (lacking := [other for other in others if other not in row]):
+            raise UsageError(f"{where} has the column {name}, which needs {' and '.join(lacking)}")
+    for name in {"prompt", *ANSWERS} & row.keys():
+        if not isinstance(row[name], str) or name == "prompt" and not row[name]:
+            raise UsageError(f"{where}: {name} must be a text, not {row[name]!r}")
+    if row.get("reward") is not None and not _is_number(row["reward"]):
+        raise UsageError(f"{where}: reward must be a number or null, not {row['reward']!r}")
+    stored = row.get("log_probs", [])
+    if not isinstance(stored, list) or not all(_is_number(x) and x <= 0 for x in stored):
+        raise UsageError(f"{where}: log_probs must be a list of numbers of at most 0, not {stored!r}")
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, int | float) and math.isfinite(x)
