@@ -18,6 +18,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,
+            scale_advantages=not ppo,
             standardise_advantages=ppo,
             value_coefficient=0.5 if ppo else 0.25,
             entropy_coefficient=0.01 if ppo else 0.0025,

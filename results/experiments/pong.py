@@ -3,7 +3,7 @@ from results.experiment import Experiment, Run
 FLAGS = "runners.atari --game Pong --eval-episodes 30"
 VMPO = f"{FLAGS} --agent vmpo --core gtrxl"
 STANDARDISED = f"{VMPO} --standardise-advantages"
-"""As an earlier preset had it."""
+"""As an earlier preset had it, which makes scaling idle."""
 WIDE = "--nature-channels 32 64 64 --torso-hidden 512 --steps 1100000"
 """The Nature CNN as it was published, which the preset halves; trained before the preset's rate fell at the end."""
 WIDE_VMPO = f"{STANDARDISED} {WIDE} --no-anneal"
