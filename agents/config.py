@@ -21,8 +21,6 @@ class AgentConfig(EMConfig):
     """gamma, a step."""
     gae_lambda: float = 1.0
     """lambda of the returns; 1 gives n-step returns to the end of the unroll (V-MPO), less gives GAE."""
-    scale_advantages: bool = False
-    """Give advantages the units of PopArt's deviation of the returns; with several games always."""
     standardise_advantages: bool = False
     """Give the advantages of each gradient step mean 0 and standard deviation 1 (over its valid steps)."""
     value_coefficient: float = 1.0
@@ -91,8 +89,8 @@ class AgentConfig(EMConfig):
         return self.numbers_of(self.row, gaussian if continuous else None)
 
 
-SHARED = {"agent", "discount", "gae_lambda", "scale_advantages", "standardise_advantages", "value_coefficient"}
-SHARED |= {"entropy_coefficient", "popart_step_size"}
+SHARED = {"agent", "discount", "gae_lambda", "standardise_advantages", "value_coefficient", "entropy_coefficient"}
+SHARED |= {"popart_step_size"}
 
 
 def options_of(agent: AgentName, choices: dict[str, str], **options: object) -> dict[str, object]:

@@ -48,8 +48,6 @@ def evaluate_policy(
         "value/explained_variance": 1 - mean_square / spread.clamp(min=1e-8),
         "value/advantage_rms": mean_square.sqrt(),
     }
-    if config.scale_advantages and popart.tasks == 1:
-        advantages = advantages / popart.scale(task, value.dtype)[1]
     if config.standardise_advantages:
         advantages = standardise(advantages, valid, ranks)
     return Evaluation(returns, advantages, loss, metrics)

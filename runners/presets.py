@@ -18,15 +18,14 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,
-            scale_advantages=not ppo,
-            standardise_advantages=ppo,
+            standardise_advantages=True,
             value_coefficient=0.5 if ppo else 0.25,
             entropy_coefficient=0.01 if ppo else 0.0025,
             popart_step_size=1e-3,
             **options_of(agent, choices, **em),
         ),
         training=TrainingConfig(
-            steps=1_400_000,
+            steps=1_000_000,
             unroll=32,
             value_warmup=40_000,
             anneal=True,
