@@ -261,9 +261,17 @@ def test_held_out_rows_have_what_they_are_judged_by(model, tmp_path):
     pairs.write_text('{"prompt": "x", "chosen": "b", "rejected": "a"}\n' * 3)
     prompts.write_text('{"prompt": "x"}\n' * 3)
     flags = [*FAST.split(), "--model", model, "--data", str(pairs), "--eval-data", str(prompts), "--method", "dpo"]
-    with pytest.raises(UsageError, match="--eval-data has no column chosen, rejected"):
+    with pytest.raises(UsageError, match="--eval-data has no column chosen, which"):
         Training(parse(flags)[0])
     Training(parse([*flags, "--reward", "lm_rewards:is_long"])[0])
+    prompts.write_text('{"prompt": "x", "chosen": "b"}\n' * 3)
+    with pytest.raises(UsageError, match="column chosen, which needs rejected"):
+        Training(parse(flags)[0])
+    offline = tmp_path / "offline.jsonl"
+    offline.write_text('{"prompt": "x", "completion": "b", "reward": 1}\n' * 3)
+    prompts.write_text('{"prompt": "x", "completion": "b"}\n' * 3)
+    data = ["--data", str(offline), "--eval-data", str(prompts)]
+    Training(parse([*FAST.split(), "--model", model, *data])[0])  # its likelihood is what they are judged by
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from runners.lm.base import base_name
 from runners.lm.batches import Batch
 from runners.lm.cli import parse
 from runners.lm.problem import Problem
-from runners.lm.sources import Row
+from runners.lm.rows import Row
 from runners.lm.tasks import walks
 from runners.lm.training import Training
 

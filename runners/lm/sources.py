@@ -61,8 +61,8 @@ class RowSource:
             rows, held_out = rows[:-keep], rows[-keep:]
         if not rows or not held_out:
             raise UsageError("--data needs at least two rows, of which some are held out, or --eval-data one")
-        asked = frozenset(rows[0]) - (OWN - {"prompt"} if reward else set())
-        if lacking := asked - held_out[0].keys():
+        judged_by = frozenset(rows[0]) - OWN if reward else frozenset(rows[0]) & {"completion", "chosen"}
+        if lacking := judged_by - held_out[0].keys():
             raise UsageError(f"--eval-data has no column {', '.join(sorted(lacking))}, which --data has")
         self.rows, self._held_out, self.reward = rows, held_out, reward
         self.columns, self.judges = frozenset(rows[0]), reward is not None
