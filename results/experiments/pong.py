@@ -20,7 +20,7 @@ EXPERIMENT = Experiment(
     runs=(
         *(Run("vmpo-gtrxl", seed, f"{FLAGS} --agent vmpo --core gtrxl") for seed in (1, 2, 3)),
         *(Run("vmpo-gtrxl, longer", seed, f"{FLAGS} --agent vmpo --core gtrxl --steps 1200000") for seed in (1, 2)),
-        *(Run("vmpo-gtrxl, longest", seed, f"{FLAGS} --agent vmpo --core gtrxl --steps 1600000") for seed in (1, 2)),
+        *(Run("vmpo-gtrxl, longest", seed, f"{FLAGS} --agent vmpo --core gtrxl --steps 1600000") for seed in (1, 2, 3)),
         *(Run(label, seed, command) for label, (seeds, command) in WIDE_RUNS.items() for seed in seeds),
     ),
     cores=2,
