@@ -22,6 +22,9 @@ def test_pixels_are_scaled_or_centred_on_the_mean_picture() -> None:
     centred.fit(x)
     torch.testing.assert_close(centred.mean.data, x.double().mean(0).float())
     torch.testing.assert_close(centred(x), ((x.double() - x.double().mean(0)) / 64).float(), atol=1e-5, rtol=1e-5)
+    assert centred(x).is_contiguous(memory_format=torch.channels_last), "as the convolutions compute"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(centred(x), (x - centred.mean).detach() / 64), "in float32 all the same"
     plain = Pixels(SHAPE, centred=False)
     plain.fit(x)
     assert not plain.mean.any()
