@@ -25,7 +25,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             **options_of(agent, choices, **em),
         ),
         training=TrainingConfig(
-            steps=1_000_000,
+            steps=1_600_000,
             unroll=32,
             value_warmup=40_000,
             anneal=True,
