@@ -41,7 +41,7 @@ class Pixels(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         # Float32 in the order that pixels come in, in place: a vectorised pass a line. Then channels last, as the first
-        # convolution wants it in each of its passes, by the one routine that transposes four rows fast: a product.
+        # convolution wants it in each of its passes, by the fastest routine for four rows: a product.
         x = observation.to(torch.float32, copy=True)
         if self.centred:
             x.sub_(self.mean)
