@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from results.experiment import ROOT
 from results.peers import __main__ as peers
 from results.peers import accounting, solve, venvs
-from results.peers.accounting import Usage, end_session, measure
-from results.peers.catalogue import COMPARISONS, PEERS, Peer
+from results.peers.accounting import Usage, end_session, measure, reports
+from results.peers.catalogue import CLEANRL_STYLE, COMPARISONS, PEERS, Peer
 from results.peers.drivers import protocol
 from results.peers.drivers.protocol import cpu_seconds, session_members
 from results.peers.pairs import play, speed
+from results.peers.solve import CARTPOLE, Side, Task
 from results.peers.table import overview, solved_table, table
 from results.peers.venvs import ensure, reason, requirements
 from runners.cli import parse
@@ -42,6 +44,7 @@ import os, subprocess, sys, time
 sys.path.insert(0, {str(DRIVERS)!r})
 import protocol
 protocol.INTERVAL = 0
+mark = protocol.Marks()
 mode = sys.argv[1]
 protocol.describe([], threads=os.environ["OMP_NUM_THREADS"], cores=sorted(os.sched_getaffinity(0)))
 if mode == "strays":
@@ -52,7 +55,7 @@ for batch in range(10**9):
     if mode == "fails" and batch == 5:
         sys.exit("no game called Pnog")
     time.sleep(0.1 if batch >= 3 else 0.001)
-    protocol.mark(100 * batch)
+    mark(100 * batch)
 """
 
 
@@ -140,15 +143,29 @@ def test_a_late_reader_measures_the_same(tmp_path, monkeypatch) -> None:
     assert usage.wall >= 0.5 and usage.steps / usage.wall <= 100 / 0.1
 
 
-def test_marks_are_a_second_apart(monkeypatch) -> None:
-    clock, written = iter([10.0, 10.5, 11.2]), []
+def test_marks_are_a_second_apart_but_for_the_bar(monkeypatch) -> None:
+    clock, written = iter([10.0, 10.5, 11.2, 11.3, 11.4]), []
     monkeypatch.setattr(protocol.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(protocol, "_write", written.append)
-    monkeypatch.setattr(protocol, "_last", [0.0])
-    for steps in (100, 200, 300):
-        protocol.mark(steps)
-    assert [(line["steps"], line["wall"]) for line in written] == [(100, 10.0), (300, 11.2)]
+    mark = protocol.Marks(bar=18)
+    for steps, mean_return in ((100, None), (200, None), (300, 17.0), (400, 17.9), (500, 18.0)):
+        mark(steps, mean_return)
+    expected = [(100, 10.0, None), (300, 11.2, 17.0), (500, 11.4, 18.0)]
+    assert [(line["steps"], line["wall"], line["mean_return"]) for line in written] == expected
     assert written[0]["cpu"] > 0
+
+
+def test_a_mean_is_of_a_hundred_episodes() -> None:
+    assert protocol.mean_of([3.0] * 99) is None and protocol.mean_of([1.0, 3.0] * 50) == 2
+
+
+def test_a_command_that_is_stopped_is_ended(tmp_path) -> None:
+    command = [sys.executable, "-c", DRIVER, "sleeps"]
+    with reports(command, [CORE], tmp_path, tmp_path / "log", stopped=lambda: True) as (session, lines):
+        assert session_members(session)
+        with pytest.raises(RunError, match="stopped"):
+            next(lines)
+    assert not session_members(session)
 
 
 # Pairs
@@ -270,39 +287,161 @@ def test_what_is_kept_is_shown(tmp_path) -> None:
 
 # Time to solve
 
+RACE = """
+import json, os, sys, time
+def write(line):
+    os.write(int(os.environ["MARKS"]), json.dumps(line).encode() + b"\\n")
+write({"settings": {}, "versions": {"torch": "2.9"}})
+for steps, cpu, mean_return in json.loads(sys.argv[1]):
+    write({"steps": steps, "wall": 2 * cpu, "cpu": cpu, "mean_return": mean_return})
+if sys.argv[2:]:
+    sys.exit(sys.argv[2])
+"""
 
-def test_time_is_between_the_start_of_learning_and_the_bar() -> None:
-    about, run = solve.timed([sys.executable, "-m", "results.peers.ours_cartpole", "--bar", "15", "--seed", "3"])
-    assert about["settings"]["rule"] == "vmpo" and about["versions"]["torch"]
+
+def race(tmp_path, marks: list, *more: str, bar: float = 18.0, limit: float = 50.0) -> dict:
+    command = [sys.executable, "-c", RACE, json.dumps(marks), *more]
+    about, run = solve.timed(command, CORE, bar, limit, tmp_path / "log")
+    assert about["versions"] == {"torch": "2.9"}
+    return run
+
+
+def test_this_project_s_side_is_timed(tmp_path) -> None:
+    """CartPole-v1 gives about 20 to a policy that knows nothing."""
+    command = [sys.executable, *CARTPOLE.sides[1].command, "--bar", "15", "--seed", "3"]
+    about, run = solve.timed(command, CORE, 15.0, 60.0, tmp_path / "log")
+    assert about["settings"]["rule"] == "V-MPO" and about["versions"]["torch"]
+    assert run["solved"] and run["mean_return"] >= 15
     assert run["steps"] >= 100 * 10 and 0 < run["wall"] < 60 and 0 < run["cpu"] < 60
 
 
+def test_time_is_between_the_start_of_learning_and_the_bar(tmp_path) -> None:
+    """What comes after the bar does not count; of a curve of 100 points over 50 s they are half a second apart."""
+    run = race(tmp_path, [(0, 1, None), (8, 1.1, None), (16, 1.2, 3.0), (99, 4, 18.5), (199, 9, 19.0)])
+    assert run == {
+        "solved": True,
+        "mean_return": 18.5,
+        "steps": 99,
+        "wall": 6,
+        "cpu": 3,
+        "curve": [[8, 0.1, None], [99, 3, 18.5]],
+    }
+
+
+def test_a_run_is_given_up_at_the_limit_or_where_it_ends(tmp_path) -> None:
+    marks = [(0, 1, None), (99, 4, 17.5), (199, 9, 17.9), (299, 12, 18.1)]
+    at_limit = race(tmp_path, marks, limit=8.0)
+    assert (at_limit["solved"], at_limit["steps"], at_limit["mean_return"], at_limit["cpu"]) == (False, 199, 17.9, 8)
+    at_end = race(tmp_path, marks[:2])
+    assert (at_end["solved"], at_end["steps"], at_end["mean_return"], at_end["cpu"]) == (False, 99, 17.5, 3)
+    assert race(tmp_path, marks[:1])["steps"] == 0
+
+
+def test_a_run_that_fails_is_told_with_its_last_words(tmp_path) -> None:
+    with pytest.raises(RunError, match="exit code 1: no such game"):
+        race(tmp_path, [(0, 1, None)], "no such game")
+
+
+@pytest.fixture
+def two_sides(monkeypatch, tmp_path):
+    """A race of a side that is at the bar at once, and one of a peer that fails with its second seed."""
+
+    def timed(command, core, bar, limit, log, stopped):
+        seed = int(command[-1])
+        ran.append((command[1], seed, core, limit))
+        if command[1] == "peer.py" and seed == 1:
+            raise RunError("it ended with exit code 1: no memory")
+        return {"versions": {"torch": "2.9"}}, solved_run(steps=100, wall=2.0, cpu=1.0, mean_return=bar)
+
+    ran = []
+    sides = (Side("theirs", ("peer.py",), CLEANRL_STYLE), Side("ours", ("-m", "here")))
+    monkeypatch.setattr(solve, "timed", timed)
+    monkeypatch.setattr(solve, "ensure", lambda peer, folder: Path("python"))
+    monkeypatch.setattr(solve, "FOLDER", tmp_path)
+    monkeypatch.setattr(solve, "TASKS", {"pong": Task("Pong", 18.0, 60.0, sides)})
+    return ran
+
+
+def solved_run(**more) -> dict:
+    return {"solved": True, "curve": []} | more
+
+
+def test_the_sides_take_turns_and_what_is_measured_is_kept(tmp_path, two_sides, capsys) -> None:
+    core = max(os.sched_getaffinity(0))
+    target = tmp_path / "new/pong.json"
+    assert solve.main(["pong", "--seeds", "3", "--peer-seeds", "2", "--json", str(target)]) == 0
+    order = [("peer.py", 0), ("-m", 0), ("peer.py", 1), ("-m", 1), ("-m", 2)]
+    assert two_sides == [(*run, core, 60.0) for run in order]
+    written = json.loads(target.read_text())
+    assert [run["seed"] for run in written["runs"]["theirs"]] == [0]
+    assert sorted(run["seed"] for run in written["runs"]["ours"]) == [0, 1, 2]
+    assert "no memory" in written["failed"]["theirs, seed 1"]
+    assert "| ours | 3 of 3 | 1.0 [1.0, 1.0] |" in capsys.readouterr().out
+
+
+def test_an_interrupt_stops_what_runs_and_drops_what_waits() -> None:
+    began, told = [], []
+
+    def run(side, seed, core, stopped):
+        began.append(seed)
+        while seed and not stopped():
+            time.sleep(0.01)
+        told.append(seed)
+
+    runs = solve.on_cores(run, [(CARTPOLE.sides[0], seed) for seed in range(5)], [CORE])
+    assert next(runs)[1] == 0
+    runs.close()
+    assert began == told and len(began) <= 2
+
+
+def test_with_nothing_measured_solving_is_a_failure(two_sides, monkeypatch) -> None:
+    def fails(*_):
+        raise RunError("no such game")
+
+    monkeypatch.setattr(solve, "timed", fails)
+    with pytest.raises(RunError, match="nothing was measured: no such game"):
+        solve.main(["pong", "--seeds", "1", "--limit", "7"])
+
+
 @pytest.mark.parametrize(
-    ("script", "found"),
+    ("flags", "says"),
     [
-        ('print(\'{"a": 1}\\nnot ours\\n{"steps": 0, "wall": 1, "cpu": 1}\')', {"steps": None}),
-        (
-            'print(\'{"a": 1}\\n{"steps": 0, "wall": 1, "cpu": 1}\\n{"steps": 9, "wall": 4, "cpu": 3}\')',
-            {"steps": 9, "wall": 3, "cpu": 2},
-        ),
+        (["tetris"], "tetris"),
+        (["pong", "--cores", "1000"], "--cores must lie in 1.."),
+        (["pong", "--seeds", "2", "--peer-seeds", "3"], "not 3 and 2"),
+        (["pong", "--seeds", "0"], "not 0 and 0"),
+        (["pong", "--limit", "0"], "greater than 0"),
     ],
 )
-def test_a_run_that_never_gets_there_is_not_solved(script, found) -> None:
-    assert solve.timed([sys.executable, "-c", script]) == ({"a": 1}, found)
+def test_a_wrong_flag_of_solve_is_one_line(flags, says) -> None:
+    with pytest.raises(UsageError, match=says) as error:
+        solve.main(flags)
+    assert "\n" not in str(error.value)
 
 
-def test_a_run_that_fails_is_told_with_its_last_words() -> None:
-    with pytest.raises(RunError, match="exit code 1: no such game"):
-        solve.timed([sys.executable, "-c", "import sys; sys.exit('no such game')"])
+def test_every_side_of_a_task_can_start() -> None:
+    for task in solve.TASKS.values():
+        for side in task.sides:
+            if side.peer:
+                assert (ROOT / side.command[0]).exists()
+            else:
+                runner, *flags = side.command[2:]
+                assert parse(runner, flags)[1] is None
 
 
 def test_the_table_of_times(tmp_path) -> None:
-    runs = {"a": [{"steps": 900, "wall": 2.0, "cpu": 4.0}, {"steps": 500, "wall": 1.0, "cpu": 2.0}, {"steps": None}]}
-    about = {"bar": 475.0, "machine": {"processor": "a chip"}, "versions": {"a": {"torch": "2.9"}}, "command": ["x"]}
-    page = solved_table(about | {"runs": runs | {"b": [{"steps": None}]}})
-    assert "| a | 2 of 3 | 4.0 [2.0, never] | 2.0 s | 900 |" in page and "| b | 0 of 1 | – | – | – |" in page
+    unsolved = {"solved": False, "steps": 1000, "wall": 9.0, "cpu": 8.0, "mean_return": -3.25}
+    solved = [solved_run(steps=900, wall=2.0, cpu=4.0), solved_run(steps=500, wall=1.0, cpu=2.0)]
+    about = {"task": "Pong", "bar": 18.0, "limit": 8.0, "cores": 2, "machine": {"processor": "a chip"}}
+    about |= {"versions": {"a": {"torch": "2.9"}}, "command": ["x"], "failed": {"c, seed 0": "no memory"}}
+    about |= {"runs": {"a": [*solved, unsolved], "b": [unsolved | {"mean_return": None}], "c": []}}
+    page = solved_table(about)
+    stood = "after 1,000 steps, 8.0 core-seconds |"
+    assert f"| a | 2 of 3 | 4.0 [2.0, never] | 2.0 s | 900 | at -3.2 {stood}" in page
+    assert f"| b | 0 of 1 | – | – | – | no mean yet {stood}" in page and "| c |" not in page
+    assert "- Not measured: c, seed 0: no memory." in page and "2 runs at a time" in page
     (tmp_path / "peers").mkdir()
-    (tmp_path / "peers/cartpole.json").write_text(json.dumps(about | {"runs": runs}))
+    (tmp_path / "peers/pong.json").write_text(json.dumps(about))
     assert overview(tmp_path).endswith("Versions: torch 2.9.\n\nMeasured by `x`.")
 
 
@@ -419,7 +558,7 @@ def test_commands_are_kept_as_a_user_would_type_them(monkeypatch) -> None:
     python = peers.FOLDER / "cleanrl-style/venv/bin/python"
     found = peers._compare(COMPARISONS[0], python, ["--precision", "float32"], [CORE], options)
     assert found["peer"]["command"][0] == "runs/peers/cleanrl-style/venv/bin/python" == ran[0][0]
-    assert found["ours"]["command"][:3] == ["python", "-m", "results.peers.ours"]
+    assert found["ours"]["command"][:4] == ["python", "-m", "results.peers.ours", "atari"]
     assert ran[1][1:] == found["ours"]["command"][1:] and ran[1][-2:] == ["--precision", "float32"]
     assert ran[0][2:] == COMPARISONS[0].peer_flags
 

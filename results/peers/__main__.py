@@ -105,7 +105,7 @@ def _compare(
     """All rounds of a comparison, with what both sides say of themselves, and their commands."""
     driver = f"results/peers/drivers/{comparison.peer.driver}"
     theirs = [str(python.relative_to(ROOT)), driver, *comparison.peer_flags]
-    ours = ["-m", "results.peers.ours", *comparison.our_flags, *flags]
+    ours = ["-m", "results.peers.ours", "atari", *comparison.our_flags, *flags]
     log = FOLDER / comparison.peer.name
     run = partial(measure, cores=cores, seconds=options.seconds, folder=ROOT)
 

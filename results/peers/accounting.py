@@ -9,7 +9,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,17 +32,36 @@ class Usage(NamedTuple):
     cpu: float
 
 
-def measure(command: Sequence[str], cores: Sequence[int], seconds: float, folder: Path, log: Path) -> tuple[Any, Usage]:
-    """What `command` says of itself, and its usage over at least `seconds`; it is ended then.
+class Ended(RunError):
+    """The command ended by itself."""
 
-    It runs in `folder`, on `cores` alone, with one thread a process; what it prints goes to `log`. RunError where it
-    fails, falls silent, or leaves its cores.
+    def __init__(self, code: int, log: Path) -> None:
+        super().__init__(f"it ended with exit code {code}: {last_words(log)}")
+        self.code = code
+
+
+def measure(command: Sequence[str], cores: Sequence[int], seconds: float, folder: Path, log: Path) -> tuple[Any, Usage]:
+    """What `command` says of itself, and its usage over at least `seconds`; RunError where it leaves its cores, or as
+    `reports` has it."""
+    with reports(command, cores, folder, log) as (session, lines):
+        about = next(lines)
+        return about, _between_marks(lines, session, seconds, cores)
+
+
+@contextmanager
+def reports(
+    command: Sequence[str], cores: Sequence[int], folder: Path, log: Path, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[int, Iterator[dict]]]:
+    """The session of `command`, and what it reports, line by line; it is ended when this is left.
+
+    It runs in `folder`, on `cores` alone, with one thread a process; what it prints goes to `log`. The lines end with
+    RunError where it falls silent, or `stopped` says so, and with `Ended` where it ends.
     """
     read_end, write_end = os.pipe()
     environment = os.environ | ONE_THREAD | {"MARKS": str(write_end)}
     environment.pop("PYTHONPATH", None)  # this project's packages are not the peer's
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # the command inherits it
+    os.sched_setaffinity(0, cores)  # the command inherits it from this thread
     try:
         with open(log, "wb") as output:
             process = subprocess.Popen(
@@ -58,22 +78,28 @@ def measure(command: Sequence[str], cores: Sequence[int], seconds: float, folder
         os.sched_setaffinity(0, before)
         os.close(write_end)
     try:
-        lines = _lines(process, read_end, log)
-        about = next(lines)
-        return about, _between_marks(lines, process.pid, seconds, cores)
+        yield process.pid, _lines(process, read_end, log, stopped)
     finally:
         end_session(process)
         os.close(read_end)
 
 
 def _between_marks(lines: Iterator[dict], session: int, seconds: float, cores: Sequence[int]) -> Usage:
-    begun = Usage(**next(lines))
-    first = last = Usage(**next(lines))
+    begun = usage_at(next(lines))
+    first = last = usage_at(next(lines))
     while first.wall - begun.wall < WARM_UP:
-        first = last = Usage(**next(lines))
+        first = last = usage_at(next(lines))
     while last.wall - first.wall < seconds:
-        last = Usage(**next(lines))
+        last = usage_at(next(lines))
     _check_cores(session, cores)
+    return between(first, last)
+
+
+def usage_at(mark: dict) -> Usage:
+    return Usage(*(mark[name] for name in Usage._fields))
+
+
+def between(first: Usage, last: Usage) -> Usage:
     return Usage(*(b - a for a, b in zip(first, last, strict=True)))
 
 
@@ -87,18 +113,19 @@ def _check_cores(session: int, cores: Sequence[int]) -> None:
             raise RunError(f"process {pid} of it runs on cores {sorted(strayed)}, not on {sorted(cores)} alone")
 
 
-def _lines(process: subprocess.Popen, read_end: int, log: Path) -> Iterator[dict]:
-    """What the command reports, line by line."""
+def _lines(process: subprocess.Popen, read_end: int, log: Path, stopped: Callable[[], bool]) -> Iterator[dict]:
     buffer, heard = b"", time.monotonic()
     while True:
         line, newline, rest = buffer.partition(b"\n")
         if newline:
             buffer, heard = rest, time.monotonic()
             yield json.loads(line)
+        elif stopped():
+            raise RunError("it was stopped")
         elif more := _read(read_end):
             buffer += more
         elif process.poll() is not None:
-            raise RunError(f"it ended with exit code {process.returncode}: {last_words(log)}")
+            raise Ended(process.returncode, log)
         elif time.monotonic() - heard > PATIENCE:
             raise RunError(f"it reported nothing for {PATIENCE:.0f} seconds: {last_words(log)}")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 GAME = "Pong"
 HIDDEN = 128
+FOR_EVER = 2**40
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Comparison:
     def our_flags(self) -> list[str]:
         """Of runners.atari: the preset but for the shape of the batch, in one process."""
         fixed = f"--game {GAME} --agent vmpo --torso nature --nature-channels 32 64 64 --torso-hidden 512"
-        fixed += f" --embedding {HIDDEN} --actors 0"
+        fixed += f" --embedding {HIDDEN} --actors 0 --steps {FOR_EVER}"
+        fixed += " --value-warmup 0"  # its steps would be cheaper than those that follow
         return [*fixed.split(), *self.shared_flags]
 
 

@@ -1,12 +1,12 @@
-"""This project's side of a comparison, in a process of its own: `python -m results.peers.ours` and flags of a run.
+"""This project's side, in a process of its own: `python -m results.peers.ours atari` (or control) and flags of a run.
 
-It reports what the peers' drivers report, and trains as runners.atari does but for the warm-up of the value, whose
-steps would be cheaper than those that follow, and for files and logs.
+It reports what the peers' drivers report, and trains as runners.atari and runners.control do but for files and logs.
 """
 
+import argparse
 from dataclasses import replace
 
-from results.peers.drivers.protocol import describe, mark
+from results.peers.drivers.protocol import Marks, describe
 from runners.cli import parse
 from runners.errors import main_guard
 from runners.training import Training
@@ -15,9 +15,12 @@ PACKAGES = ["torch", "envpool", "numpy"]
 
 
 def main(argv: list[str]) -> int:
-    config, _ = parse("atari", argv)
-    timing = {"steps": 2**40, "value_warmup": 0, "log_seconds": 1e9}
-    config = replace(config, training=replace(config.training, **timing))
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("runner", choices=("atari", "control"))
+    parser.add_argument("--bar", type=float, help="a mean return that is marked when it is reached")
+    options, flags = parser.parse_known_args(argv)
+    config, _ = parse(options.runner, flags)
+    config = replace(config, training=replace(config.training, log_seconds=1e9))
     training = Training(config)
     sizes = {name: getattr(config.training, name) for name in ("envs", "unroll", "minibatches", "passes", "actors")}
     describe(
@@ -30,8 +33,10 @@ def main(argv: list[str]) -> int:
         hidden=config.network.embedding,
         **sizes,
     )
+    mark = Marks(options.bar)
+    mark(0)
     for _ in training.run():
-        mark(training.steps)
+        mark(training.steps, training.tracker.mean_return if training.tracker.full else None)
     return 0
 
 

@@ -1,81 +1,212 @@
-"""Time until CartPole-v1 is solved, here and by stable-baselines3, in turn: `python -m results.peers.solve`.
+"""Time until CartPole-v1 or Pong is solved, here and by peers: `python -m results.peers.solve cartpole`, or pong.
 
-Solved is a mean return of 475 over the last 100 training episodes; start-up does not count.
+Every run has one core and one thread. Solved is a mean return of the last 100 training episodes at the task's bar;
+start-up does not count.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 from results.experiment import ROOT, RUNS
-from results.peers.accounting import ONE_THREAD
-from results.peers.catalogue import SB3
+from results.peers.accounting import Ended, between, reports, usage_at
+from results.peers.catalogue import CLEANRL_STYLE, SB3, THEIR_SHAPE, Comparison, Peer
 from results.peers.table import solved_table, told
 from results.peers.venvs import ensure
 from runners.errors import Parser, RunError, UsageError, main_guard
 from runners.files import write_atomically
 from runners.provenance import machine
 
-BAR = 475.0
-PEER = "stable-baselines3, PPO, settings of its zoo"
-OURS = {f"GEMPI, {rule}, {core}": (rule, core) for core in ("feedforward", "lstm", "gtrxl") for rule in ("vmpo", "ppo")}
+FOLDER = RUNS / "peers"
+POINTS = 100
+"""Of a curve that is kept, at most: a point each time that a hundredth of the limit has passed."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A way to solve a task: a driver of `peer` with its flags or, where there is no peer, results.peers.ours."""
+
+    name: str
+    command: tuple[str, ...]
+    peer: Peer | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """`bar` is a mean return, `limit` core-seconds."""
+
+    title: str
+    bar: float
+    limit: float
+    sides: tuple[Side, ...]
+
+
+def _ours(name: str, flags: str) -> Side:
+    return Side(name, ("-m", "results.peers.ours", *flags.split()))
+
+
+def _their_ppo(name: str, peer: Peer) -> Side:
+    flags = Comparison(peer, "feedforward", **THEIR_SHAPE).peer_flags
+    return Side(name, (f"results/peers/drivers/{peer.driver}", *flags), peer)
+
+
+CARTPOLE = Task(
+    "CartPole-v1",
+    475.0,
+    120.0,
+    (
+        Side("stable-baselines3, PPO, settings of its zoo", ("results/peers/drivers/sb3_cartpole.py",), SB3),
+        *(
+            _ours(f"GEMPI, {rule}, {core}", f"control --env CartPole-v1 --agent {rule} --core {core}")
+            for core in ("feedforward", "lstm", "gtrxl")
+            for rule in ("vmpo", "ppo")
+        ),
+    ),
+)
+PONG = Task(
+    "Pong",
+    18.0,
+    7200.0,
+    (
+        _their_ppo("CleanRL's style, PPO, its defaults", CLEANRL_STYLE),
+        _their_ppo("stable-baselines3, PPO, settings of its zoo", SB3),
+        _ours("GEMPI, vmpo, gtrxl", "atari --game Pong --agent vmpo --core gtrxl --actors 0"),
+    ),
+)
+TASKS = {"cartpole": CARTPOLE, "pong": PONG}
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(
-        prog="python -m results.peers.solve",
-        description="Measure the time to solve CartPole-v1, of this project and of stable-baselines3.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each side, which take turns")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    options = parser.parse_args(argv)
-    if options.seeds < 1:
-        raise UsageError(f"--seeds must be at least 1, not {options.seeds}")
-    python = ensure(SB3, RUNS / "peers" / SB3.name)
-    commands = {PEER: [str(python), "results/peers/drivers/sb3_cartpole.py"]}
-    ours = [sys.executable, "-m", "results.peers.ours_cartpole"]
-    commands |= {name: [*ours, "--agent", rule, "--core", core] for name, (rule, core) in OURS.items()}
-    figures = {
+    options = _options(argv)
+    task = TASKS[options.task]
+    limit = options.limit or task.limit
+    figures: dict[str, Any] = {
         "command": ["python", "-m", "results.peers.solve", *argv],
-        "bar": BAR,
+        "task": task.title,
+        "bar": task.bar,
+        "limit": limit,
         "machine": machine(),
+        "cores": options.cores,
         "versions": {},
-        "runs": {name: [] for name in commands},
+        "runs": {side.name: [] for side in task.sides},
+        "failed": {},
     }
     if options.json:  # before minutes are spent
         options.json.parent.mkdir(parents=True, exist_ok=True)
-    for seed in range(options.seeds):
-        for name, command in commands.items():
-            about, run = timed([*command, "--bar", str(BAR), "--seed", str(seed)])
-            figures["versions"][name] = about["versions"]
-            figures["runs"][name].append(run)
-            print(f"{name}, seed {seed}: {told(run)}", flush=True)
-            if options.json:  # what is measured stays, whatever becomes of the rest
-                write_atomically(options.json, json.dumps(figures, indent=2).encode())
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    pythons = {side: ensure(side.peer, FOLDER / side.peer.name) for side in task.sides if side.peer}
+
+    def run(side: Side, seed: int, core: int, stopped: Callable[[], bool]) -> tuple[dict, dict]:
+        command = [str(pythons.get(side, sys.executable)), *side.command, "--bar", str(task.bar), "--seed", str(seed)]
+        return timed(command, core, task.bar, limit, FOLDER / f"solve-{core}.log", stopped)
+
+    seeds = [(side, seed) for seed in range(options.seeds) for side in task.sides]
+    wanted = [(side, seed) for side, seed in seeds if side.peer is None or seed < options.peer_seeds]
+    for side, seed, ended in on_cores(run, wanted, sorted(os.sched_getaffinity(0))[-options.cores :]):
+        try:
+            about, found = ended.result()
+        except RunError as error:
+            figures["failed"][f"{side.name}, seed {seed}"] = " ".join(str(error).split())
+            print(f"{side.name}, seed {seed}: {error}", flush=True)
+            continue
+        figures["versions"][side.name] = about["versions"]
+        figures["runs"][side.name].append({"seed": seed, **found})
+        print(f"{side.name}, seed {seed}: {told(found)}", flush=True)
+        if options.json:  # what is measured stays, whatever becomes of the rest
+            write_atomically(options.json, json.dumps(figures).encode())
+    if not any(figures["runs"].values()):
+        raise RunError(f"nothing was measured: {'; '.join(figures['failed'].values())}")
     print(f"\n{solved_table(figures)}")
     return 0
 
 
-def timed(command: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a run on one core says of itself, and the steps, wall and processor seconds that it took to the bar; steps
-    None where it ended before."""
-    pin = partial(os.sched_setaffinity, 0, sorted(os.sched_getaffinity(0))[-1:])
-    how = {"cwd": ROOT, "env": os.environ | ONE_THREAD, "start_new_session": True, "preexec_fn": pin}
-    done = subprocess.run(command, capture_output=True, text=True, **how)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise RunError(f"{' '.join(command)} ended with exit code {done.returncode}: {said[-1]}")
-    about, begun, *ended = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if not ended:
-        return about, {"steps": None}
-    return about, {"steps": ended[-1]["steps"]} | {name: ended[-1][name] - begun[name] for name in ("wall", "cpu")}
+def on_cores(
+    run: Callable[[Side, int, int, Callable[[], bool]], Any], wanted: Sequence[tuple[Side, int]], cores: Sequence[int]
+) -> Iterator[tuple[Side, int, Future]]:
+    """Calls `run` for each of `wanted`, one at a time on each of `cores`; gives them as they end. `run` is told by its
+    last argument when this is left before."""
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in cores:
+        free.put(core)
+    left = Event()
+
+    def on_a_core(side: Side, seed: int) -> Any:
+        core = free.get()
+        try:
+            return run(side, seed, core, left.is_set)
+        finally:
+            free.put(core)
+
+    with ThreadPoolExecutor(len(cores)) as pool:
+        runs = {pool.submit(on_a_core, *each): each for each in wanted}
+        try:
+            for ended in as_completed(runs):
+                yield *runs[ended], ended
+        finally:
+            left.set()
+            pool.shutdown(cancel_futures=True)
+
+
+def _options(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="python -m results.peers.solve",
+        description="Measure the time to solve a task, of this project and of peers, each installed into runs/peers/.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("task", choices=TASKS, help="what to solve")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each side, which take turns")
+    parser.add_argument("--peer-seeds", type=int, metavar="N", help="runs of each peer, where they should be fewer")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="core-seconds after which a run is given up")
+    parser.add_argument("--cores", type=int, default=1, help="runs at a time, each on a core of its own")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    options = parser.parse_args(argv)
+    if options.peer_seeds is None:
+        options.peer_seeds = options.seeds
+    there = len(os.sched_getaffinity(0))
+    if not 1 <= options.cores <= there:
+        raise UsageError(f"--cores must lie in 1..{there}, the cores of this process, not {options.cores}")
+    if not 1 <= options.peer_seeds <= options.seeds:
+        raise UsageError(f"1 <= --peer-seeds <= --seeds must hold, not {options.peer_seeds} and {options.seeds}")
+    if options.limit is not None and not options.limit > 0:
+        raise UsageError(f"--limit must be greater than 0, not {options.limit}")
+    return options
+
+
+def timed(
+    command: Sequence[str], core: int, bar: float, limit: float, log: Path, stopped: Callable[[], bool] = lambda: False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run on `core` says of itself, and how it went: whether it came to `bar`, its mean return then, or where it
+    ended, or after `limit` core-seconds, the usage until then, and a curve of [steps, core-seconds, mean return]."""
+    curve: list[list[float | None]] = []
+    with reports(command, [core], ROOT, log, stopped) as (_, lines):
+        about = next(lines)
+        mark = next(lines)
+        begun = usage_at(mark)
+        spent = between(begun, begun)
+        try:
+            for mark in lines:
+                spent = between(begun, usage_at(mark))
+                if not curve or spent.cpu >= curve[-1][1] + limit / POINTS:
+                    curve.append([spent.steps, round(spent.cpu, 2), mark["mean_return"]])
+                if _solved(mark, bar) or spent.cpu >= limit:
+                    break
+        except Ended as ended:
+            if ended.code:
+                raise
+    found = {"solved": _solved(mark, bar), "mean_return": mark["mean_return"], **spent._asdict(), "curve": curve}
+    return about, found
+
+
+def _solved(mark: dict[str, Any], bar: float) -> bool:
+    return mark["mean_return"] is not None and mark["mean_return"] >= bar
 
 
 if __name__ == "__main__":

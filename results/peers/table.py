@@ -61,32 +61,40 @@ def note(figures: dict[str, Any]) -> str:
 
 def solved_table(figures: dict[str, Any]) -> str:
     """A row a side, medians over its runs; one that never got there took for ever."""
-    rows = []
-    for name, runs in figures["runs"].items():
-        solved = [run for run in runs if run["steps"] is not None]
-        row = [name, f"{len(solved)} of {len(runs)}"]
-        if 2 * len(solved) > len(runs):
-            never = [math.inf] * (len(runs) - len(solved))
-            cpu, wall, steps = (sorted(run[key] for run in solved) + never for key in ("cpu", "wall", "steps"))
-            most = f"{cpu[-1]:.1f}" if cpu[-1] < math.inf else "never"
-            row += [f"{median(cpu):.1f} [{cpu[0]:.1f}, {most}]", f"{median(wall):.1f} s", f"{median(steps):,.0f}"]
-        rows.append([*row, *["–"] * (5 - len(row))])
-    header = ["CartPole-v1", "Solved", "Core-seconds [range]", "Wall time", "Agent steps"]
+    rows = [solved_row(name, runs) for name, runs in figures["runs"].items() if runs]
+    header = [figures["task"], "Solved", "Core-seconds [range]", "Wall time", "Agent steps", "Those not solved"]
+    failed = [f"- Not measured: {name}: {why}." for name, why in figures["failed"].items()]
     sides = [side.items() for side in figures["versions"].values()]
     releases = dict.fromkeys(f"{name} {release}" for side in sides for name, release in side)
+    at_once = f", {figures['cores']} runs at a time" if figures["cores"] > 1 else ""
     note = (
-        f"Until the last 100 training episodes have a mean of {figures['bar']:g}: medians over seeds, on one core with "
-        f"one thread, the sides in turn. Machine: {figures['machine']['processor']}. Versions: "
-        f"{', '.join(sorted(releases))}."
+        f"Until the last 100 training episodes have a mean of {figures['bar']:g}, or {figures['limit']:,.0f} "
+        f"core-seconds have passed: medians over seeds, each run on one core with one thread{at_once}, the sides in "
+        f"turn. Machine: {figures['machine']['processor']}. Versions: {', '.join(sorted(releases))}."
     )
-    return f"{markdown(header, rows)}\n\n{note}"
+    return "\n\n".join(part for part in (markdown(header, rows), "\n".join(failed), note) if part)
+
+
+def solved_row(name: str, runs: list[dict[str, Any]]) -> list[str]:
+    solved, others = ([run for run in runs if run["solved"] is which] for which in (True, False))
+    cells = ["–"] * 3
+    if 2 * len(solved) > len(runs):
+        never = [math.inf] * len(others)
+        cpu, wall, steps = (sorted(run[key] for run in solved) + never for key in ("cpu", "wall", "steps"))
+        most = f"{cpu[-1]:,.1f}" if cpu[-1] < math.inf else "never"
+        cells = [f"{median(cpu):,.1f} [{cpu[0]:,.1f}, {most}]", f"{median(wall):,.1f} s", f"{median(steps):,.0f}"]
+    return [name, f"{len(solved)} of {len(runs)}", *cells, "; ".join(map(told, others)) or "–"]
 
 
 def told(run: dict[str, Any]) -> str:
-    return "not solved" if run["steps"] is None else f"{run['steps']:,} steps, {run['cpu']:.1f} core-seconds"
+    """How a run went."""
+    if run["solved"]:
+        return f"{run['steps']:,} steps, {run['cpu']:,.1f} core-seconds"
+    stood = "no mean yet" if run["mean_return"] is None else f"at {run['mean_return']:.1f}"
+    return f"{stood} after {run['steps']:,} steps, {run['cpu']:,.1f} core-seconds"
 
 
-KEPT = {"peers": table, "cartpole": solved_table}
+KEPT = {"peers": table, "cartpole": solved_table, "pong": solved_table}
 
 
 def overview(data: Path) -> str:

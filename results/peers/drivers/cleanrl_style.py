@@ -1,5 +1,8 @@
 """PPO in one file, after CleanRL's style: float32, channels first, envpool, and an LSTM stepped in a Python loop."""
 
+from argparse import Namespace
+from collections import deque
+
 import envpool
 import numpy as np
 import torch
@@ -7,13 +10,16 @@ from protocol import (
     CLIP,
     DISCOUNT,
     ENTROPY,
+    EPISODES,
     FRAME_SKIP,
     GAE_LAMBDA,
     GRADIENT_NORM,
     LEARNING_RATE,
     VALUE,
+    Marks,
+    annealed,
     describe,
-    mark,
+    mean_of,
     options,
 )
 from torch import Tensor, nn
@@ -87,14 +93,17 @@ def minibatches(envs: int, unroll: int, number: int, whole: bool) -> list[np.nda
     return [steps[:, columns].ravel() for columns in np.array_split(np.random.permutation(envs), number)]
 
 
-def train(envs: int, unroll: int, number: int, passes: int, core: str, hidden: int) -> None:
+def train(chosen: Namespace) -> None:
     """For ever, with a mark after each batch."""
+    envs, unroll, core, hidden = chosen.envs, chosen.unroll, chosen.core, chosen.hidden
+    np.random.seed(chosen.seed)
+    torch.manual_seed(chosen.seed)
     pool = envpool.make(
         "Pong-v5",
         env_type="gymnasium",
         num_envs=envs,
         num_threads=1,
-        seed=1,
+        seed=chosen.seed,
         frame_skip=FRAME_SKIP,
         episodic_life=True,
         reward_clip=True,
@@ -107,7 +116,7 @@ def train(envs: int, unroll: int, number: int, passes: int, core: str, hidden: i
         simulator="envpool, one thread",
         arithmetic="float32, channels first",
         parameters=sum(p.numel() for p in agent.parameters()),
-        **vars(options()),
+        **vars(chosen),
     )
 
     observations = torch.zeros(unroll, envs, 4, 84, 84)
@@ -116,8 +125,11 @@ def train(envs: int, unroll: int, number: int, passes: int, core: str, hidden: i
     values, dones = torch.zeros(2, unroll + 1, envs)
     observation, done = torch.Tensor(pool.reset()[0]), torch.zeros(envs)
     state = (torch.zeros(1, envs, hidden), torch.zeros(1, envs, hidden))
-    steps = 0
+    running, returns = np.zeros(envs), deque(maxlen=EPISODES)
+    steps, mark = 0, Marks(chosen.bar)
+    mark(steps)
     while True:
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * annealed(steps)
         initial = state
         for t in range(unroll):
             observations[t], dones[t] = observation, done
@@ -127,7 +139,11 @@ def train(envs: int, unroll: int, number: int, passes: int, core: str, hidden: i
             log_probs[t] = policy.log_prob(actions[t])
             seen, reward, terminated, truncated, _ = pool.step(actions[t].numpy())
             observation, rewards[t] = torch.Tensor(seen), torch.Tensor(reward)
-            done = torch.Tensor(terminated | truncated)
+            ended = terminated | truncated
+            done = torch.Tensor(ended)
+            running += reward  # Pong's own are -1, 0 and 1: clipping leaves them
+            returns.extend(running[ended])
+            running[ended] = 0
         steps += envs * unroll
         with torch.no_grad():
             dones[unroll], values[unroll] = done, agent(observation, done, state)[1]
@@ -141,8 +157,8 @@ def train(envs: int, unroll: int, number: int, passes: int, core: str, hidden: i
             "advantage": advantages_of(rewards, values, dones),
         }
         batch = {name: x.flatten(0, 1) for name, x in batch.items()}
-        for _ in range(passes):
-            for index in minibatches(envs, unroll, number, whole=core == "lstm"):
+        for _ in range(chosen.passes):
+            for index in minibatches(envs, unroll, chosen.minibatches, whole=core == "lstm"):
                 part = {name: x[index] for name, x in batch.items()}
                 columns = index[: len(index) // unroll]  # with whole sequences: their environments
                 at_start = tuple(s[:, columns] for s in initial) if core == "lstm" else initial
@@ -151,10 +167,9 @@ def train(envs: int, unroll: int, number: int, passes: int, core: str, hidden: i
                 loss_of(policy, value, part).backward()
                 nn.utils.clip_grad_norm_(agent.parameters(), GRADIENT_NORM)
                 optimizer.step()
-        mark(steps)
+        mark(steps, mean_of(returns))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    chosen = options()
-    train(chosen.envs, chosen.unroll, chosen.minibatches, chosen.passes, chosen.core, chosen.hidden)
+    train(options())

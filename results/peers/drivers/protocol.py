@@ -2,12 +2,14 @@
 
 A driver runs with the Python of a peer's own environment and imports nothing of this project. It writes lines of JSON
 to the file descriptor that the variable MARKS names (stdout without it): what it runs, `{"settings", "versions"}`, and
-from then on marks, `{"steps", "wall", "cpu"}`: after a batch that was learned from, the agent steps so far and what
-they took by then. Clocks are read where the steps are counted: whoever reads the lines may come late.
+from then on marks, `{"steps", "wall", "cpu", "mean_return"}`: after a batch that was learned from, the agent steps so
+far, what they took by then, and the mean return of the last 100 training episodes, null before there are as many.
+Clocks are read where the steps are counted: whoever reads the lines may come late.
 """
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,15 +17,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 FRAME_SKIP = 4
-LEARNING_RATE = 2.5e-4
+LEARNING_RATE, ANNEALED_OVER = 2.5e-4, 10_000_000
+"""It falls linearly, to nothing after so many agent steps: CleanRL's and sample-factory's defaults, SB3's zoo's too."""
 CLIP = 0.1
 ENTROPY, VALUE = 0.01, 0.5
 DISCOUNT, GAE_LAMBDA = 0.99, 0.95
 GRADIENT_NORM = 0.5
 
+EPISODES = 100
+"""Of which the mean return is taken."""
 INTERVAL = 1.0
 """Seconds between marks, at least."""
-_last = [0.0]
 
 
 def options() -> argparse.Namespace:
@@ -32,7 +36,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("--core", choices=("feedforward", "lstm"), required=True)
     for name in ("hidden", "envs", "unroll", "minibatches", "passes"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--bar", type=float, help="a mean return that is marked when it is reached")
     return parser.parse_args()
+
+
+def annealed(steps: int) -> float:
+    """The part of the learning rate that is left after `steps`."""
+    return max(0.0, 1 - steps / ANNEALED_OVER)
 
 
 def describe(packages: Sequence[str], **settings: object) -> None:
@@ -40,12 +51,23 @@ def describe(packages: Sequence[str], **settings: object) -> None:
     _write({"settings": settings, "versions": {name: version(name) for name in packages}})
 
 
-def mark(steps: int) -> None:
-    """Tell that `steps` agent steps have been taken and learned from; at most once a second, as it takes some work."""
-    now = time.monotonic()
-    if now - _last[0] >= INTERVAL:
-        _last[0] = now
-        _write({"steps": steps, "wall": now, "cpu": cpu_seconds(os.getsid(0))})
+class Marks:
+    """Tells what was taken and learned from: once in INTERVAL, as it takes some work, and whenever `bar` is reached."""
+
+    def __init__(self, bar: float | None = None) -> None:
+        self.bar, self.last = math.inf if bar is None else bar, -math.inf
+
+    def __call__(self, steps: int, mean_return: float | None = None) -> None:
+        now = time.monotonic()
+        solved = mean_return is not None and mean_return >= self.bar
+        if solved or now - self.last >= INTERVAL:
+            self.last = now
+            _write({"steps": steps, "wall": now, "cpu": cpu_seconds(os.getsid(0)), "mean_return": mean_return})
+
+
+def mean_of(returns: Sequence[float]) -> float | None:
+    """Of the last EPISODES `returns`; None where there are fewer."""
+    return sum(returns) / EPISODES if len(returns) == EPISODES else None
 
 
 def cpu_seconds(session: int) -> float:

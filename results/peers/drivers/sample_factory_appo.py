@@ -19,8 +19,8 @@ from protocol import (
     GRADIENT_NORM,
     LEARNING_RATE,
     VALUE,
+    Marks,
     describe,
-    mark,
     options,
 )
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
@@ -66,11 +66,11 @@ def make_pong(name: str, config: Any, where: Any, render_mode: str | None = None
     return Pong(config.num_envs_of_pool)
 
 
-class Marks(AlgoObserver):
+class Batches(AlgoObserver):
     """A training iteration has learned from one batch."""
 
     def __init__(self, chosen: SimpleNamespace) -> None:
-        self.chosen = chosen
+        self.chosen, self.mark = chosen, Marks()
 
     def on_start(self, runner: Runner) -> None:
         network = runner.learners[0].learner.actor_critic if runner.cfg.serial_mode else None
@@ -84,7 +84,7 @@ class Marks(AlgoObserver):
         )
 
     def on_training_step(self, runner: Runner, training_iteration_since_resume: int) -> None:
-        mark(training_iteration_since_resume * self.chosen.envs * self.chosen.unroll)
+        self.mark(training_iteration_since_resume * self.chosen.envs * self.chosen.unroll)
 
 
 def flags(chosen: SimpleNamespace) -> list[str]:
@@ -139,7 +139,7 @@ def train(chosen: SimpleNamespace) -> int:
     parser, _ = parse_sf_args(argv=arguments)
     parser.add_argument("--num_envs_of_pool", type=int)
     config, runner = make_runner(parse_full_cfg(parser, argv=arguments))
-    runner.register_observer(Marks(chosen))
+    runner.register_observer(Batches(chosen))
     status = runner.init()
     return runner.run() if status == ExperimentStatus.SUCCESS else status
 

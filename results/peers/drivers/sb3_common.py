@@ -7,6 +7,7 @@ import ale_py
 import gymnasium
 import torch
 from protocol import (
+    ANNEALED_OVER,
     CLIP,
     DISCOUNT,
     ENTROPY,
@@ -15,8 +16,9 @@ from protocol import (
     GRADIENT_NORM,
     LEARNING_RATE,
     VALUE,
+    Marks,
     describe,
-    mark,
+    mean_of,
     options,
 )
 from stable_baselines3.common.callbacks import BaseCallback
@@ -26,44 +28,54 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 PACKAGES = ["torch", "stable-baselines3", "gymnasium", "ale-py", "numpy"]
 
 
-class Marks(BaseCallback):
-    """A rollout starts where the batch before it has been learned from."""
+class Batches(BaseCallback):
+    """A mark where a rollout starts: the batch before it has been learned from."""
+
+    def __init__(self, bar: float | None) -> None:
+        super().__init__()
+        self.mark = Marks(bar)
 
     def _on_rollout_start(self) -> None:
-        mark(self.num_timesteps)
+        self.mark(self.num_timesteps, mean_return(self))
 
     def _on_step(self) -> bool:
         return True
 
 
-def pong(envs: int) -> VecFrameStack:
+def mean_return(callback: BaseCallback) -> float | None:
+    episodes: Any = callback.model.ep_info_buffer
+    return mean_of([episode["r"] for episode in episodes])
+
+
+def pong(envs: int, seed: int) -> VecFrameStack:
     """Pong as stable-baselines3 wraps it, all environments in this process: on one core subprocesses only cost."""
     gymnasium.register_envs(ale_py)
     plain = {"frameskip": 1, "repeat_action_probability": 0.0, "full_action_space": False}
     wrapping = {"frame_skip": FRAME_SKIP}
     made = make_atari_env(
-        "ALE/Pong-v5", envs, seed=1, env_kwargs=plain, wrapper_kwargs=wrapping, vec_env_cls=DummyVecEnv
+        "ALE/Pong-v5", envs, seed=seed, env_kwargs=plain, wrapper_kwargs=wrapping, vec_env_cls=DummyVecEnv
     )
     return VecFrameStack(made, n_stack=4)
 
 
 def train(algorithm: type, policy: str, packages: list[str], **policy_options: Any) -> None:
-    """For ever, with a mark after each batch."""
+    """With a mark after each batch."""
     torch.set_num_threads(1)
     chosen: Namespace = options()
     model = algorithm(
         policy,
-        pong(chosen.envs),
+        pong(chosen.envs, chosen.seed),
         n_steps=chosen.unroll,
         batch_size=chosen.envs * chosen.unroll // chosen.minibatches,
         n_epochs=chosen.passes,
-        learning_rate=LEARNING_RATE,
-        clip_range=CLIP,
+        learning_rate=lambda remaining: LEARNING_RATE * remaining,
+        clip_range=lambda remaining: CLIP * remaining,
         ent_coef=ENTROPY,
         vf_coef=VALUE,
         gamma=DISCOUNT,
         gae_lambda=GAE_LAMBDA,
         max_grad_norm=GRADIENT_NORM,
+        seed=chosen.seed,
         device="cpu",
         policy_kwargs=policy_options or None,
     )
@@ -75,4 +87,4 @@ def train(algorithm: type, policy: str, packages: list[str], **policy_options: A
         parameters=sum(p.numel() for p in model.policy.parameters()),
         **vars(chosen),
     )
-    model.learn(2**40, callback=Marks())
+    model.learn(ANNEALED_OVER, callback=Batches(chosen.bar))
