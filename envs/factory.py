@@ -37,9 +37,9 @@ def make_env(
 ) -> VectorEnv:
     """`num_envs` environments; the same seed and actions give the same trajectories.
 
-    `threads` is how many the simulator may use: envpool and ale do, the others step in the caller's thread. Where
-    `config` names several tasks, `tasks` [N], ascending, says which of them each environment plays; by default they
-    are shared out evenly.
+    `threads` is how many the simulators may use, one at least each: envpool and ale do, the others step in the caller's
+    thread. Where `config` names several tasks, `tasks` [N], ascending, says which of them each environment plays; by
+    default they are shared out evenly.
     EnvError in one line for an unknown name (with the nearest ones) or an option that the backend cannot honour.
     """
     if num_envs < 1 or threads < 1:
@@ -50,7 +50,7 @@ def make_env(
         tasks = share_out(len(config.tasks), num_envs) if tasks is None else tasks
         return _multi_task(config, np.asarray(tasks), seed, threads, render)
     make = _atari if config.suite == "atari" else _control
-    env = make(config, num_envs, seed, threads, render)
+    env = make(config, num_envs, seed, min(threads, num_envs), render)
     env.reward_scale = config.reward_scale
     return env
 
@@ -60,7 +60,7 @@ def _multi_task(config: EnvConfig, tasks: np.ndarray, seed: int, threads: int, r
     for task, count in zip(*np.unique(tasks, return_counts=True), strict=True):
         one = replace(config, name=config.tasks[task], full_actions=True)
         own_seed = int(np.random.SeedSequence((seed, int(task))).generate_state(1)[0] >> 1)
-        parts.append(make_env(one, int(count), own_seed, threads, render))
+        parts.append(make_env(one, int(count), own_seed, max(1, threads * int(count) // len(tasks)), render))
     return MultiTask(parts, config.name)
 
 

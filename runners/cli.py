@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import strftime
 from typing import Any, TypeVar, get_args
@@ -56,9 +56,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     if not decides.resume:
         raise UsageError("--resume takes the folder of a run")
     run_dir = Path(decides.resume)
-    saved = load_config(run_dir)
-    if saved.env.suite != suite:
-        raise UsageError(f"{run_dir} is a run of runners.{saved.env.suite}: resume it with that")
+    saved = load_config(run_dir, [suite], from_dict)
     config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
     refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
@@ -66,13 +64,18 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     return config, run_dir
 
 
-def load_config(run_dir: Path, read: Callable[[dict[str, Any]], Config] = from_dict) -> Config:
-    """Of an existing run; `read` makes it of what config.json holds."""
+def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]) -> Config:
+    """Of an existing run of one of `runners`; `read` makes it of what config.json holds."""
     path = run_dir / "config.json"
     if not path.exists():
         raise UsageError(f"{run_dir} is not the folder of a run: it has no config.json")
     try:
-        return read(json.loads(path.read_text()))
+        tree = json.loads(path.read_text())
+        runner = "lm" if "data" in tree else tree["env"]["suite"]
+        if runner not in runners:
+            wanted = " or ".join(f"runners.{name}" for name in runners)
+            raise UsageError(f"{run_dir} is a run of runners.{runner}, not of {wanted}")
+        return read(tree)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error
 

@@ -11,6 +11,7 @@ import tyro
 from runners.build import build_env, build_network
 from runners.checkpoint import Checkpoints, fits
 from runners.cli import load_config, parse_flags
+from runners.config import from_dict
 from runners.errors import UsageError, main_guard, usage_errors
 from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
@@ -44,9 +45,7 @@ def main(argv: list[str]) -> int:
     run_dir = Path(options.run_dir)
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
-    if (run_dir / "model").is_dir():
-        raise UsageError(f"{run_dir} is a run of runners.lm: summary.json has its evaluation, model/ the model")
-    config = load_config(run_dir)
+    config = load_config(run_dir, ["atari", "control"], from_dict)
     asked = {"eval_policy": options.policy, "seed": options.seed}
     with usage_errors():
         asked = {name: value for name, value in asked.items() if value is not None}

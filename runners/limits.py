@@ -14,11 +14,12 @@ from runners.errors import UsageError
 COMPILERS = ("c++", "g++", "clang++")
 
 
-def check_memory(config: RunConfig, spec: EnvSpec, buffers: int) -> None:
-    """UsageError where `buffers` batches and a learner's copy of one do not fit, in memory or in /dev/shm."""
+def check_memory(config: RunConfig, spec: EnvSpec, buffers: int, ranks: int) -> None:
+    """UsageError where `buffers` batches and a learner's copy of one, each of them of `ranks` ranks on this machine, do
+    not fit, in memory or in /dev/shm."""
     training = config.training
     picture = math.prod(spec.observation_shape) * np.dtype(spec.observation_dtype).itemsize
-    batch = (training.unroll + 1) * training.envs * picture
+    batch = ranks * (training.unroll + 1) * training.envs * picture
     for needed, there, where in (
         ((buffers + 1) * batch, _available(), "memory is free"),
         (buffers * batch if training.actors else 0, _shared(), "/dev/shm is free"),

@@ -30,7 +30,7 @@ def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ran
 def has_bf16(device: torch.device) -> bool:
     """Whether it has instructions for bfloat16: without, a product takes tens of times as long as in float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     # torch tells this by private names alone; where they are gone, float32 is right, if slower.
     checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(check() for check in checks if check)

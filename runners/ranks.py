@@ -77,7 +77,9 @@ class TorchRanks:
     def copy_first(self, module: nn.Module) -> None:
         """Gives every rank the first one's parameters and buffers."""
         for tensor in [*module.parameters(), *module.buffers()]:
-            dist.broadcast(tensor, 0)
+            sent = tensor.contiguous()
+            dist.broadcast(sent, 0)
+            tensor.copy_(sent)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds on any rank."""

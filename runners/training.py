@@ -37,7 +37,7 @@ class Training:
         env = build_env(config, 1, stream=0)
         self.spec: EnvSpec = env.spec
         env.close()
-        check_memory(config, self.spec, ranks.local_size * (BUFFERS if training.actors else 1))
+        check_memory(config, self.spec, BUFFERS if training.actors else 1, ranks.local_size)
         check_torso(config, self.spec)
         check_compile(config)
         torch.backends.cudnn.allow_tf32 = False  # or float32 would be another one on a GPU than where actors are
@@ -47,11 +47,13 @@ class Training:
             self.network.fit_input(random_pictures(config))
         whole_batch = ranks if training.statistics == "batch" else ALONE
         agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
-        self.learner = Learner(config, self.network.to(self.device), agent.to(self.device), self.device, ranks, fresh)
+        ranks.copy_first(self.network.to(self.device))  # to the bit alike on like processors only
+        self.learner = Learner(config, self.network, agent.to(self.device), self.device, ranks, fresh)
         self.learner_envs = learner_envs(config, self.spec, self.network, self.device, ranks.local_size)
         self._draw_apart()
         self.tracker = TaskTracker(config.env.tasks)
         self.steps = self.starts = 0
+        self.warmup_steps = config.warmup_steps  # as the run began: not of another --steps that it is resumed with
         self.wall_seconds = self.cpu_seconds = 0.0
         self.best_return = float("-inf")
         self.sampler: Sampler
@@ -79,7 +81,7 @@ class Training:
         try:
             while self.steps < training.steps:
                 batch = sampler.next()
-                progress, value_only = self.steps / training.steps, self.steps < config.warmup_steps
+                progress, value_only = self.steps / training.steps, self.steps < self.warmup_steps
                 self.learner.train(batch.unroll, progress, after_step, value_only)
                 if not period:
                     sampler.publish(self.network)
@@ -136,6 +138,7 @@ class Training:
             "counters": {
                 "steps": self.steps,
                 "starts": self.starts,
+                "warmup_steps": self.warmup_steps,
                 "wall_seconds": self.wall_seconds,
                 "cpu_seconds": self.cpu_seconds,
                 "best_return": self.best_return,

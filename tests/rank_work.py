@@ -143,9 +143,10 @@ def work(rank: int, size: int, folder: str) -> None:
     found |= {f"sharded lm {method}": lm_steps(method, ranks, sharded=True) for method in LM_METHODS}
     found["votes"] = [ranks.any(vote) for vote in (False, rank == 1)]
     torch.manual_seed(rank)
-    module = torch.nn.BatchNorm1d(3)
-    torch.nn.init.normal_(module.weight)
-    module.running_mean += rank
+    norm = torch.nn.BatchNorm1d(3)
+    torch.nn.init.normal_(norm.weight)
+    norm.running_mean += rank
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 2), norm).to(memory_format=torch.channels_last)
     before = [x.clone() for x in module.state_dict().values()]
     ranks.copy_first(module)
     found["copied"] = before, list(module.state_dict().values())

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from networks.language import sample, token_log_probs
 from runners.checkpoint import Checkpoints
-from runners.errors import UsageError
+from runners.errors import RunError, UsageError
 from runners.lm.base import BASE
 from runners.lm.batches import PROMPTS
 from runners.lm.cli import parse
@@ -310,6 +310,22 @@ def test_the_rate_falls_to_nothing_over_the_rollouts():
     training = Training(parse([*FAST.split(), "--rollouts", "4", "--anneal"])[0])
     rates = [training.learner.optimizer.param_groups[0]["lr"] for _ in training.run()]
     assert rates == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
+
+
+@pytest.mark.parametrize("method", ["vmpo", "sft"])
+def test_a_run_that_diverges_ends_before_anything_saves_it(method):
+    training = Training(parse([*FAST.split(), "--method", method, "--rollouts", "2"])[0])
+    step = training.learner.train
+
+    def diverging(*arguments):
+        found = step(*arguments)
+        for parameter in training.learner.trained:
+            parameter.data.fill_(torch.nan)
+        return found if method == "sft" else step(*arguments)
+
+    training.learner.train = diverging
+    with pytest.raises(RunError, match="training diverged by gradient step"):
+        list(training.run())
 
 
 def test_a_killed_run_resumes_from_the_command_line(tmp_path):

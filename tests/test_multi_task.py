@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from agent_oracles import random_batch, to_torch
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
 from agents.types import one_pass
+from envs import factory
 from envs.atari57 import RANDOM_AND_HUMAN, human_normalised
 from envs.config import EnvConfig
 from envs.factory import make_env
@@ -26,6 +28,18 @@ from runners.tracker import EpisodeTracker, TaskTracker
 from runners.training import Training
 
 GAMES = "Pong,Breakout,Freeway"
+
+
+@pytest.mark.parametrize(
+    ("games", "envs", "threads", "each"),
+    [("Pong", 2, 16, [2]), (GAMES, 12, 12, [4, 4, 4]), (GAMES, 3, 16, [1, 1, 1]), (GAMES, 12, 1, [1, 1, 1])],
+)
+def test_the_simulators_share_the_threads(games, envs, threads, each, monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(factory, "_atari", lambda config, envs, seed, threads, render: made.append(threads) or Mock())
+    monkeypatch.setattr(factory, "MultiTask", lambda parts, name: parts)
+    make_env(EnvConfig(suite="atari", name=games), envs, seed=0, threads=threads)
+    assert made == each
 
 
 def make_heads(tasks: int) -> tuple[PopArtHead, list[PopArtHead]]:

@@ -40,6 +40,13 @@ def test_what_is_asked_for_is_taken(monkeypatch):
     assert [settled(config("--precision", name)) for name in ("float32", "bfloat16")] == ["float32", "bfloat16"]
 
 
+def test_a_gpu_that_would_emulate_bfloat16_does_not_have_it(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: asked.update(how))
+    precision.has_bf16(CUDA)
+    assert asked == {"including_emulation": False}
+
+
 def test_without_instructions_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(precision, "bf16_pays", lambda *_: pytest.fail("measured"))
     monkeypatch.setattr(precision, "has_bf16", lambda device: device.type == "cuda")

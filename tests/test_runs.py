@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,15 +18,19 @@ from test_metrics import empty_charts
 
 from agents.factory import make_agent
 from agents.types import one_pass
+from runners import limits
 from runners.actor import Actor
 from runners.build import build_env, build_network, random_pictures
 from runners.checkpoint import Checkpoints
 from runners.cli import new_folder
 from runners.config import AtariEnv, ControlEnv, RunConfig, from_dict, to_dict
-from runners.errors import RunError, main_guard
+from runners.errors import RunError, UsageError, main_guard
 from runners.evaluate import main as evaluate_main
 from runners.launch import main as launch_main
 from runners.learner import Learner
+from runners.lm.config import LMConfig
+from runners.lm.config import to_dict as lm_to_dict
+from runners.lm.launch import main as lm_main
 from runners.metrics import LAYOUT
 from runners.presets import PRESETS
 from runners.training import Training
@@ -174,6 +179,18 @@ def test_the_warm_up_is_at_most_a_tenth_of_the_run() -> None:
     assert small("lstm", steps=10_000, value_warmup=4_000).warmup_steps == 1_000
 
 
+def test_a_run_that_goes_on_for_longer_has_its_own_warm_up() -> None:
+    first = Training(small("lstm", steps=10_000, value_warmup=4_000))
+    loop = first.run()
+    next(loop)
+    state = first.get_state()
+    loop.close()
+    longer = Training(small("lstm", steps=100_000, value_warmup=4_000))
+    assert longer.warmup_steps == 4_000
+    longer.set_state(state)
+    assert longer.warmup_steps == 1_000
+
+
 def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero() -> None:
     config = small("feedforward", learning_rate=1e-3, dual_learning_rate=1e-2, anneal=True, passes=1, minibatches=1)
     training = batches(replace(config, agent=replace(config.agent, entropy_coefficient=0.1)), 1)
@@ -315,6 +332,31 @@ def test_the_command_line_itself_fails_in_one_line() -> None:
 
 
 RUN = ["--envs", "4", "--minibatches", "2", "--unroll", "16", "--embedding", "16", "--memory", "8", "--no-video"]
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"),
+    [("atari", "runners.control --resume"), ("lm", "runners.control --resume"), ("control", "runners.lm --resume")]
+    + [("lm", "runners.evaluate")],
+)
+def test_a_run_of_another_kind_is_named(kept: str, asked: str, tmp_path: Path) -> None:
+    config = lm_to_dict(LMConfig()) if kept == "lm" else to_dict(PRESETS[kept, "small"]("vmpo"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    module, *flags = asked.split()
+    main = {"runners.evaluate": evaluate_main, "runners.lm": lm_main}.get(module, partial(launch_main, "control"))
+    with pytest.raises(UsageError, match=f"is a run of runners.{kept}, not of runners.") as error:
+        main([*flags, str(tmp_path)])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("ranks", "fits"), [(1, True), (2, False)])
+def test_every_rank_s_batches_count(ranks: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two buffers and the learner's copy, a batch of CartPole's four floats a step."""
+    config = small("lstm", envs=4, unroll=15, actors=1)
+    spec = build_env(config, 1, stream=0).spec
+    monkeypatch.setattr(limits, "_available", lambda: 3.5 * 4 * 16 * 4 * 4)
+    with nullcontext() if fits else pytest.raises(UsageError, match="GB of memory is free"):
+        limits.check_memory(config, spec, 2, ranks)
 
 
 def test_a_run_stopped_by_a_signal_resumes_and_is_evaluated(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class TopK(NamedTuple):
     def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
         """`advantages` [N], `mask` [N] bool -> [N] bool. N counts the valid samples alone."""
         ranked = torch.where(mask, advantages, -torch.inf).sort(descending=True).values
-        k = (self.rho * mask.sum() + 1e-4).floor().long().clamp(min=1)  # 0.29 * 100 is 28.999...
+        k = (self.rho * mask.sum().double() + 1e-6).floor().long().clamp(min=1)  # 0.29 * 100 is 28.999...
         return mask & (advantages >= ranked.take(k - 1))
 
 

@@ -49,7 +49,7 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         if not decides.resume:
             raise UsageError("--resume takes the folder of a run")
         run_dir = Path(decides.resume)
-        saved = load_config(run_dir, from_dict)
+        saved = load_config(run_dir, ["lm"], from_dict)
         config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
         refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
         if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:

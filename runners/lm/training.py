@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
 from runners.devices import cpu_seconds, device_named
-from runners.errors import UsageError
+from runners.errors import RunError, UsageError
 from runners.lm.base import base_model, base_name, kept_base_model
 from runners.lm.batches import kind_of
 from runners.lm.config import LMConfig
@@ -73,8 +73,10 @@ class Training:
         options = self.config.learner
         while self.rollouts < options.rollouts:
             clock, cpu = time.perf_counter(), cpu_seconds()
-            for name, value in self._step().items():
-                self.sums[name].append(float(value))
+            metrics = {name: float(value) for name, value in self._step().items()}
+            self._check(metrics["m_step/gradient_norm"])
+            for name, value in metrics.items():
+                self.sums[name].append(value)
             self.rollouts += 1
             self.wall_seconds += time.perf_counter() - clock
             self.cpu_seconds += float(self.ranks.total(torch.tensor(cpu_seconds() - cpu)))
@@ -103,6 +105,14 @@ class Training:
             if limit and step["m_step/kl"] > limit:
                 break
         return metrics
+
+    def _check(self, gradient_norm: float) -> None:
+        """RunError where the last gradient was not finite, as after the first such one all are: before it is saved."""
+        if not math.isfinite(gradient_norm):
+            raise RunError(
+                f"training diverged by gradient step {self.learner.updates}: the gradient is not finite;"
+                " --resume goes back to the last checkpoint, a lower --learning-rate may help"
+            )
 
     def _mean(self, value: torch.Tensor) -> torch.Tensor:
         """Over ranks, those where it is NaN apart."""
