@@ -88,8 +88,8 @@ class TrainingConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner runs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the torso's convolutions; auto takes bfloat16 where the machine has instructions for it and a measurement,
-    at these sizes of batches, says that it pays."""
+    """Of the torso's convolutions; auto takes bfloat16 where the machine has instructions for it and a measurement on
+    the processor, at these sizes of batches, says that it pays; a GPU with --actors 0 needs no measurement."""
     compile: bool = False
     """Compile the network with torch.compile; on a GPU also the encoder that acts there, by CUDA graphs."""
     threads: int = 0
