@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 
 import tyro
 
+from agents.checks import flag
 from agents.config import AgentName
 from agents.gempi.config import CHOICES
 from runners.config import RunConfig, from_dict, to_dict
@@ -33,35 +34,48 @@ Config = TypeVar("Config")
 
 def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     """The configuration that `argv` asks for, and the run folder to resume, if any."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--resume", nargs="?", const="")
-    early.add_argument("--preset", nargs="?", default="small")
-    early.add_argument("--agent", nargs="?", default="vmpo")
-    for name in CHOICES:
-        early.add_argument(f"--{name.replace('_', '-')}", nargs="?")
-    decides, _ = early.parse_known_args(argv)
+    decides = peek(argv, preset="small", agent="vmpo")
     if decides.resume is None:
         # An unknown name is left for the parser proper to refuse.
         make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
-        agent = decides.agent if decides.agent in get_args(AgentName) else "vmpo"
-        choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and agent == "gempi"}
-        try:
-            default = make(agent, **choices)
-        except (KeyError, ValueError):  # as with names: for the parser proper
-            default = make(agent)
+        default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
         refuse_used(config.training.run_dir)
         return config, None
-
-    if not decides.resume:
-        raise UsageError("--resume takes the folder of a run")
-    run_dir = Path(decides.resume)
-    saved = load_config(run_dir, [suite], from_dict)
+    run_dir, saved = resumed(decides, [suite], from_dict)
     config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
     refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(f"warning: this run's learning rate was to reach 0 at --steps {saved.training.steps}; it is set anew")
     return config, run_dir
+
+
+def peek(argv: list[str], **names: str) -> argparse.Namespace:
+    """Flags that decide over the others' defaults: `names` with defaults of their own, gempi's choices, --resume."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--resume", nargs="?", const="")
+    for name in [*names, *CHOICES]:
+        early.add_argument(f"--{flag(name)}", nargs="?", default=names.get(name))
+    return early.parse_known_args(argv)[0]
+
+
+def suited(make: Callable[..., Config], rule: str, decides: argparse.Namespace) -> Config:
+    """The defaults that `make` has for a learning rule, and for what was chosen of gempi's row."""
+    choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and rule == "gempi"}
+    try:
+        return make(rule, **choices)
+    except (KeyError, ValueError):  # an unknown choice is left for the parser proper to refuse
+        return make(rule)
+
+
+def resumed(
+    decides: argparse.Namespace, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]
+) -> tuple[Path, Config]:
+    """The folder that --resume names, and the configuration of the run of one of `runners` in it."""
+    if not decides.resume:
+        raise UsageError("--resume takes the folder of a run")
+    run_dir = Path(decides.resume)
+    return run_dir, load_config(run_dir, runners, read)
 
 
 def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]) -> Config:

@@ -1,15 +1,11 @@
 """The command line: defaults that suit the method, flags by their papers' names, resuming."""
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from agents.checks import flag
-from agents.gempi.config import CHOICES
 from agents.sequences.config import MethodName, SequenceConfig
-from runners.cli import load_config, parse_flags, refuse_changes, refuse_used, without
-from runners.errors import UsageError
+from runners.cli import parse_flags, peek, refuse_changes, refuse_used, resumed, suited, without
 from runners.lm.config import LMConfig, from_dict, to_dict
 
 DESCRIPTION = (
@@ -39,29 +35,15 @@ def defaults(method: MethodName, **choices: str) -> LMConfig:
 
 def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
     """The configuration that `argv` asks for, and the run folder to resume, if any."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--resume", nargs="?", const="")
-    early.add_argument("--method", nargs="?", default="vmpo")
-    for name in CHOICES:
-        early.add_argument(f"--{flag(name)}", nargs="?")
-    decides, _ = early.parse_known_args(argv)
-    if decides.resume is not None:
-        if not decides.resume:
-            raise UsageError("--resume takes the folder of a run")
-        run_dir = Path(decides.resume)
-        saved = load_config(run_dir, ["lm"], from_dict)
-        config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
-        refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
-        if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
-            before = saved.learner.rollouts
-            print(f"warning: this run's learning rate was to reach 0 at --rollouts {before}; it is set anew")
-        return config, run_dir
-    method = decides.method if decides.method in get_args(MethodName) else "vmpo"
-    choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and method == "gempi"}
-    try:
-        default = defaults(method, **choices)
-    except (KeyError, ValueError):  # an unknown name is left for the parser proper to refuse
-        default = defaults(method)
-    config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, default)
-    refuse_used(config.learner.run_dir)
-    return config, None
+    decides = peek(argv, method="vmpo")
+    if decides.resume is None:
+        method = decides.method if decides.method in get_args(MethodName) else "vmpo"
+        config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, suited(defaults, method, decides))
+        refuse_used(config.learner.run_dir)
+        return config, None
+    run_dir, saved = resumed(decides, ["lm"], from_dict)
+    config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
+    refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+    if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
+        print(f"warning: this run's rate was to reach 0 at --rollouts {saved.learner.rollouts}; it is set anew")
+    return config, run_dir
