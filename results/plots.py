@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,15 +40,9 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
     by_steps.set_xlabel(f"{unit} (millions)" if experiment.unit is STEPS else experiment.unit.name)
     by_time.set_ylabel(f"{experiment.metric}, {experiment.unit.window}")
     for axes in (by_time, by_steps):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e6e6e6", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.set_xlim(left=0)
-        if experiment.bar is not None:
-            axes.axhline(experiment.bar, color="#888888", linewidth=1, linestyle=(0, (4, 3)))
+        plain(axes, experiment.bar)
     if experiment.bar is not None:
-        right = by_time.get_yaxis_transform()
-        by_time.text(0.01, experiment.bar, f"bar {experiment.bar:g}", transform=right, color="#666666", va="bottom")
+        name_bar(by_time, experiment.bar)
     name_lines(by_steps, ends)
     counts = {len({row["seed"] for row in curves if row["label"] == label}) for label in experiment.labels} - {0}
     fewest, most = min(counts), max(counts)
@@ -55,6 +50,46 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
     seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
     spread = f"{shown} of {seeds}" if most > 1 else "one seed"
     figure.suptitle(f"{experiment.title}: {spread}", x=0.01, ha="left", fontweight="bold")
+    return as_png(figure)
+
+
+def race(figures: dict[str, Any]) -> bytes:
+    """A PNG of what `results.peers.solve` found: each run's training return against the core-seconds it took."""
+    figure = Figure(figsize=(10.5, 3.6), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    ends = []
+    for (side, runs), colour in zip(figures["runs"].items(), COLOURS, strict=False):
+        runs = [run for run in runs if run["mean_return"] is not None]
+        for run in runs:
+            known = [(cpu, mean) for _, cpu, mean in run["curve"] if mean is not None]
+            axes.plot(*zip(*known, (run["cpu"], run["mean_return"]), strict=True), linewidth=1.8, color=colour)
+        if runs:
+            longest = max(runs, key=lambda run: run["cpu"])
+            ends.append((side, longest["cpu"], longest["mean_return"], colour))
+    axes.set_xlabel("core-seconds")
+    axes.set_ylabel("return, mean of 100 episodes")
+    plain(axes, figures["bar"])
+    name_bar(axes, figures["bar"])
+    name_lines(axes, ends)
+    figure.suptitle(f"{figures['task']} on one core: a line a run", x=0.01, ha="left", fontweight="bold")
+    return as_png(figure)
+
+
+def plain(axes: Axes, bar: float | None) -> None:
+    """A light grid from zero on, and a line at the bar."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlim(left=0)
+    if bar is not None:
+        axes.axhline(bar, color="#888888", linewidth=1, linestyle=(0, (4, 3)))
+
+
+def name_bar(axes: Axes, bar: float) -> None:
+    axes.text(0.01, bar, f"bar {bar:g}", transform=axes.get_yaxis_transform(), color="#666666", va="bottom")
+
+
+def as_png(figure: Figure) -> bytes:
     png = BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()

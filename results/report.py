@@ -4,6 +4,7 @@ Writes results/README.md, results/plots/<experiment>.png, and in the top README.
 `<!-- results:<experiment> -->` and `<!-- /results:<experiment> -->`.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from results import cost_model, speed, tables
 from results.collect import read_curves, read_summaries
 from results.experiment import ROOT, Experiment, experiment_names, load
 from results.peers import table as peers
-from results.plots import learning_curves
+from results.plots import learning_curves, race
 from results.trl import table as trl
 from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.files import write_atomically
@@ -108,6 +109,8 @@ def report(experiments: Sequence[Experiment], root: Path) -> list[Path]:
     for experiment in experiments:
         if curves := read_curves(experiment, root / "results/data"):
             contents[root / "results/plots" / f"{experiment.name}.png"] = learning_curves(experiment, curves)
+    if (kept := root / "results/data/peers/pong.json").exists():
+        contents[root / "results/plots/peers_pong.png"] = race(json.loads(kept.read_text()))
     changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from results.peers.pairs import play, speed
 from results.peers.solve import CARTPOLE, Side, Task
 from results.peers.table import overview, solved_table, table
 from results.peers.venvs import ensure, reason, requirements
+from results.report import report
 from runners.cli import parse
 from runners.errors import RunError, UsageError
 
@@ -431,7 +432,8 @@ def test_every_side_of_a_task_can_start() -> None:
 
 def test_the_table_of_times(tmp_path) -> None:
     unsolved = {"solved": False, "steps": 1000, "wall": 9.0, "cpu": 8.0, "mean_return": -3.25}
-    solved = [solved_run(steps=900, wall=2.0, cpu=4.0), solved_run(steps=500, wall=1.0, cpu=2.0)]
+    unsolved["curve"] = [[100, 1.0, None], [900, 7.0, -4.0]]
+    solved = [solved_run(steps=s, wall=w, cpu=2 * w, mean_return=18.1) for s, w in ((900, 2.0), (500, 1.0))]
     about = {"task": "Pong", "bar": 18.0, "limit": 8.0, "cores": 2, "machine": {"processor": "a chip"}}
     about |= {"versions": {"a": {"torch": "2.9"}}, "command": ["x"], "failed": {"c, seed 0": "no memory"}}
     about |= {"runs": {"a": [*solved, unsolved], "b": [unsolved | {"mean_return": None}], "c": []}}
@@ -440,9 +442,12 @@ def test_the_table_of_times(tmp_path) -> None:
     assert f"| a | 2 of 3 | 4.0 [2.0, never] | 2.0 s | 900 | at -3.2 {stood}" in page
     assert f"| b | 0 of 1 | – | – | – | no mean yet {stood}" in page and "| c |" not in page
     assert "- Not measured: c, seed 0: no memory." in page and "2 runs at a time" in page
-    (tmp_path / "peers").mkdir()
-    (tmp_path / "peers/pong.json").write_text(json.dumps(about))
-    assert overview(tmp_path).endswith("Versions: torch 2.9.\n\nMeasured by `x`.")
+    data = tmp_path / "results/data"
+    (data / "peers").mkdir(parents=True)
+    (data / "peers/pong.json").write_text(json.dumps(about))
+    assert overview(data).endswith("Versions: torch 2.9.\n\nMeasured by `x`.")
+    plot = tmp_path / "results/plots/peers_pong.png"
+    assert plot in report([], tmp_path) and plot.read_bytes().startswith(b"\x89PNG")
 
 
 # What is compared
