@@ -355,7 +355,7 @@ def two_sides(monkeypatch, tmp_path):
         return {"versions": {"torch": "2.9"}}, solved_run(steps=100, wall=2.0, cpu=1.0, mean_return=bar)
 
     ran = []
-    sides = (Side("theirs", ("peer.py",), CLEANRL_STYLE), Side("ours", ("-m", "here")))
+    sides = (Side("theirs", ("peer.py",), CLEANRL_STYLE, slow=True), Side("ours", ("-m", "here")))
     monkeypatch.setattr(solve, "timed", timed)
     monkeypatch.setattr(solve, "ensure", lambda peer, folder: Path("python"))
     monkeypatch.setattr(solve, "FOLDER", tmp_path)
@@ -370,7 +370,8 @@ def solved_run(**more) -> dict:
 def test_the_sides_take_turns_and_what_is_measured_is_kept(tmp_path, two_sides, capsys) -> None:
     core = max(os.sched_getaffinity(0))
     target = tmp_path / "new/pong.json"
-    assert solve.main(["pong", "--seeds", "3", "--peer-seeds", "2", "--json", str(target)]) == 0
+    command = ["pong", "--seeds", "3", "--slow-seeds", "2", "--json", str(target)]
+    assert solve.main(command) == 0
     order = [("peer.py", 0), ("-m", 0), ("peer.py", 1), ("-m", 1), ("-m", 2)]
     assert two_sides == [(*run, core, 60.0) for run in order]
     written = json.loads(target.read_text())
@@ -378,6 +379,26 @@ def test_the_sides_take_turns_and_what_is_measured_is_kept(tmp_path, two_sides, 
     assert sorted(run["seed"] for run in written["runs"]["ours"]) == [0, 1, 2]
     assert "no memory" in written["failed"]["theirs, seed 1"]
     assert "| ours | 3 of 3 | 1.0 [1.0, 1.0] |" in capsys.readouterr().out
+    two_sides.clear()
+    assert solve.main([*command, "--resume"]) == 0 and two_sides == [("peer.py", 1, core, 60.0)]
+    again = json.loads(target.read_text())
+    assert again["runs"] == written["runs"] and again["command"] == written["command"]
+    with pytest.raises(UsageError, match="has limit 60.0, not 9.0"):
+        solve.main([*command, "--resume", "--limit", "9"])
+
+
+def test_a_failure_that_comes_last_is_written_too(tmp_path, two_sides, monkeypatch) -> None:
+    target = tmp_path / "pong.json"
+    turn = solve.timed
+
+    def timed(command, *arguments):
+        if command[1] == "-m":
+            raise RunError("no memory")
+        return turn(command, *arguments)
+
+    monkeypatch.setattr(solve, "timed", timed)
+    assert solve.main(["pong", "--seeds", "1", "--json", str(target)]) == 0
+    assert json.loads(target.read_text())["failed"] == {"ours, seed 0": "no memory"}
 
 
 def test_an_interrupt_stops_what_runs_and_drops_what_waits() -> None:
@@ -409,7 +430,8 @@ def test_with_nothing_measured_solving_is_a_failure(two_sides, monkeypatch) -> N
     [
         (["tetris"], "tetris"),
         (["pong", "--cores", "1000"], "--cores must lie in 1.."),
-        (["pong", "--seeds", "2", "--peer-seeds", "3"], "not 3 and 2"),
+        (["pong", "--seeds", "2", "--slow-seeds", "3"], "not 3 and 2"),
+        (["pong", "--resume"], "--resume needs --json"),
         (["pong", "--seeds", "0"], "not 0 and 0"),
         (["pong", "--limit", "0"], "greater than 0"),
     ],

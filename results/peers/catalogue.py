@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 GAME = "Pong"
+PEERS_CNN = "--torso nature --nature-channels 32 64 64 --torso-hidden 512"
+"""Flags of runners.atari for the Nature CNN as every peer has it."""
 HIDDEN = 128
 FOR_EVER = 2**40
 
@@ -45,8 +47,7 @@ class Comparison:
     @property
     def our_flags(self) -> list[str]:
         """Of runners.atari: the preset but for the shape of the batch, in one process."""
-        fixed = f"--game {GAME} --agent vmpo --torso nature --nature-channels 32 64 64 --torso-hidden 512"
-        fixed += f" --embedding {HIDDEN} --actors 0 --steps {FOR_EVER}"
+        fixed = f"--game {GAME} --agent vmpo {PEERS_CNN} --embedding {HIDDEN} --actors 0 --steps {FOR_EVER}"
         fixed += " --value-warmup 0"  # its steps would be cheaper than those that follow
         return [*fixed.split(), *self.shared_flags]
 

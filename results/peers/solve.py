@@ -18,7 +18,7 @@ from typing import Any
 
 from results.experiment import ROOT, RUNS
 from results.peers.accounting import Ended, between, reports, usage_at
-from results.peers.catalogue import CLEANRL_STYLE, SB3, THEIR_SHAPE, Comparison, Peer
+from results.peers.catalogue import CLEANRL_STYLE, PEERS_CNN, SB3, THEIR_SHAPE, Comparison, Peer
 from results.peers.table import solved_table, told
 from results.peers.venvs import ensure
 from runners.errors import Parser, RunError, UsageError, main_guard
@@ -37,6 +37,8 @@ class Side:
     name: str
     command: tuple[str, ...]
     peer: Peer | None = None
+    slow: bool = False
+    """Whether it may take an hour."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,16 @@ class Task:
     sides: tuple[Side, ...]
 
 
-def _ours(name: str, flags: str) -> Side:
-    return Side(name, ("-m", "results.peers.ours", *flags.split()))
+def _ours(name: str, flags: str, slow: bool = False) -> Side:
+    return Side(name, ("-m", "results.peers.ours", *flags.split()), slow=slow)
 
 
 def _their_ppo(name: str, peer: Peer) -> Side:
     flags = Comparison(peer, "feedforward", **THEIR_SHAPE).peer_flags
-    return Side(name, (f"results/peers/drivers/{peer.driver}", *flags), peer)
+    return Side(name, (f"results/peers/drivers/{peer.driver}", *flags), peer, slow=True)
+
+
+PONG_FLAGS = "atari --game Pong --agent vmpo --core gtrxl --actors 0"
 
 
 CARTPOLE = Task(
@@ -78,7 +83,8 @@ PONG = Task(
     (
         _their_ppo("CleanRL's style, PPO, its defaults", CLEANRL_STYLE),
         _their_ppo("stable-baselines3, PPO, settings of its zoo", SB3),
-        _ours("GEMPI, vmpo, gtrxl", "atari --game Pong --agent vmpo --core gtrxl --actors 0"),
+        _ours("GEMPI, vmpo, gtrxl, its preset", PONG_FLAGS),
+        _ours("GEMPI, vmpo, gtrxl, the peers' CNN", f"{PONG_FLAGS} {PEERS_CNN}", slow=True),
     ),
 )
 TASKS = {"cartpole": CARTPOLE, "pong": PONG}
@@ -89,7 +95,7 @@ def main(argv: list[str]) -> int:
     task = TASKS[options.task]
     limit = options.limit or task.limit
     figures: dict[str, Any] = {
-        "command": ["python", "-m", "results.peers.solve", *argv],
+        "command": ["python", "-m", "results.peers.solve", *(flag for flag in argv if flag != "--resume")],
         "task": task.title,
         "bar": task.bar,
         "limit": limit,
@@ -101,6 +107,8 @@ def main(argv: list[str]) -> int:
     }
     if options.json:  # before minutes are spent
         options.json.parent.mkdir(parents=True, exist_ok=True)
+    if options.resume:
+        keep(figures, options.json)
     FOLDER.mkdir(parents=True, exist_ok=True)
     pythons = {side: ensure(side.peer, FOLDER / side.peer.name) for side in task.sides if side.peer}
 
@@ -108,24 +116,43 @@ def main(argv: list[str]) -> int:
         command = [str(pythons.get(side, sys.executable)), *side.command, "--bar", str(task.bar), "--seed", str(seed)]
         return timed(command, core, task.bar, limit, FOLDER / f"solve-{core}.log", stopped)
 
-    seeds = [(side, seed) for seed in range(options.seeds) for side in task.sides]
-    wanted = [(side, seed) for side, seed in seeds if side.peer is None or seed < options.peer_seeds]
+    wanted = [
+        (side, seed)
+        for seed in range(options.seeds)
+        for side in task.sides
+        if (seed < options.slow_seeds or not side.slow)
+        and not any(run["seed"] == seed for run in figures["runs"][side.name])
+    ]
     for side, seed, ended in on_cores(run, wanted, sorted(os.sched_getaffinity(0))[-options.cores :]):
         try:
             about, found = ended.result()
         except RunError as error:
             figures["failed"][f"{side.name}, seed {seed}"] = " ".join(str(error).split())
             print(f"{side.name}, seed {seed}: {error}", flush=True)
-            continue
-        figures["versions"][side.name] = about["versions"]
-        figures["runs"][side.name].append({"seed": seed, **found})
-        print(f"{side.name}, seed {seed}: {told(found)}", flush=True)
+        else:
+            figures["versions"][side.name] = about["versions"]
+            figures["runs"][side.name].append({"seed": seed, **found})
+            print(f"{side.name}, seed {seed}: {told(found)}", flush=True)
         if options.json:  # what is measured stays, whatever becomes of the rest
             write_atomically(options.json, json.dumps(figures).encode())
     if not any(figures["runs"].values()):
         raise RunError(f"nothing was measured: {'; '.join(figures['failed'].values())}")
     print(f"\n{solved_table(figures)}")
     return 0
+
+
+def keep(figures: dict[str, Any], path: Path) -> None:
+    """Takes over the runs that lie in `path`; UsageError where they are of something else."""
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        return
+    for name in ("task", "bar", "limit", "machine", "cores"):
+        if kept[name] != figures[name]:
+            raise UsageError(f"--resume: {path} has {name} {kept[name]}, not {figures[name]}; take another file")
+    for name in figures["runs"]:
+        figures["runs"][name] = kept["runs"].get(name, [])
+        figures["versions"] |= {name: kept["versions"][name]} if figures["runs"][name] else {}
 
 
 def on_cores(
@@ -163,18 +190,21 @@ def _options(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("task", choices=TASKS, help="what to solve")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each side, which take turns")
-    parser.add_argument("--peer-seeds", type=int, metavar="N", help="runs of each peer, where they should be fewer")
+    parser.add_argument("--slow-seeds", type=int, metavar="N", help="runs of each that may take an hour, if fewer")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="core-seconds after which a run is given up")
     parser.add_argument("--cores", type=int, default=1, help="runs at a time, each on a core of its own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that FILE holds, and make the others")
     options = parser.parse_args(argv)
-    if options.peer_seeds is None:
-        options.peer_seeds = options.seeds
+    if options.slow_seeds is None:
+        options.slow_seeds = options.seeds
     there = len(os.sched_getaffinity(0))
     if not 1 <= options.cores <= there:
         raise UsageError(f"--cores must lie in 1..{there}, the cores of this process, not {options.cores}")
-    if not 1 <= options.peer_seeds <= options.seeds:
-        raise UsageError(f"1 <= --peer-seeds <= --seeds must hold, not {options.peer_seeds} and {options.seeds}")
+    if not 1 <= options.slow_seeds <= options.seeds:
+        raise UsageError(f"1 <= --slow-seeds <= --seeds must hold, not {options.slow_seeds} and {options.seeds}")
+    if options.resume and not options.json:
+        raise UsageError("--resume needs --json FILE, the file of the runs to keep")
     if options.limit is not None and not options.limit > 0:
         raise UsageError(f"--limit must be greater than 0, not {options.limit}")
     return options

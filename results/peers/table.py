@@ -44,6 +44,7 @@ def ratio(of: Speed) -> str:
 def note(figures: dict[str, Any]) -> str:
     """How the figures were taken."""
     first = figures["comparisons"][0]["ours"]
+    arithmetic = {x["ours"]["settings"]["arithmetic"] for x in figures["comparisons"]}
     sides = [x[side]["versions"].items() for x in figures["comparisons"] for side in ("peer", "ours")]
     releases = dict.fromkeys(f"{name} {release}" for side in sides for name, release in side)
     machine = figures["machine"]
@@ -53,7 +54,8 @@ def note(figures: dict[str, Any]) -> str:
         f"{figures['seconds']:g} s a side; each round runs the peer, then GEMPI, and the ratio is the median of the "
         f"rounds' ratios. Both sides have {figures['cores']} core{'s' * (figures['cores'] > 1)}, one torch thread a "
         f"process, the Nature CNN of 512, the same batch and as many passes over it. GEMPI is "
-        f"{first['settings']['rule']}, {first['settings']['arithmetic']}. Peers are PPO with their own arithmetic, "
+        f"{first['settings']['rule']}, {'; or '.join(sorted(arithmetic))}; it has a layer of 128 before its LSTM, or in "
+        f"the place of one. Peers are PPO with their own arithmetic, "
         f"float32 with channels first. Machine: {machine['processor']}, {machine['cores']} cores. Versions: "
         f"{', '.join(sorted(releases))}."
     )
@@ -69,8 +71,9 @@ def solved_table(figures: dict[str, Any]) -> str:
     at_once = f", {figures['cores']} runs at a time" if figures["cores"] > 1 else ""
     note = (
         f"Until the last 100 training episodes have a mean of {figures['bar']:g}, or {figures['limit']:,.0f} "
-        f"core-seconds have passed: medians over seeds, each run on one core with one thread{at_once}, the sides in "
-        f"turn. Machine: {figures['machine']['processor']}. Versions: {', '.join(sorted(releases))}."
+        f"core-seconds have passed, or the run's own steps: medians over seeds, each run on one core with one "
+        f"thread{at_once}, the sides in turn, each with its own network and settings. Machine: "
+        f"{figures['machine']['processor']}. Versions: {', '.join(sorted(releases))}."
     )
     return "\n\n".join(part for part in (markdown(header, rows), "\n".join(failed), note) if part)
 
