@@ -28,7 +28,7 @@ setup(
     install_requires=[
         "torch>=2.6,<2.14",
         "numpy>=1.26",
-        "gymnasium>=1.0",
+        "gymnasium>=1.1",
         "ale-py>=0.11",
         "envpool>=1.1",
         "tensorboard>=2.16",

@@ -162,7 +162,7 @@ def _read(path: Path) -> list[Row]:
 
 def _write(path: Path, columns: Sequence[str], rows: list[Row]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")  # of diagnostics since left out
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())

@@ -72,7 +72,7 @@ def execute(experiment: Experiment, wanted: Sequence[Run], folder: Path, say: Sa
                 free += ended.cores
                 failed += not report_end(ended, say)
                 done()
-    except KeyboardInterrupt:
+    except BaseException:  # they have sessions of their own, and would go on
         stop(active, say)
         raise
     return failed

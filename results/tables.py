@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 from results.collect import Row
 from results.experiment import ROLLOUTS, Experiment
@@ -45,18 +46,14 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 def core_ms(rows: Sequence[Row]) -> float:
     """Milliseconds of a core that a rollout and the updates on it took, the median run's."""
-    each = sorted(1000 * float(row["cpu_seconds"]) / float(row["steps"]) for row in rows)
-    return (each[(len(each) - 1) // 2] + each[len(each) // 2]) / 2
+    each = [1000 * float(row["cpu_seconds"]) / float(row["steps"]) for row in rows if row["cpu_seconds"]]
+    return median(each) if each else math.nan
 
 
 def time_to_bar(rows: Sequence[Row]) -> str:
     """Until the mean of the latest training returns was there; a run that never was takes for ever."""
 
-    def median(name: str) -> float:
-        values = sorted(float(row.get(name) or math.inf) for row in rows)
-        return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
-
-    wall, cpu = median("bar_seconds"), median("bar_cpu_seconds")
+    wall, cpu = (median(float(row.get(n) or math.inf) for row in rows) for n in ("bar_seconds", "bar_cpu_seconds"))
     return NOTHING if math.isinf(wall) else f"{duration(wall)}, {cpu:.0f} core-seconds"
 
 

@@ -32,6 +32,7 @@ def weights_after(config: RunConfig) -> torch.Tensor:
     sampler, network = make(LocalSampler, config)
     agent = make_agent(config.agent, continuous=not isinstance(sampler.actor.env.spec.action, Discrete))
     learner = Learner(config, network, agent, CPU)
+    assert (learner.forward is network) is not config.training.compile
     for value_only in (True, False):
         learner.train(sampler.next().unroll, 0.0, lambda: None, value_only)
         sampler.publish(network)
@@ -41,7 +42,9 @@ def weights_after(config: RunConfig) -> torch.Tensor:
 
 
 def assert_learns_alike(config: RunConfig) -> None:
-    plain, compiled = (weights_after(replace(config, training=replace(config.training, compile=c))) for c in (0, 1))
+    plain, compiled = (
+        weights_after(replace(config, training=replace(config.training, compile=c))) for c in (False, True)
+    )
     torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-5)
 
 
@@ -69,6 +72,7 @@ def test_a_compiled_encoder_acts_alike(as_traced: None) -> None:
         sampler, network = make(LocalSampler, config)
         sampler.close()
         sampler.actor = Actor(build_env(config, 4, stream=0), network, seed=1, compile_encoder=compile_encoder)
+        assert (sampler.actor.encode == network.encode) is not compile_encoder
         seen.append(sampler.next().unroll)
         sampler.close()
     torch.testing.assert_close(seen[1].policy, seen[0].policy)

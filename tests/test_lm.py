@@ -252,6 +252,23 @@ def test_with_dropout_the_policy_stands_at_pi_t_before_its_first_step(method):
         assert rows[0]["m_step/clipped"] == 0 and rows[0]["m_step/ratio_variance"] < 1e-9
 
 
+@pytest.mark.parametrize("method", ["vmpo", "ppo", "dar-tr"])
+def test_at_another_sampling_temperature_too(method):
+    """What is drawn, fitted and compared is one policy, at that temperature."""
+    flags = "--sampling-temperature 0.5 --rollouts 1 --updates 1".split()
+    (row,) = [row for row in Training(parse([*FAST.split(), "--method", method, *flags])[0]).run() if row]
+    assert abs(row["m_step/kl"]) < 1e-7
+    if method == "ppo":
+        assert row["m_step/clipped"] == 0 and row["m_step/ratio_variance"] < 1e-9
+
+
+@pytest.mark.parametrize(("limit", "clipped"), [("1e-3", True), ("1e6", False), ("0", False)])
+def test_gradients_are_clipped(limit, clipped):
+    training = train("vmpo", 1, "--updates", "1", "--max-gradient-norm", limit)
+    norm = torch.cat([p.grad.flatten() for p in training.learner.trained]).norm().item()
+    assert norm == pytest.approx(1e-3, rel=1e-2) if clipped else norm > 1e-2
+
+
 def test_the_masked_scheme_finds_a_distance_before_its_first_step():
     flags = "--method vmpo --dropout 0.3 --dropout-scheme masked --rollouts 1 --updates 1".split()
     training = Training(parse([*FAST.split(), *flags])[0])

@@ -54,10 +54,9 @@ def note(figures: dict[str, Any]) -> str:
         f"{figures['seconds']:g} s a side; each round runs the peer, then GEMPI, and the ratio is the median of the "
         f"rounds' ratios. Both sides have {figures['cores']} core{'s' * (figures['cores'] > 1)}, one torch thread a "
         f"process, the Nature CNN of 512, the same batch and as many passes over it. GEMPI is "
-        f"{first['settings']['rule']}, {'; or '.join(sorted(arithmetic))}; it has a layer of 128 before its LSTM, or in "
-        f"the place of one. Peers are PPO with their own arithmetic, "
-        f"float32 with channels first. Machine: {machine['processor']}, {machine['cores']} cores. Versions: "
-        f"{', '.join(sorted(releases))}."
+        f"{first['settings']['rule']}, {'; or '.join(sorted(arithmetic))}; it has a layer of 128 before its LSTM or "
+        f"in the place of one. Peers are PPO with their own arithmetic, float32 with channels first. Machine: "
+        f"{machine['processor']}, {machine['cores']} cores. Versions: {', '.join(sorted(releases))}."
     )
 
 

@@ -1,0 +1,157 @@
+"""What whole runs do with what their parts offer: masks, tasks, minibatches, clipping, annealing, evaluation, the best
+checkpoint. Each of the parts has tests of its own."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_multi_task import tiny
+from test_runs import batches, small
+
+from envs.interface import Discrete
+from networks.actor_critic import ActorCritic
+from runners import evaluation
+from runners.build import build_env, build_network
+from runners.checkpoint import Checkpoints
+from runners.config import RunConfig
+from runners.launch import _save
+from runners.training import Training
+
+ONCE = {"passes": 1, "minibatches": 1}
+
+
+def network_of(config: RunConfig) -> ActorCritic:
+    env = build_env(config, 1, stream=0)
+    env.close()
+    return build_network(config, env.spec)
+
+
+# What the network sees
+
+
+def test_the_previous_action_and_reward_enter_clipped_and_never_from_another_episode() -> None:
+    network = network_of(small("feedforward"))
+    observation = torch.randn(1, 4).expand(6, 4)
+    action = torch.tensor([0, 1, 0, 0, 0, 0])
+    reward = torch.tensor([0.0, 0.0, 0.5, 1.0, 7.0, -0.5])
+    going_on, begun = (network.encode(observation, action, reward, torch.full((6,), first)) for first in (False, True))
+    for i, j in ((0, 1), (0, 2), (2, 3), (0, 5)):
+        assert not torch.allclose(going_on[i], going_on[j])
+    torch.testing.assert_close(going_on[3], going_on[4])
+    torch.testing.assert_close(begun, begun[:1].expand_as(begun))
+
+
+@pytest.mark.parametrize("agent", ["vmpo", "ppo"])
+def test_what_follows_an_episode_s_last_step_changes_nothing(agent: str) -> None:
+    """Not the network, the duals nor PopArt's statistics: the reset's action and its reward are nobody's."""
+    first, second = (batches(small("lstm", agent=agent, **ONCE), 4) for _ in range(2))
+    unroll = first.sampler.buffer.unroll
+    reward = unroll.reward.clone()
+    reward[1:][~unroll.valid] = 1e4
+    assert not torch.equal(reward, unroll.reward)
+    for training, own in ((first, unroll.reward), (second, reward)):
+        training.learner.train(unroll._replace(reward=own), 0.0, lambda: None)
+    for part in ("network", "agent"):
+        one, other = (getattr(training.learner, part).state_dict() for training in (first, second))
+        for name, value in one.items():
+            assert torch.equal(value, other[name]), name
+
+
+def test_a_game_has_its_own_value_and_statistics_in_the_learner() -> None:
+    config = tiny("Pong,Breakout", actors=0)
+    config = replace(config, training=replace(config.training, **ONCE))
+    learner = Training(config).learner
+    unroll = batches(config, 1).sampler.buffer.unroll
+    other = (unroll.task == 1).nonzero().squeeze(1)
+    reward = unroll.reward.clone()
+    reward[:, other] += 50
+    head = learner.network.value_head
+    with torch.no_grad():
+        head.output.weight.zero_()
+        head.output.bias.copy_(torch.tensor([3.0, 8.0]))
+    value = learner.passes(unroll).whole.value
+    assert torch.equal(value, torch.tensor([3.0, 8.0])[unroll.task].expand_as(value))
+    learner.train(unroll._replace(reward=reward), 0.0, lambda: None)
+    pong, breakout = head.mean.tolist()
+    assert abs(pong) < 20 < breakout
+
+
+# The learner's gradient steps
+
+
+def test_a_pass_takes_every_column_once_and_in_an_order_of_its_own() -> None:
+    learner = Training(small("feedforward", envs=12, passes=3, minibatches=4)).learner
+    parts = list(learner._minibatches())
+    assert [len(part) for part in parts] == [3] * 12
+    passes = [torch.cat(parts[4 * i : 4 * i + 4]).tolist() for i in range(3)]
+    assert all(sorted(order) == list(range(12)) for order in passes)
+    assert len(set(map(tuple, passes))) == 3
+
+
+@pytest.mark.parametrize(("limit", "clipped"), [(1e-3, True), (1e6, False), (0.0, False)])
+def test_gradients_are_clipped(limit: float, clipped: bool) -> None:
+    training = batches(small("feedforward", max_gradient_norm=limit, **ONCE), 1)
+    gradients = [p.grad for p in training.network.parameters() if p.grad is not None]
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+    assert norm == pytest.approx(1e-3, rel=1e-2) if clipped else norm > 1e-2
+
+
+def test_the_rate_falls_as_the_run_goes_on() -> None:
+    training = Training(small("feedforward", anneal=True, anneal_from=0.5, learning_rate=1e-3, steps=4 * 64))
+    rates = [training.learner.optimizer.param_groups[0]["lr"] for _ in training.run()]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 0.5e-3])
+
+
+# Evaluation and the best checkpoint
+
+
+class Clockwork:
+    """Environments of which number i has episodes of i + 1 steps and of return i."""
+
+    def __init__(self, envs: int) -> None:
+        self.num_envs, self.clock = envs, 0
+        self.spec = SimpleNamespace(action=Discrete(2))
+
+    def reset(self) -> SimpleNamespace:
+        return self.step(None)
+
+    def step(self, action: np.ndarray | None) -> SimpleNamespace:
+        ends = [self.clock and self.clock % (i + 1) == 0 for i in range(self.num_envs)]
+        self.clock += 1
+        return SimpleNamespace(episode_return=np.where(ends, np.arange(self.num_envs), np.nan))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("policy", ["mode", "sample"])
+def test_short_episodes_are_not_counted_more_often(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def player(env, network, sample: bool, seed: int) -> SimpleNamespace:
+        asked.append(sample)
+        return SimpleNamespace(act=lambda step: None)
+
+    monkeypatch.setattr(evaluation, "build_env", lambda config, envs, **_: Clockwork(envs))
+    monkeypatch.setattr(evaluation, "Player", player)
+    monkeypatch.setattr(evaluation, "MOST_ENVS", 4)
+    config = small("feedforward", eval_policy=policy)
+    found = evaluation.evaluate(config, network_of(config), 10)
+    assert sorted(found["returns"]) == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3] and found["mean"] == pytest.approx(1.3)
+    assert asked == [policy == "sample"] and ("samples" in found["protocol"]) == (policy == "sample")
+
+
+def test_the_best_checkpoint_is_that_of_the_highest_mean_of_a_hundred_episodes(tmp_path) -> None:
+    training = batches(small("feedforward"), 1)
+    checkpoints = Checkpoints(tmp_path)
+    best = []
+    for step, count, score in ((10, 60, 600.0), (20, 100, 500.0), (30, 100, 40.0), (40, 100, 501.0), (50, 100, 500.0)):
+        training.steps = step
+        shape = (1, count)
+        training.tracker.add(np.full(shape, score), np.ones(shape, np.int64), np.zeros(count, np.int64))
+        _save(training, checkpoints)
+        best.append(checkpoints.best().step if (tmp_path / "best.safetensors").exists() else None)
+    assert best == [None, 20, 20, 40, 40]
+    assert checkpoints.latest().step == 50
