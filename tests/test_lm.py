@@ -21,8 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from networks.language import sample, token_log_probs
 from runners.checkpoint import Checkpoints
 from runners.errors import RunError, UsageError
-from runners.lm.base import BASE
-from runners.lm.batches import PROMPTS
+from runners.lm.base import base_model
 from runners.lm.cli import parse
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.evaluation import evaluate
@@ -91,13 +90,23 @@ def test_walks_off_the_edges_or_past_the_goal_get_nothing():
 
 
 def test_base_models_train_on_other_prompts_than_the_held_out_ones():
-    """Of 10^8 prompts, by whatever seed."""
+    """Of 10^8 prompts, by whatever seed; nor are they those that RL draws."""
     held_out = {row["prompt"] for row in TaskSource(sort.TASK).held_out(512)}
     for seed in range(4):
-        rng = np.random.default_rng([BASE, seed])
-        seen = {prompt for prompt, _ in sort.TASK.demonstrations(1000, rng)}
-        drawn = set(sort.TASK.prompts(1000, np.random.default_rng([PROMPTS, seed, 0, 0])))
-        assert len(held_out & seen) < 2 and len(held_out & drawn) < 2 and len(seen & drawn) < 2
+        seen = set()
+
+        def demonstrations(count, rng, seen=seen):
+            found = sort.TASK.demonstrations(count, rng)
+            seen |= {prompt for prompt, _ in found}
+            return found
+
+        task = replace(sort.TASK, demonstrations=demonstrations)
+        problem = Problem(TaskSource(task), character_tokenizer(task.alphabet), torch.device("cpu"))
+        base_model(problem, seed, dropout=0.0, trained=False)
+        batches = Training(parse(["--task", "sort", "--seed", str(seed), "--prompts", "500"])[0], fresh=False).batches
+        drawn = {row["prompt"] for _ in range(2) for row in batches._prompts()}
+        assert len(seen) > 1000 and len(drawn) > 990
+        assert len(held_out & seen) < 2 and len(held_out & drawn) < 2 and len(seen & drawn) < 3
 
 
 # Tokens and models
