@@ -1,6 +1,9 @@
 """Language-model runs on rows of a file: TRL's columns, reward functions, offline samples, preferences, LoRA."""
 
 import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -321,3 +324,46 @@ def test_data_that_cannot_be_used_is_said_in_one_line(model, tmp_path, lines, fl
 def test_flags_that_do_not_go_together(flags, says):
     with pytest.raises(UsageError, match=says):
         main(flags.split())
+
+
+ROWS = [{"prompt": "a>", "completion": "b"}, {"prompt": "b>", "completion": "a"}]
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """What the datasets library offers, of which runs with .jsonl files alone need nothing."""
+
+    def load_dataset(name: str, split: str) -> list[dict]:
+        if (name, split) != ("org/rows", "train"):
+            raise ValueError(f"no dataset {name}")
+        return ROWS
+
+    def load_from_disk(name: str):
+        return {"splits": {"train": ROWS, "test": []}, "rows": ROWS, "test only": {"test": ROWS}}[Path(name).name]
+
+    monkeypatch.setitem(
+        sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset, load_from_disk=load_from_disk)
+    )
+
+
+@pytest.mark.parametrize("name", ["splits", "rows", "org/rows"])
+def test_rows_of_a_dataset(name, library, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("splits", "rows"):
+        Path(folder).mkdir()
+    assert read_rows(name, character_tokenizer(TASK.alphabet)) == ROWS
+
+
+@pytest.mark.parametrize("name", ["test only", "org/others"])
+def test_a_dataset_that_cannot_be_read_is_one_line(name, library, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("test only").mkdir()
+    with pytest.raises(UsageError, match=f"{name} is no .jsonl file, nor can datasets load its split train") as error:
+        read_rows(name, character_tokenizer(TASK.alphabet))
+    assert "\n" not in str(error.value)
+
+
+def test_datasets_may_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UsageError, match=r"pip install -e '.\[lm\]'"):
+        read_rows("org/rows", character_tokenizer(TASK.alphabet))
