@@ -52,7 +52,6 @@ def core_ms(rows: Sequence[Row]) -> float:
 
 def time_to_bar(rows: Sequence[Row]) -> str:
     """Until the mean of the latest training returns was there; a run that never was takes for ever."""
-
     wall, cpu = (median(float(row.get(n) or math.inf) for row in rows) for n in ("bar_seconds", "bar_cpu_seconds"))
     return NOTHING if math.isinf(wall) else f"{duration(wall)}, {cpu:.0f} core-seconds"
 
