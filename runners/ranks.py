@@ -108,7 +108,9 @@ def join(device: torch.device) -> Iterator[Ranks]:
             raise UsageError(f"more processes than the {gpus} GPUs of this machine: --nproc-per-node {gpus} at most")
         torch.cuda.set_device(own)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    ranks = TorchRanks()
     try:
-        yield TorchRanks()
+        yield ranks
+        ranks.any(False)  # all wait for the first, which evaluates and saves alone: torchrun ends it if another fails
     finally:
         dist.destroy_process_group()

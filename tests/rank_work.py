@@ -1,5 +1,7 @@
 """What the processes of test_ranks.py do: importable, as spawned processes need it."""
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from runners.lm.problem import Problem
 from runners.lm.shards import gathered, shard
 from runners.lm.sources import TaskSource
 from runners.presets import PRESETS
-from runners.ranks import Ranks, TorchRanks
+from runners.ranks import Ranks, TorchRanks, join
 from runners.samplers import LocalSampler
 from runners.unrolls import Buffer
 
@@ -129,6 +131,16 @@ def trained(config: RunConfig, ranks: Ranks) -> dict[str, Tensor]:
     learner = Learner(share, network, agent, torch.device("cpu"), ranks)
     learner.train(unroll.columns(columns(ranks.rank, ranks.size, 8)), 0.0, lambda: None)
     return {**network.state_dict(), **{f"dual {name}": p for name, p in agent.state_dict().items()}}
+
+
+def leave(rank: int, size: int, folder: str, port: int) -> None:
+    """Joins as one of torchrun's ranks, the first of which is busy for a second; writes when it was let go."""
+    os.environ |= {"WORLD_SIZE": str(size), "RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    with join(torch.device("cpu")):
+        if rank == 0:
+            time.sleep(1)
+            (Path(folder) / "done").touch()
+    (Path(folder) / f"left {rank}").write_text(str((Path(folder) / "done").exists()))
 
 
 def work(rank: int, size: int, folder: str) -> None:

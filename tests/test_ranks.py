@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,6 +121,15 @@ def test_every_rank_gets_the_first_ones_parameters_and_buffers(two_ranks) -> Non
 
 def test_any_rank_may_ask(two_ranks) -> None:
     assert [found["votes"] for found in two_ranks] == [[False, True]] * 2
+
+
+def test_no_rank_leaves_before_the_first_is_done(tmp_path) -> None:
+    """torchrun would end the first, evaluation and all, if another failed in ending."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(rank_work.leave, (2, str(tmp_path), port), nprocs=2)
+    assert [(tmp_path / f"left {rank}").read_text() for rank in range(2)] == ["True", "True"]
 
 
 def torchrun(*arguments: str, **variables: str) -> subprocess.Popen:
