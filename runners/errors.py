@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import signal
 import sys
 import threading
@@ -63,6 +64,10 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
             traceback.print_exc()
         code, line = describe(error)
         print(f"error: {line}", file=sys.stderr)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a rank of torchrun's: as it ends, threads of torch's at times abort it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
     sys.exit(code)
 
 
