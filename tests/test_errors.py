@@ -56,6 +56,23 @@ def test_an_error_is_one_line_and_a_code(capsys, error, code, line):
     assert debug_code == code and text.startswith("Traceback") and text.endswith(f"\nerror: {line}\n")
 
 
+@pytest.mark.parametrize(
+    ("body", "code", "said", "complaint"),
+    [("print('done')", 0, "done\n", ""), ("raise RunError('actor 3 died')", 1, "", "error: actor 3 died\n")],
+)
+def test_a_rank_ends_without_taking_the_interpreter_down(body, code, said, complaint):
+    """And what it has printed, which a pipe buffers, still arrives."""
+    script = (
+        "import atexit; from runners.errors import RunError, main_guard\n"
+        "atexit.register(print, 'taken down')\n"
+        f"def main(argv): {body}\n"
+        "main_guard(main, [])"
+    )
+    environment = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, said, complaint)
+
+
 @pytest.mark.parametrize("name", ["metrics.csv", None])
 def test_a_full_disk_says_so(capsys, name):
     code, line = outcome(capsys, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([name] if name else [])))
