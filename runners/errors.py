@@ -65,8 +65,8 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
         code, line = describe(error)
         print(f"error: {line}", file=sys.stderr)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        # A rank of torchrun's. What is sharded keeps its process group alive, and gloo's thread aborts the process where
-        # it lets go of its last tensor, and so of a Python object, while the interpreter is being taken down.
+        # A rank of torchrun's. What is sharded keeps its process group alive, whose thread aborts the process where it
+        # lets go of its last tensor, and so of a Python object, while the interpreter is being taken down.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)

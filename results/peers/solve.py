@@ -62,7 +62,6 @@ def _their_ppo(name: str, peer: Peer) -> Side:
 
 PONG_FLAGS = "atari --game Pong --agent vmpo --core gtrxl --actors 0"
 
-
 CARTPOLE = Task(
     "CartPole-v1",
     475.0,

@@ -18,7 +18,8 @@ from pathlib import Path
 
 FRAME_SKIP = 4
 LEARNING_RATE, ANNEALED_OVER = 2.5e-4, 10_000_000
-"""It falls linearly, to nothing after so many agent steps: CleanRL's and sample-factory's defaults, SB3's zoo's too."""
+"""It falls linearly, to nothing after so many agent steps: CleanRL's default, and SB3's zoo's. The driver of
+sample-factory, which is timed and not raced, keeps it as it is."""
 CLIP = 0.1
 ENTROPY, VALUE = 0.01, 0.5
 DISCOUNT, GAE_LAMBDA = 0.99, 0.95
