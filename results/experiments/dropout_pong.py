@@ -1,5 +1,5 @@
 from results.experiment import Experiment, Run
-from results.experiments.pong import WIDE_RUNS
+from results.experiments.pong_wide import VMPO
 
 EXPERIMENT = Experiment(
     name="dropout_pong",
@@ -9,7 +9,7 @@ EXPERIMENT = Experiment(
         Run(
             "vmpo-gtrxl, wide, p = 0.1",
             1,
-            f"{WIDE_RUNS['vmpo-gtrxl, wide'][1]} --dropout 0.1",
+            f"{VMPO} --dropout 0.1",
         ),
     ),
     cores=2,
