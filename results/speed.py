@@ -13,7 +13,7 @@ def table(figures: Figures) -> str:
     """The parts, each alone on one core, then the bound that follows and the pipeline."""
     cores = f"on {figures['cores']} cores"
     rows = [
-        (f"{figures['env']}, random actions", "environment", "one core, as acting and, without a GPU, training"),
+        (f"{figures['env']}, random actions", "environment", "one core, as all that no GPU does"),
         ("acting", "acting", "environments that cost nothing"),
         ("acting, the core alone", "core", cached(figures)),
         ("training", "training", f"{figures['batch_ms']:.0f} ms a batch; {achieved(figures)}"),

@@ -1,5 +1,7 @@
 """An actor: environments and a copy of the network, writing unrolls."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,11 +39,10 @@ class Actor:
 
     def collect(self, buffer: Buffer) -> None:
         """Fill `buffer`, this actor's columns of a batch: T steps from where the last unroll ended."""
-        # What a CUDA graph makes in inference mode, as generators' seeds, the learner's graphs could not change.
-        with torch.no_grad() if self.compiled else torch.inference_mode():
-            self._collect(buffer)
+        collect_in_turn([self], [buffer])
 
-    def _collect(self, buffer: Buffer) -> None:
+    def stages(self, buffer: Buffer) -> Iterator[None]:
+        """The same, with a pause in each step while the simulator works."""
         network, unroll = self.network, buffer.unroll
         for slot, tensor in zip(unroll.state, self.state, strict=True):
             slot.copy_(tensor)
@@ -57,11 +58,21 @@ class Actor:
             unroll.policy[t].copy_(policy.parameters(), non_blocking=True)
             self.previous_action = policy.sample(self.generator).cpu().numpy()  # a GPU is waited for here alone
             self.env.send(self.previous_action)
+            yield
             self.step = self.env.recv()
             buffer.write(t + 1, self.step, self.previous_action)
         # The last row of this unroll is the first of the next, too: an episode that ended there is counted once.
         self.step = self.step._replace(episode_return=np.full_like(self.step.episode_return, np.nan))
         self.state = stepper.state()
+
+
+def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:
+    """Each actor fills its buffer; while one's environments step, the network of another thinks."""
+    # What a CUDA graph makes in inference mode, as generators' seeds, the learner's graphs could not change.
+    with torch.no_grad() if actors[0].compiled else torch.inference_mode():
+        stages = [actor.stages(buffer) for actor, buffer in zip(actors, buffers, strict=True)]
+        for _ in zip(*stages, strict=True):
+            pass
 
 
 def no_action(env: VectorEnv) -> np.ndarray:

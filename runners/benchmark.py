@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from envs.interface import Discrete, EnvSpec, TimeStep, VectorEnv
 from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
-from runners.actor import Actor
-from runners.build import build_env, build_network, stream_seed
+from runners.build import build_env, build_network
 from runners.config import RunConfig
 from runners.precision import has_bf16
+from runners.samplers import LocalSampler
 from runners.training import Training
-from runners.unrolls import Buffer, make_buffer
+from runners.unrolls import Buffer
 from runners.weights import flatten_parameters
 
 ROUNDS = 5
@@ -57,10 +57,12 @@ def measure(config: RunConfig, seconds: float, pipeline: bool = True) -> dict[st
         with placed(every_core[:1], threads=1):
             flops = operations(training)  # last: whatever the counter leaves behind, training is slower by a seventh
     peaks = {name: statistics.median(rounds.pop(name)) / 1e9 for name in list(rounds) if name in PEAKS}
-    on_gpu = training.device.type == "cuda"
+    on_gpu = ("training",) if config.training.actors else ("acting", "training")
+    on_gpu = on_gpu if training.device.type == "cuda" else ()
+    parts_alone = "environment", "acting", "training"
     rounds["bound"] = [
-        bound(*rates, cores=len(every_core), on_gpu=on_gpu)
-        for rates in zip(rounds["environment"], rounds["acting"], rounds["training"], strict=True)
+        bound(dict(zip(parts_alone, rates, strict=True)), len(every_core), on_gpu)
+        for rates in zip(*(rounds[name] for name in parts_alone), strict=True)
     ]
     if pipeline:
         rounds["ratio"] = [a / b for a, b in zip(rounds["pipeline"], rounds["bound"], strict=True)]
@@ -76,14 +78,14 @@ def measure(config: RunConfig, seconds: float, pipeline: bool = True) -> dict[st
     }
 
 
-def bound(environment: float, acting: float, training: float, cores: int, on_gpu: bool) -> float:
-    """Steps a second of `cores` that only step environments, act and train, in perfect balance, from the rates of one.
+def bound(rates: Mapping[str, float], cores: int, on_gpu: Collection[str] = ()) -> float:
+    """Steps a second of `cores`, and a GPU, that do these parts alone in perfect balance, from each one's rate alone.
 
-    Where a GPU trains, the lesser of its rate and that of the cores.
+    The GPU does those of `on_gpu`, the cores the others; each waits for the slower.
     """
-    if on_gpu:
-        return min(training, cores / (1 / environment + 1 / acting))
-    return cores / (1 / environment + 1 / acting + 1 / training)
+    of_cores = sum(1 / rate for part, rate in rates.items() if part not in on_gpu)
+    of_gpu = sum(1 / rates[part] for part in on_gpu)
+    return 1 / max(of_cores / cores, of_gpu)
 
 
 def take_turns(parts: dict[str, Part], seconds: float) -> dict[str, list[float]]:
@@ -123,13 +125,14 @@ def placed(cores: Sequence[int], threads: int) -> Iterator[None]:
 def alone(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> tuple[Training, dict[str, Part]]:
     """The parts that are measured on one core; `stack` ends what they started."""
     training = Training(replace(config, training=replace(config.training, actors=0, threads=1)))
+    acts_on = torch.device("cpu") if config.training.actors else training.device
     config = training.config
     loop = training.run()
     stack.callback(loop.close)
     next(loop)
     works = {
         "environment": environment_alone(config, stack),
-        "acting": acting_alone(config, training.spec, stack),
+        "acting": acting_alone(config, training.spec, acts_on, stack),
         "training": training_alone(training),
     }
     if isinstance(training.network.core, TransformerCore):
@@ -163,36 +166,30 @@ def environment_alone(config: RunConfig, stack: ExitStack) -> Callable[[], int]:
 class Frozen:
     """An environment that shows one step again and again, at no cost."""
 
-    def __init__(self, env: VectorEnv) -> None:
-        self.spec, self.num_envs = env.spec, env.num_envs
-        self.first_step = env.reset()
-        self.next_step = self.first_step._replace(first=np.zeros(env.num_envs, bool))
-
-    def reset(self) -> TimeStep:
-        return self.first_step
+    def __init__(self, env: VectorEnv, step: TimeStep) -> None:
+        self.spec, self.num_envs, self.step = env.spec, env.num_envs, step._replace(first=np.zeros(env.num_envs, bool))
 
     def send(self, action: np.ndarray) -> None:
         pass
 
     def recv(self) -> TimeStep:
-        return self.next_step
+        return self.step
 
 
-def acting_alone(config: RunConfig, spec: EnvSpec, stack: ExitStack) -> Callable[[], int]:
-    """An actor whose environments cost nothing, its fetching of weights and writing of unrolls included."""
-    env = build_env(config, config.training.envs, stream=0)
-    stack.callback(env.close)
+def acting_alone(config: RunConfig, spec: EnvSpec, device: torch.device, stack: ExitStack) -> Callable[[], int]:
+    """Actors whose environments cost nothing, the fetching of weights and writing of unrolls included."""
     network = build_network(config, spec)
-    actor = Actor(Frozen(env), network, stream_seed(config, 0))
-    state, policy_size = network.initial_state(1), network.policy_head.output.out_features
-    buffer = make_buffer(spec, config.training.unroll, config.tasks, policy_size, state, shared=False)
-    training, weights = config.training, flatten_parameters(network)
+    sampler = LocalSampler(config, spec, network, start=0, device=device)
+    for actor in sampler.actors:
+        stack.callback(actor.env.close)
+        actor.env = Frozen(actor.env, actor.step)
+    training, weights = config.training, flatten_parameters(network).to(device)
     every_batch = training.target_period <= training.passes * training.minibatches
 
     def unroll() -> int:
         if every_batch:
-            actor.load(weights)
-        actor.collect(buffer)
+            sampler.load(weights)
+        sampler.next()
         return config.steps_per_batch
 
     return unroll
@@ -277,15 +274,17 @@ def profile(config: RunConfig, batches: int = 8) -> dict[str, dict[str, float]]:
     training = Training(replace(config, training=alone))
     loop = training.run()
     next(loop)
-    actor, learner = training.sampler.actor, training.learner
+    learner = training.learner
     stages = {
-        "actor": [(actor.env, "send", "send"), (actor.env, "recv", "wait for environments")]
-        + [(actor, "encode", "torso"), (actor.network.core, "acting", "cache keys and values")]
-        + [(actor.network.policy_head, "forward", "policy head"), (Buffer, "write", "write unroll")],
+        "actor": [(Buffer, "write", "write unroll")],
         "learner": [(learner.forward, "forward", "forward"), (learner.agent, "loss", "loss")]
         + [(torch.Tensor, "backward", "backward"), (learner.optimizer, "step", "Adam")]
         + [(learner.network.value_head, "update", "PopArt")],
     }
+    for actor in training.sampler.actors:
+        stages["actor"] += [(actor.env, "send", "send"), (actor.env, "recv", "wait for environments")]
+        stages["actor"] += [(actor, "encode", "torso"), (actor.network.core, "acting", "cache keys and values")]
+        stages["actor"] += [(actor.network.policy_head, "forward", "policy head")]
     with stopwatch([stage for part in stages.values() for stage in part], training.device) as spent:
         began = time.perf_counter()
         acted = training.sampler.wait_seconds

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
-from runners.actor import Actor
+from runners.actor import Actor, collect_in_turn
 from runners.allocator import keep_freed_memory
 from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
@@ -49,7 +49,8 @@ STREAMS_A_START = 1000
 class LocalSampler:
     """Acts when asked, in this process and on `device`: a batch is always from the weights last published.
 
-    `threads`: of the simulator.
+    The environments are in `groups` (0: one, or with a GPU two), whose simulators, of `threads` each, work while the
+    network acts for another.
     """
 
     def __init__(
@@ -62,18 +63,26 @@ class LocalSampler:
         rank: int = 0,
         device: torch.device = CPU,
         threads: int = 1,
+        groups: int = 0,
     ) -> None:
-        self.actor = make_actor(config, config.tasks, start, rank, device, threads)
-        self.network = self.actor.network
-        self.actor.load(_weights(network, saved))
+        on_gpu, envs = device.type == "cuda", config.training.envs
+        groups = groups or (2 if on_gpu and envs > 1 else 1)
         self.buffer = _batch(config, spec, network, shared=False)
-        if device.type == "cuda":
+        if on_gpu:
             self.buffer = self.buffer.pinned()
+        ends = [envs * i // groups for i in range(groups + 1)]
+        self.views = [self.buffer.columns(slice(*some)) for some in itertools.pairwise(ends)]
+        self.actors = [
+            make_actor(config, view.unroll.task.numpy(), start, rank * groups + i, device, threads)
+            for i, view in enumerate(self.views)
+        ]
+        self.network = self.actors[0].network
+        self.load(_weights(network, saved))
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
         began = time.perf_counter()
-        self.actor.collect(self.buffer)
+        collect_in_turn(self.actors, self.views)
         self.wait_seconds += time.perf_counter() - began
         return self.buffer
 
@@ -85,13 +94,19 @@ class LocalSampler:
         return 0.0
 
     def publish(self, network: ActorCritic) -> None:
-        self.actor.load(flatten_parameters(network))
+        self.load(flatten_parameters(network))
+
+    def load(self, weights: Tensor) -> None:
+        """All of them in a row [P]."""
+        for actor in self.actors:
+            actor.load(weights)
 
     def get_state(self) -> dict:
         return {"weights": flatten_parameters(self.network)}
 
     def close(self) -> None:
-        self.actor.env.close()
+        for actor in self.actors:
+            actor.env.close()
 
 
 class ProcessSampler:

@@ -32,7 +32,7 @@ def test_share_by_hand(envs, actors, fixed, acting, learning, expected):
 
 def build(config):
     sampler, network = make(LocalSampler, config)
-    spec = sampler.actor.env.spec
+    spec = sampler.actors[0].env.spec
     sampler.close()
     return spec, network
 

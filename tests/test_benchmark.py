@@ -41,9 +41,12 @@ def test_parts_take_turns() -> None:
 
 
 def test_the_bound_follows_from_the_parts() -> None:
-    assert bound(600.0, 300.0, 200.0, cores=2, on_gpu=False) == pytest.approx(200.0)
-    assert bound(600.0, 300.0, 1000.0, cores=2, on_gpu=True) == pytest.approx(400.0)
-    assert bound(600.0, 300.0, 100.0, cores=2, on_gpu=True) == pytest.approx(100.0)
+    rates = {"environment": 600.0, "acting": 300.0, "training": 200.0}
+    assert bound(rates, cores=2) == pytest.approx(200.0)
+    assert bound(rates, cores=2, on_gpu=["training"]) == pytest.approx(200.0)
+    assert bound(rates | {"training": 1000.0}, cores=2, on_gpu=["training"]) == pytest.approx(400.0)
+    assert bound(rates | {"acting": 1000.0}, cores=2, on_gpu=["acting", "training"]) == pytest.approx(1000 / 6)
+    assert bound(rates | {"acting": 1e4, "training": 1e4}, 2, ["acting", "training"]) == pytest.approx(1200.0)
 
 
 def test_figures_are_medians_of_the_rounds() -> None:

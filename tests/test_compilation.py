@@ -30,7 +30,7 @@ def as_traced(monkeypatch: pytest.MonkeyPatch) -> None:
 def weights_after(config: RunConfig) -> torch.Tensor:
     """All weights after two batches of two gradient steps, the first of the value loss alone."""
     sampler, network = make(LocalSampler, config)
-    agent = make_agent(config.agent, continuous=not isinstance(sampler.actor.env.spec.action, Discrete))
+    agent = make_agent(config.agent, continuous=not isinstance(sampler.actors[0].env.spec.action, Discrete))
     learner = Learner(config, network, agent, CPU)
     assert (learner.forward is network) is not config.training.compile
     for value_only in (True, False):
@@ -71,8 +71,9 @@ def test_a_compiled_encoder_acts_alike(as_traced: None) -> None:
     for compile_encoder in (False, True):
         sampler, network = make(LocalSampler, config)
         sampler.close()
-        sampler.actor = Actor(build_env(config, 4, stream=0), network, seed=1, compile_encoder=compile_encoder)
-        assert (sampler.actor.encode == network.encode) is not compile_encoder
+        actor = Actor(build_env(config, 4, stream=0), network, seed=1, compile_encoder=compile_encoder)
+        assert (actor.encode == network.encode) is not compile_encoder
+        sampler.actors = [actor]
         seen.append(sampler.next().unroll)
         sampler.close()
     torch.testing.assert_close(seen[1].policy, seen[0].policy)

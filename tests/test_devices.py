@@ -34,7 +34,7 @@ def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_elsewhere(config: RunConfig) -> Learner:
     """A learner that has been through one batch of an actor on the CPU."""
     sampler, network = make(LocalSampler, config)
-    agent = make_agent(config.agent, continuous=not isinstance(sampler.actor.env.spec.action, Discrete))
+    agent = make_agent(config.agent, continuous=not isinstance(sampler.actors[0].env.spec.action, Discrete))
     learner = Learner(config, network.to(ELSEWHERE), agent.to(ELSEWHERE), ELSEWHERE)
     learner.train(sampler.next().unroll, 0.0, lambda: None)
     sampler.close()

@@ -89,12 +89,34 @@ def test_a_resumed_run_meets_new_episodes() -> None:
     assert not (acted(0)[0] == acted(1)[0]).any(), "first observations are drawn anew"
 
 
-def test_one_actor_process_acts_as_the_local_one() -> None:
-    local, _ = make(LocalSampler, small(), start=3)
-    remote, _ = make(ProcessSampler, small(actors=1), start=3)
-    for a, b in zip(local.next().unroll[:-2], remote.next().unroll[:-2], strict=True):
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_actor_processes_act_as_groups_of_the_local_one(groups: int) -> None:
+    local, _ = make(LocalSampler, small(), start=3, groups=groups)
+    remote, _ = make(ProcessSampler, small(actors=groups), start=3)
+    for _ in range(2):
+        for a, b in zip(local.next().unroll[:-2], remote.next().unroll[:-2], strict=True):
+            assert torch.equal(a, b)
+        remote.release()
     remote.close()
+
+
+def test_one_group_steps_while_the_network_acts_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler, _ = make(LocalSampler, small(envs=5, unroll=2, minibatches=1), groups=2)
+    calls: list[str] = []
+
+    def logged(call: Callable, line: str) -> Callable:
+        def with_a_line(*arguments):
+            calls.append(line)
+            return call(*arguments)
+
+        return with_a_line
+
+    for i, actor in enumerate(sampler.actors):
+        assert actor.env.num_envs == 2 + i
+        for name in ("send", "recv"):
+            monkeypatch.setattr(actor.env, name, logged(getattr(actor.env, name), f"{name} {i}"))
+    sampler.next()
+    assert calls == ["send 0", "send 1", "recv 0", "send 0", "recv 1", "send 1", "recv 0", "recv 1"]
 
 
 def test_an_episode_is_counted_once() -> None:
