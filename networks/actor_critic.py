@@ -1,5 +1,6 @@
 """The agent's network: torso -> + previous action and reward -> core -> policy and value."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -86,3 +87,12 @@ class ActorCritic(nn.Module):
         flat = (x.flatten(0, 1) for x in (observation, previous_action, previous_reward, first))
         y, state = self.core(self.encode(*flat).unflatten(0, (steps, batch)), first, state, need_state)
         return Output(self.policy_head(y), self.value_head(y, task), state)
+
+
+def frozen_copy(network: ActorCritic) -> ActorCritic:
+    """As it is now, and not to be learned from."""
+    twin = copy.deepcopy(network).requires_grad_(False)
+    for module in twin.modules():
+        if isinstance(module, nn.LSTM):
+            module.flatten_parameters()  # copied one by one, they are no longer the one piece that cuDNN wants
+    return twin

@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from envs.interface import Discrete, EnvSpec, TimeStep, VectorEnv
 from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
-from runners.build import build_env, build_network
+from runners.build import build_env, build_network, pick_device
 from runners.config import RunConfig
-from runners.precision import has_bf16
+from runners.learner import Learner
+from runners.precision import has_bf16, settle_precision
 from runners.samplers import LocalSampler
 from runners.training import Training
 from runners.unrolls import Buffer
@@ -50,6 +51,9 @@ def measure(config: RunConfig, seconds: float, pipeline: bool = True) -> dict[st
     config = replace(config, training=replace(config.training, value_warmup=0, log_seconds=1e9))
     with ExitStack() as stack:
         with placed(every_core[:1], threads=1):  # threads that simulators start inherit the core
+            env = build_env(config, 1, stream=0)
+            env.close()
+            config = settle_precision(config, env.spec, pick_device(config))  # for all parts, whoever acts in them
             training, parts = alone(config, every_core[:1], stack)
         if pipeline:
             parts["pipeline"] = pipeline_of_all(config, every_core, stack)
@@ -132,12 +136,12 @@ def alone(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> tuple[Tr
     next(loop)
     works = {
         "environment": environment_alone(config, stack),
-        "acting": acting_alone(config, training.spec, acts_on, stack),
+        "acting": acting_alone(config, training.spec, acts_on, training.groups, stack),
         "training": training_alone(training),
     }
     if isinstance(training.network.core, TransformerCore):
-        works |= {"core": core_alone(config, training.spec, cached=True)}
-        works |= {"core_uncached": core_alone(config, training.spec, cached=False)}
+        works |= {"core": core_alone(config, training.spec, acts_on, cached=True)}
+        works |= {"core_uncached": core_alone(config, training.spec, acts_on, cached=False)}
     works |= {name: matrix_product(dtype, training.device) for name, dtype in PEAKS.items()}
     if not has_bf16(training.device):
         del works["bfloat16"]
@@ -176,10 +180,12 @@ class Frozen:
         return self.step
 
 
-def acting_alone(config: RunConfig, spec: EnvSpec, device: torch.device, stack: ExitStack) -> Callable[[], int]:
+def acting_alone(
+    config: RunConfig, spec: EnvSpec, device: torch.device, groups: int, stack: ExitStack
+) -> Callable[[], int]:
     """Actors whose environments cost nothing, the fetching of weights and writing of unrolls included."""
     network = build_network(config, spec)
-    sampler = LocalSampler(config, spec, network, start=0, device=device)
+    sampler = LocalSampler(config, spec, network, start=0, device=device, groups=groups)
     for actor in sampler.actors:
         stack.callback(actor.env.close)
         actor.env = Frozen(actor.env, actor.step)
@@ -195,11 +201,11 @@ def acting_alone(config: RunConfig, spec: EnvSpec, device: torch.device, stack: 
     return unroll
 
 
-def core_alone(config: RunConfig, spec: EnvSpec, cached: bool) -> Callable[[], int]:
+def core_alone(config: RunConfig, spec: EnvSpec, device: torch.device, cached: bool) -> Callable[[], int]:
     """Acting of a transformer core by itself. Not `cached`, each step makes the whole memory's keys and values anew."""
-    core = build_network(config, spec).core
+    core = build_network(config, spec).core.to(device)
     envs, steps = config.training.envs, config.training.unroll
-    x, first = torch.randn(envs, core.output_size), torch.zeros(envs, dtype=torch.bool)
+    x, first = torch.randn(envs, core.output_size, device=device), torch.zeros(envs, dtype=torch.bool, device=device)
     state = core.initial_state(envs)
 
     @torch.inference_mode()
@@ -207,6 +213,7 @@ def core_alone(config: RunConfig, spec: EnvSpec, cached: bool) -> Callable[[], i
         stepper = core.acting(state, steps) if cached else ForwardActing(core, state)
         for _ in range(steps):
             stepper.step(x, first)
+        _synchronise(device)
         return envs * steps
 
     return unroll
@@ -225,10 +232,12 @@ def training_alone(training: Training) -> Callable[[], int]:
 
 
 def operations(training: Training) -> float:
-    """Floating-point operations that an agent step takes in all passes."""
-    batch = training_alone(training)
+    """Floating-point operations that an agent step takes in all passes. Uncompiled: a CUDA graph would hide them."""
+    plain = replace(training.config, training=replace(training.config.training, compile=False))
+    learner = Learner(plain, training.network, training.learner.agent, training.device, fresh=False)
+    unroll = training.sampler.next().unroll
     with FlopCounterMode(display=False) as counter:
-        batch()
+        learner.train(unroll, 0.0, lambda: None)
     return counter.get_total_flops() / training.config.steps_per_batch
 
 
@@ -256,14 +265,16 @@ def pipeline_of_all(config: RunConfig, cores: Sequence[int], stack: ExitStack) -
 PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def matrix_product(dtype: torch.dtype, device: torch.device, size: int = 2048) -> Callable[[], int]:
-    """Operations of the product of two square matrices, on one core or on the GPU."""
+def matrix_product(dtype: torch.dtype, device: torch.device) -> Callable[[], int]:
+    """Operations of products of square matrices, on one core or, larger and several in a row, on the GPU."""
+    size, products = (8192, 8) if device.type == "cuda" else (2048, 1)
     a = torch.randn(size, size, device=device).to(dtype)
 
     def product() -> int:
-        a @ a
+        for _ in range(products):
+            a @ a
         _synchronise(device)
-        return 2 * size**3
+        return products * 2 * size**3
 
     return product
 

@@ -11,4 +11,5 @@ warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functool
 
 def compiled(function: Callable, device: torch.device) -> Callable:
     """`function` (or module) compiled for `device`; on a GPU what it returns lasts until the next step is marked."""
-    return torch.compile(function, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else "default")
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    return torch.compile(function, fullgraph=True, dynamic=False, mode=mode)

@@ -66,7 +66,8 @@ def _division(config: RunConfig, training: Training) -> str:
     """Who steps the environments."""
     actors, envs, own = config.training.actors, config.training.envs, training.learner_envs
     if not actors:
-        return f"one process steps {envs} environments and learns"
+        turns = f", by turns in {training.groups} groups," if training.groups > 1 else ""
+        return f"one process steps {envs} environments{turns} and learns"
     return f"{actors} actor{'s' * (actors > 1)} and {own} of {envs} environments stepped by the learner"
 
 

@@ -1,13 +1,11 @@
 """The forward passes of a gradient step: one, or with dropout those that its scheme compares."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from agents.config import DropoutScheme
 from agents.types import Passes, Unroll, one_pass, rows
-from networks.actor_critic import ActorCritic, Output
+from networks.actor_critic import ActorCritic, Output, frozen_copy
 
 
 class ForwardPasses:
@@ -22,7 +20,7 @@ class ForwardPasses:
 
     def __init__(self, network: ActorCritic, forward: nn.Module, dropout: float, scheme: DropoutScheme) -> None:
         self.network, self.forward, self.dropout, self.scheme = network, forward, dropout, scheme
-        self.before = copy.deepcopy(network).requires_grad_(False) if dropout and scheme == "paired" else None
+        self.before = frozen_copy(network) if dropout and scheme == "paired" else None
 
     def begin_batch(self) -> None:
         """Before the first gradient step on a batch."""

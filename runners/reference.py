@@ -1,13 +1,12 @@
 """pi_ref beside the learner: a network that changes slowly or never, with a memory of its own."""
 
-import copy
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from agents.types import Unroll
-from networks.actor_critic import ActorCritic
+from networks.actor_critic import ActorCritic, frozen_copy
 from runners.checkpoint import Checkpoints, fits, load
 
 
@@ -19,7 +18,7 @@ class Reference:
     """
 
     def __init__(self, network: ActorCritic, source: str, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.network = frozen_copy(network)
         self.decay = decay if source == "average" else 1.0
         self.state: tuple[Tensor, ...] | None = None
         if source not in ("start", "average"):

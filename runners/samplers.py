@@ -49,8 +49,7 @@ STREAMS_A_START = 1000
 class LocalSampler:
     """Acts when asked, in this process and on `device`: a batch is always from the weights last published.
 
-    The environments are in `groups` (0: one, or with a GPU two), whose simulators, of `threads` each, work while the
-    network acts for another.
+    The environments are in `groups`, whose simulators, of `threads` each, work while the network acts for another.
     """
 
     def __init__(
@@ -63,14 +62,12 @@ class LocalSampler:
         rank: int = 0,
         device: torch.device = CPU,
         threads: int = 1,
-        groups: int = 0,
+        groups: int = 1,
     ) -> None:
-        on_gpu, envs = device.type == "cuda", config.training.envs
-        groups = groups or (2 if on_gpu and envs > 1 else 1)
         self.buffer = _batch(config, spec, network, shared=False)
-        if on_gpu:
+        if device.type == "cuda":
             self.buffer = self.buffer.pinned()
-        ends = [envs * i // groups for i in range(groups + 1)]
+        ends = [config.training.envs * i // groups for i in range(groups + 1)]
         self.views = [self.buffer.columns(slice(*some)) for some in itertools.pairwise(ends)]
         self.actors = [
             make_actor(config, view.unroll.task.numpy(), start, rank * groups + i, device, threads)

@@ -10,7 +10,7 @@ from agents.ranks import ALONE
 from envs.interface import Discrete, EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.allocator import keep_freed_memory
-from runners.balance import learner_envs
+from runners.balance import acting_groups, learner_envs
 from runners.build import build_env, build_network, pick_device, random_pictures
 from runners.config import RunConfig, cores
 from runners.devices import cpu_seconds
@@ -50,6 +50,9 @@ class Training:
         ranks.copy_first(self.network.to(self.device))  # to the bit alike on like processors only
         self.learner = Learner(config, self.network, agent.to(self.device), self.device, ranks, fresh)
         self.learner_envs = learner_envs(config, self.spec, self.network, self.device, ranks.local_size)
+        own_cores = max(1, cores() // ranks.local_size) if self.device.type == "cuda" else 1
+        self.simulator_threads = training.threads or own_cores
+        self.groups = acting_groups(config, self.spec, self.network, self.device, self.simulator_threads)
         self._draw_apart()
         self.tracker = TaskTracker(config.env.tasks)
         self.steps = self.starts = 0
@@ -120,8 +123,7 @@ class Training:
         arguments = (self.config, self.spec, self.network, self.starts, self._sampler_state, ranks.rank)
         if training.actors:
             return ProcessSampler(*arguments, own=self.learner_envs)
-        spare = cores() // ranks.local_size if self.device.type == "cuda" else 1
-        return LocalSampler(*arguments, self.device, training.threads or max(1, spare))
+        return LocalSampler(*arguments, self.device, self.simulator_threads, self.groups)
 
     def acting_network(self) -> ActorCritic:
         """A copy of the network for evaluation."""

@@ -7,7 +7,7 @@ import torch
 from test_samplers import make, small
 
 from runners import balance
-from runners.balance import learner_envs, measure, share
+from runners.balance import acting_groups, faster_groups, learner_envs, measure, share
 from runners.cli import parse
 from runners.errors import UsageError
 from runners.samplers import LocalSampler, ProcessSampler
@@ -66,6 +66,32 @@ def test_who_measures(monkeypatch):
         == own(small(envs=8, actors=1))
         == 0
     )
+
+
+def test_who_acts_in_groups(monkeypatch):
+    monkeypatch.setattr(balance, "faster_groups", lambda *_: 2)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+
+    def groups(device, **training):
+        return acting_groups(small(**training), None, None, device, 1)
+
+    assert groups(cuda, envs=4) == 2
+    assert groups(cpu, envs=4) == groups(cuda, envs=4, actors=1) == groups(cuda, envs=1, minibatches=1) == 1
+
+
+@pytest.mark.parametrize(("one", "two", "faster"), [(2.0, 1.0, 2), (1.0, 2.0, 1)])
+def test_the_faster_groups_are_taken(one, two, faster, monkeypatch):
+    config = small(envs=4)
+    spec, network = build(config)
+    seconds, acted, generator = iter([one, two]), [], torch.get_rng_state()
+
+    def measured(work):
+        acted.append(work().unroll.first.shape)
+        return next(seconds)
+
+    monkeypatch.setattr(balance, "least_seconds", measured)
+    assert faster_groups(config, spec, network, torch.device("cpu"), threads=1) == faster
+    assert acted == [(17, 4)] * 2 and torch.equal(torch.get_rng_state(), generator)
 
 
 @pytest.mark.parametrize(("actors", "own"), [(1, 1), (2, 2)])

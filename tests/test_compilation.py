@@ -14,7 +14,9 @@ from runners.actor import Actor
 from runners.build import build_env
 from runners.config import RunConfig
 from runners.learner import Learner
+from runners.presets import PRESETS
 from runners.samplers import LocalSampler
+from runners.weights import flatten_parameters
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call")
@@ -38,7 +40,7 @@ def weights_after(config: RunConfig) -> torch.Tensor:
         sampler.publish(network)
     sampler.close()
     assert learner.updates == 4
-    return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+    return flatten_parameters(network)
 
 
 def assert_learns_alike(config: RunConfig) -> None:
@@ -59,6 +61,14 @@ def test_one_graph_with_dropout(scheme: str, as_traced: None) -> None:
     config = small("gtrxl", passes=1, minibatches=2)
     config = replace(config, network=replace(config.network, dropout=0.1))
     assert_learns_alike(replace(config, agent=replace(config.agent, dropout_scheme=scheme)))
+
+
+@pytest.mark.parametrize("torso", ["nature", "resnet"])
+def test_one_graph_with_pictures_and_a_torso_in_bfloat16(torso: str, as_traced: None) -> None:
+    config = PRESETS["atari", "small"]("vmpo")
+    sizes = {"envs": 2, "unroll": 3, "actors": 0, "passes": 1, "minibatches": 2, "precision": "bfloat16"}
+    network = replace(config.network, torso=torso, resnet_channels=(4, 8, 8), core="feedforward")
+    assert_learns_alike(replace(config, network=network, training=replace(config.training, **sizes)))
 
 
 def test_compiled_code_learns_alike() -> None:

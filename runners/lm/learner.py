@@ -123,8 +123,12 @@ class Learner:
         self.agent.load_state_dict(state["agent"])
         if self.value:
             self.value.load_state_dict(state["value"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, moments in self.optimizer.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[name] = spread(moments[name], parameter)
+        optimizer = state["optimizer"]
+        moments = {i: self._spread(self.parameters[i], whole) for i, whole in optimizer["state"].items()}
+        self.optimizer.load_state_dict(optimizer | {"state": moments})
         self.updates = state["updates"]
+
+    @staticmethod
+    def _spread(parameter: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Adam's for `parameter`, in parts where it is: before the optimiser takes it to the device."""
+        return {name: spread(x, parameter) if x.shape == parameter.shape else x for name, x in state.items()}

@@ -42,7 +42,7 @@ def whole(*models: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             part.reshard()
-            part.set_reshard_after_forward(True, recurse=False)
+            part.set_reshard_after_forward(not any(part is model for model in models), recurse=False)
 
 
 @torch.no_grad()
