@@ -112,7 +112,7 @@ def sample(
     """
     training = model.training
     model.eval()
-    with _precision(model, prompts.tokens):  # weights are cast once for all tokens
+    with _precision(model, prompts.tokens):  # weights that learn are cast once for all tokens
         parts = _draw(model, prompts, length, ends, generator, temperature)
     model.train(training)
     return Completions(*(torch.stack(part, 1) for part in parts))
