@@ -54,7 +54,7 @@ def faster_groups(config: RunConfig, spec: EnvSpec, network: ActorCritic, device
     """1 or 2, whichever acts a batch sooner."""
 
     def seconds(groups: int) -> float:
-        sampler = LocalSampler(config, spec, network, PROBE_START, None, 0, device, threads, groups)
+        sampler = LocalSampler(config, spec, network, PROBE_START, device=device, threads=threads, groups=groups)
         try:
             return least_seconds(sampler.next)
         finally:
