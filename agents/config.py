@@ -21,8 +21,13 @@ class AgentConfig(EMConfig):
     """gamma, a step."""
     gae_lambda: float = 1.0
     """lambda of the returns; 1 gives n-step returns to the end of the unroll (V-MPO), less gives GAE."""
+    values: Literal["acting", "online"] = "acting"
+    """V in the returns and advantages of a batch: of the network that acted, which comes with the unroll, or of the
+    online one (V-MPO section 4.1), for one more forward pass of the learner over each batch."""
+    e_step: Literal["batch", "minibatch"] = "batch"
+    """EM methods: samples that an E-step looks at: the whole batch, once; or those of each gradient step apart."""
     standardise_advantages: bool = False
-    """Give the advantages of each gradient step mean 0 and standard deviation 1 (over its valid steps)."""
+    """Give the advantages of a batch mean 0 and standard deviation 1 (over its valid steps)."""
     value_coefficient: float = 1.0
     """Weight of the value loss 0.5 (V - G)^2, in PopArt's normalised units."""
     entropy_coefficient: float = 0.0
@@ -73,7 +78,7 @@ class AgentConfig(EMConfig):
         """Names of the options that have an effect."""
         if self.agent == "ppo":
             return frozenset(SHARED | {"clip_epsilon", "target_kl", "dropout_scheme"})
-        names = SHARED | {"control_variate"} | em_options(self.agent, self.row)
+        names = SHARED | {"control_variate", "e_step"} | em_options(self.agent, self.row)
         if self.row.trust_region != "none":
             names = names | {"dropout_scheme"}
         if "reference" in names and self.reference == "average":
@@ -90,7 +95,7 @@ class AgentConfig(EMConfig):
 
 
 SHARED = {"agent", "discount", "gae_lambda", "standardise_advantages", "value_coefficient", "entropy_coefficient"}
-SHARED |= {"popart_step_size"}
+SHARED |= {"popart_step_size", "values"}
 
 
 def options_of(agent: AgentName, choices: dict[str, str], **options: object) -> dict[str, object]:

@@ -1,53 +1,74 @@
-"""Policy evaluation, the same for every learning rule: returns, advantages and the value loss."""
+"""Policy evaluation, the same for every learning rule: returns and advantages of a batch, and the value loss."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from agents.config import AgentConfig
 from agents.ranks import ALONE, Ranks
 from agents.returns import lambda_returns, masked_mean, standardise
-from agents.types import Passes, Unroll
+from agents.types import Unroll
 from networks.heads import PopArtHead
 
 
 class Evaluation(NamedTuple):
-    """`returns` G and `advantages` A [T, B] without gradient, the scalar `loss`, and scalars to log."""
+    """`returns` G and `advantages` A = G - V, both [T, B] in units of the return, without gradient."""
 
     returns: Tensor
     advantages: Tensor
-    loss: Tensor
-    metrics: dict[str, Tensor]
 
 
-def evaluate_policy(
-    passes: Passes, unroll: Unroll, popart: PopArtHead, config: AgentConfig, ranks: Ranks = ALONE
-) -> Evaluation:
-    """Returns, advantages and loss of `unroll`.
-
-    Every value, the bootstrap included, is the whole online network's (V-MPO section 4.1), so several passes over a
-    batch see advantages that are up to date. Where tasks of different scales share a batch, advantages are in the units
-    of each one's standard deviation (Hessel et al. 2018, section 4).
-    """
-    valid, task = unroll.valid, unroll.task
-    value = popart.denormalise(passes.whole.value.detach(), task)
+@torch.no_grad()
+def evaluate_policy(unroll: Unroll, discount: float, lambda_: float) -> Evaluation:
+    """Return G and A of a batch, from the values that stand in `unroll.value`, the bootstrap included."""
     ended = (unroll.terminated | unroll.truncated)[1:]
-    discount = config.discount * (~unroll.terminated[1:]).to(value.dtype)
-    returns = lambda_returns(unroll.reward[1:], discount, value, ended, config.gae_lambda)
-    advantages = returns - value[:-1]
-    error = passes.fitted.value[:-1] - popart.normalise(returns, task)
-    loss = 0.5 * masked_mean(error.square(), valid, ranks)
-    shown = returns
+    continues = discount * (~unroll.terminated[1:]).to(unroll.value.dtype)
+    returns = lambda_returns(unroll.reward[1:], continues, unroll.value, ended, lambda_)
+    return Evaluation(returns, returns - unroll.value[:-1])
+
+
+def value_loss(
+    value: Tensor, returns: Tensor, valid: Tensor, task: Tensor, popart: PopArtHead, ranks: Ranks = ALONE
+) -> Tensor:
+    """Mean over the valid steps of 0.5 (V - G)^2 in PopArt's units, for `value` [T, B] in them and `returns` [T, B]."""
+    error = value - popart.normalise(returns, task)
+    return 0.5 * masked_mean(error.square(), valid, ranks)
+
+
+@torch.no_grad()
+def describe_values(
+    evaluation: Evaluation, unroll: Unroll, popart: PopArtHead, ranks: Ranks = ALONE
+) -> dict[str, Tensor]:
+    """Scalars to log; where several tasks share a batch, in units of each one's standard deviation."""
+    valid, task = unroll.valid, unroll.task
+    returns, advantages = evaluation
     if popart.tasks > 1:
-        shown, advantages = popart.normalise(returns, task), advantages / popart.scale(task, value.dtype)[1]
-    spread = masked_mean((shown - masked_mean(shown, valid, ranks)).square(), valid, ranks)
+        returns, advantages = popart.normalise(returns, task), in_deviations(advantages, unroll, popart)
+    spread = masked_mean((returns - masked_mean(returns, valid, ranks)).square(), valid, ranks)
     mean_square = masked_mean(advantages.square(), valid, ranks)
-    metrics = {
-        "value/loss": loss.detach(),
-        "value/mean": masked_mean(shown - advantages, valid, ranks),
-        "value/explained_variance": 1 - mean_square / spread.clamp(min=1e-8),
+    smallest = torch.finfo(spread.dtype).tiny
+    return {
+        "value/mean": masked_mean(returns - advantages, valid, ranks),
+        "value/explained_variance": 1 - mean_square / spread.clamp(min=smallest),
         "value/advantage_rms": mean_square.sqrt(),
+        "value/popart_std": popart.std.mean().to(spread.dtype),
     }
-    if config.standardise_advantages:
-        advantages = standardise(advantages, valid, ranks)
-    return Evaluation(returns, advantages, loss, metrics)
+
+
+@torch.no_grad()
+def scaled_advantages(
+    evaluation: Evaluation, unroll: Unroll, popart: PopArtHead, standardised: bool, ranks: Ranks = ALONE
+) -> Tensor:
+    """Advantages [T, B] as a learning rule uses them: as they are, or with mean 0 and deviation 1 over the batch.
+
+    Where several tasks share a batch, each one's are in units of the standard deviation of its returns first.
+    """
+    advantages = evaluation.advantages
+    if popart.tasks > 1:
+        advantages = in_deviations(advantages, unroll, popart)
+    return standardise(advantages, unroll.valid, ranks) if standardised else advantages
+
+
+def in_deviations(advantages: Tensor, unroll: Unroll, popart: PopArtHead) -> Tensor:
+    """`advantages` [T, B] in units of the standard deviation of each task's returns (Hessel et al. 2018, section 4)."""
+    return advantages / popart.scale(unroll.task, advantages.dtype)[1]

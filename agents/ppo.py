@@ -4,45 +4,49 @@ import torch
 from torch import nn
 
 from agents.config import AgentConfig
-from agents.evaluation import evaluate_policy
+from agents.evaluation import Evaluation, describe_values, scaled_advantages, value_loss
+from agents.gempi.em import Settle, once
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
-from agents.types import Loss, Passes, Unroll
+from agents.types import Loss, Passes, Plan, Unroll
 from networks.heads import PopArtHead
 
 
 class PPO(nn.Module):
-    """L = -L_clip + c_v L_V - c_e H (GEMPI section 4). Its minibatches are sequences, so the memory stays whole.
-
-    Where the paper fixes the advantages of a batch, they are here those of the values at each gradient step.
-    """
+    """L = -L_clip + c_v L_V - c_e H (GEMPI section 4). Its minibatches are sequences, so the memory stays whole."""
 
     def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.config, self.ranks = config, ranks
 
-    def loss(self, passes: Passes, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
-        """Of one gradient step's `passes` over `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
+    def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
+        """Fix the advantages of a batch, standardised over the whole of it where that is asked for; no E-step."""
+        advantages = scaled_advantages(evaluation, unroll, popart, self.config.standardise_advantages, self.ranks)
+        metrics = describe_values(evaluation, unroll, popart, self.ranks)
+        return Plan(evaluation.returns, advantages, torch.ones_like(advantages), advantages.new_zeros(()), metrics)
+
+    def loss(self, passes: Passes, unroll: Unroll, plan: Plan, popart: PopArtHead, annealing: float = 1.0) -> Loss:
+        """Loss of one gradient step on some environments; `annealing` in [0, 1] scales the entropy bonus."""
         valid, ranks, epsilon = unroll.valid, self.ranks, self.config.clip_epsilon
-        evaluation = evaluate_policy(passes, unroll, popart, self.config, ranks)
         old, new = passes.old, passes.new
 
         # Masked before exp: at a reset nothing bounds the ratio, and the gradient of infinity is NaN even times 0.
         log_ratio = new.log_prob(unroll.action) - old.log_prob(unroll.action)
         ratio = torch.where(valid, log_ratio, 0).exp()
-        surrogate = torch.minimum(
-            ratio * evaluation.advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * evaluation.advantages
-        )
+        clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
+        surrogate = torch.minimum(ratio * plan.advantages, clipped * plan.advantages)
         policy_loss = -masked_mean(surrogate, valid, ranks)
         entropy = masked_mean(new.entropy(), valid, ranks)
-        total = policy_loss + self.config.value_coefficient * evaluation.loss
+        of_value = value_loss(passes.fitted.value[:-1], plan.returns, valid, unroll.task, popart, ranks)
+        total = policy_loss + self.config.value_coefficient * of_value
         total = total - annealing * self.config.entropy_coefficient * entropy
         with torch.no_grad():
-            own = {
+            metrics = {
+                "value/loss": of_value.detach(),
                 "m_step/policy_loss": policy_loss.detach(),
                 "m_step/entropy": entropy.detach(),
                 "m_step/kl": masked_mean(old.kl(new), valid, ranks),
                 "m_step/ratio_variance": masked_mean((ratio - masked_mean(ratio, valid, ranks)).square(), valid, ranks),
                 "m_step/clipped": masked_mean(((ratio - 1).abs() > epsilon).float(), valid, ranks),
             }
-        return Loss(total, evaluation.loss, evaluation.returns, evaluation.metrics | own)
+        return Loss(total, of_value, metrics)

@@ -33,10 +33,13 @@ def _scan_back(a: Tensor, b: Tensor) -> Tensor:
 
 
 def standardise(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
-    """`x` with mean 0 and standard deviation 1 over `mask`, of all ranks; 0 elsewhere, and where all are equal."""
-    centred = torch.where(mask, x - masked_mean(x, mask, ranks), 0)
-    deviation = masked_mean(centred.square(), mask, ranks).sqrt()
-    return torch.where(deviation > 1e-6, centred / deviation.clamp(min=1e-6), 0)
+    """`x` with mean 0 and standard deviation 1 over `mask`, of all ranks, whatever its units; 0 elsewhere, and where
+    its values differ by no more than rounding."""
+    mean = masked_mean(x, mask, ranks)
+    centred = torch.where(mask, x - mean, 0)
+    deviation = masked_mean((centred.double()).square(), mask, ranks).sqrt().to(x.dtype)
+    rounding = 4 * torch.finfo(x.dtype).eps * mean.abs()
+    return torch.where(deviation > rounding, centred / torch.where(deviation > rounding, deviation, 1), 0)
 
 
 def masked_mean(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:

@@ -15,8 +15,9 @@ class Unroll(NamedTuple):
     Row t holds observation t, the `reward` that came with it, whether it begins an episode (`first`) or is an
     episode's true last one (`terminated`, or `truncated` by a time limit), and the action that led to it: the action
     taken at t stands in `previous_action[t + 1]`. `policy` [T, B, P] are the parameters of the distribution that each
-    action was drawn from, `task` [B] is which of several tasks an environment plays, `state` the core's state before
-    row 0, batch first. `reference` [T, B, P] are the parameters of pi_ref, where a method has that anchor.
+    action was drawn from, `value` [T+1, B] what the same network expected, in units of the return. `task` [B] is which
+    of several tasks an environment plays, `state` the core's state before row 0, batch first. `reference` [T, B, P] are
+    the parameters of pi_ref, where a method has that anchor.
     """
 
     observation: Tensor
@@ -26,6 +27,7 @@ class Unroll(NamedTuple):
     truncated: Tensor
     previous_action: Tensor
     policy: Tensor
+    value: Tensor
     task: Tensor
     state: tuple[Tensor, ...]
     reference: Tensor | None = None
@@ -55,7 +57,7 @@ class Unroll(NamedTuple):
         return Unroll(*moved, state, None if reference is None else reference.to(device))
 
 
-BY_TIME = ("observation", "reward", "first", "terminated", "truncated", "previous_action", "policy")
+BY_TIME = ("observation", "reward", "first", "terminated", "truncated", "previous_action", "policy", "value")
 """Fields of an unroll whose first two dimensions are time and environment."""
 
 
@@ -65,22 +67,21 @@ def _pick(x: Tensor, dim: int, index: Tensor | slice) -> Tensor:
 
 
 class Passes(NamedTuple):
-    """What a gradient step sees of the network, over all T+1 rows of an unroll.
+    """What a gradient step sees of the network.
 
-    The losses fit `fitted`, under dropout where there is any; value targets come from `whole`, which is never under it.
-    From `old` to `new`, [T, B], is how far the policy has moved, as the trust region and PPO's ratio see it.
+    The losses fit `fitted`, the output over all T+1 rows of an unroll, under dropout where there is any. From `old` to
+    `new`, [T, B], is how far the policy has moved, as the trust region and PPO's ratio see it.
     """
 
     fitted: Output
-    whole: Output
     old: Distribution
     new: Distribution
 
 
 def one_pass(output: Output, unroll: Unroll) -> Passes:
-    """Without dropout: from the policy that acted to the one of `output`."""
+    """Passes without dropout: from the policy that acted to the one of `output`."""
     new = rows(output.policy)
-    return Passes(output, output, type(new).from_parameters(unroll.policy), new)
+    return Passes(output, type(new).from_parameters(unroll.policy), new)
 
 
 def rows(policy: Distribution) -> Distribution:
@@ -88,10 +89,29 @@ def rows(policy: Distribution) -> Distribution:
     return type(policy)(*(parameter[:-1] for parameter in policy))
 
 
+class Plan(NamedTuple):
+    """What is settled about a batch before its gradient steps; tensors are [T, B], without gradient.
+
+    `returns` G are the value's targets, in units of the return; `advantages` A as the learning rule uses them;
+    `weights` N psi of the EM methods, whose mean over the valid steps of the batch is 1 (of PPO all are 1). `dual_loss`
+    is the E-step's own, a scalar; `metrics` are scalars to log.
+    """
+
+    returns: Tensor
+    advantages: Tensor
+    weights: Tensor
+    dual_loss: Tensor
+    metrics: dict[str, Tensor]
+
+    def columns(self, index: Tensor | slice) -> "Plan":
+        """The plan of some environments alone."""
+        own = {name: _pick(getattr(self, name), 1, index) for name in ("returns", "advantages", "weights")}
+        return self._replace(**own)
+
+
 class Loss(NamedTuple):
-    """A scalar to minimise, its value part alone, the value targets [T, B] (for PopArt), and scalars to log."""
+    """The loss of a gradient step: a scalar to minimise, its value part alone, and scalars to log."""
 
     total: Tensor
     value: Tensor
-    value_targets: Tensor
     metrics: dict[str, Tensor]

@@ -28,6 +28,7 @@ class AleAtari(BackendEnv):
                 repeat_action_probability=config.sticky_actions,
                 noop_max=config.noop_max,
                 frameskip=FRAME_SKIP,
+                stack_num=config.frame_stack,
                 reward_clipping=False,
                 full_action_space=config.full_actions,
             )

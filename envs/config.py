@@ -11,7 +11,7 @@ from envs.interface import EnvError
 Suite = Literal["atari", "control"]
 Backend = Literal["envpool", "ale", "gymnasium"]
 BACKENDS: dict[str, tuple[str, ...]] = {"atari": ("envpool", "ale"), "control": ("envpool", "gymnasium")}
-ATARI_ONLY = ("sticky_actions", "noop_max", "episodic_life", "max_episode_frames", "full_actions")
+ATARI_ONLY = ("frame_stack", "sticky_actions", "noop_max", "episodic_life", "max_episode_frames", "full_actions")
 ATARI57 = "atari57"
 FRAME_SKIP = 4
 """Emulator frames of an Atari step."""
@@ -29,6 +29,8 @@ class EnvConfig:
     """Simulator: envpool runs both suites, ale Atari, gymnasium control."""
     reward_scale: float = 1.0
     """Multiplies the reward that the agent learns from, and sees; reported returns are raw all the same."""
+    frame_stack: int = 4
+    """Pictures of Atari that an observation holds, the newest last; a core with a memory may do with one."""
     sticky_actions: float = 0.0
     """Probability that Atari repeats the previous action, each frame (0.25 in Machado et al. 2018)."""
     noop_max: int = 30
@@ -54,6 +56,8 @@ class EnvConfig:
             )
         if not 0 < self.reward_scale < math.inf:
             raise EnvError(f"reward_scale must be greater than 0, got {self.reward_scale}")
+        if not 1 <= self.frame_stack <= 16:
+            raise EnvError(f"frame_stack must lie in 1..16, got {self.frame_stack}")
         if not 0.0 <= self.sticky_actions < 1.0:
             raise EnvError(f"sticky_actions is a probability in [0, 1), got {self.sticky_actions}")
         if self.noop_max < 0:

@@ -62,7 +62,7 @@ class EnvpoolEnv(BackendEnv):
 
 
 class EnvpoolAtari(EnvpoolEnv):
-    """Observation [4, 84, 84] uint8: grey, the pixel-wise maximum of the last 2 of 4 frames, the last 4 agent steps.
+    """Observation [frame_stack, 84, 84] uint8: the last agent steps in grey, each the maximum of 2 frames of its 4.
 
     FIRE is pressed on reset in games that have it (some start only then), and again after a lost life where that ends
     the learner's episode.
@@ -79,6 +79,7 @@ class EnvpoolAtari(EnvpoolEnv):
             threads,
             render,
             frame_skip=FRAME_SKIP,
+            stack_num=config.frame_stack,
             noop_max=config.noop_max,
             episodic_life=config.episodic_life,
             reward_clip=False,

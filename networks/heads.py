@@ -13,6 +13,10 @@ STD_FLOOR = 1e-3
 """Least standard deviation of a Gaussian policy, in units of the action cube's half-width."""
 
 
+ROUNDING = 1e-12
+"""Variance of returns, as a share of their mean square, that is taken for rounding."""
+
+
 class PolicyHead(nn.Module):
     """Categorical over `actions` choices, or Gaussian over `actions` dimensions of the cube [-1, 1]."""
 
@@ -39,8 +43,12 @@ class PolicyHead(nn.Module):
 class PopArtHead(nn.Module):
     """A value head in normalised units whose statistics may change without changing what it predicts.
 
-    Hessel et al. 2018, settings of V-MPO appendix F: step size 1e-4, scale within [1e-2, 1e6]. The running moments are
-    corrected for their start at zero, as Adam's are: from the second gradient step on the scale is the data's.
+    Hessel et al. 2018. The running moments are corrected for their start at zero, as Adam's are. Until a batch has
+    returns that differ the deviation is 1. The first such batch sets it, and what the head predicts is not kept, as it
+    has learned nothing yet: so the mean square of the first targets is 1, however large, small or rare the rewards. The
+    output layer starts at 0, or returns made of an untrained head's own values would set the deviation. V-MPO bounds
+    the deviation to [1e-2, 1e6] (appendix F); here rewards of any size are learned from.
+
     Each of `tasks` has an output and statistics of its own. `task` [B] names that of each environment, the last leading
     dimension of all else; by default all are of task 0.
     """
@@ -51,9 +59,11 @@ class PopArtHead(nn.Module):
         self.body = nn.Sequential(nn.Linear(input_size, hidden), nn.ReLU())
         self.output = nn.Linear(hidden, tasks)
         orthogonal(self.body)
-        orthogonal(self.output, 0.01)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
         for name, start in (("moment1", 0.0), ("moment2", 0.0), ("weight", 0.0), ("mean", 0.0), ("std", 1.0)):
             self.register_buffer(name, torch.full((tasks,), start, dtype=torch.float64))
+        self.register_buffer("started", torch.zeros(tasks, dtype=torch.bool))
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
         """Normalised values [...] of `x` [..., D]."""
@@ -95,17 +105,25 @@ class PopArtHead(nn.Module):
         if task is None:
             task = torch.zeros(sums.shape[1], dtype=torch.int64, device=sums.device)
         count, sum1, sum2 = total(sums.new_zeros(3, self.tasks).index_add_(1, task, sums))
+        for moment in (self.moment1, self.moment2, self.weight):  # until then nothing but the latest returns counts
+            moment *= self.started | (count == 0)
         step = self.step_size * (count > 0)
         self.moment1 += step * (sum1 / count.clamp(min=1) - self.moment1)
         self.moment2 += step * (sum2 / count.clamp(min=1) - self.moment2)
         self.weight += step * (1 - self.weight)
-        started = self.weight > 0
-        weight = torch.where(started, self.weight, 1)
-        mean = torch.where(started, self.moment1 / weight, self.mean)
-        variance = self.moment2 / weight - mean.square()
-        std = torch.where(started, variance.clamp(1e-4, 1e12).sqrt(), self.std)
-        scale = (self.std / std).to(self.output.weight.dtype)
+        weight = self.weight.clamp(min=torch.finfo(torch.float64).tiny)
+        mean, mean_square = self.moment1 / weight, self.moment2 / weight
+        variance = mean_square - mean.square()
+        differ = variance > ROUNDING * mean_square  # a task that this batch does not play keeps its moments
+        std = torch.where(differ, variance, 1).sqrt()
+        std = torch.where(differ, std, self.std)
+        mean = torch.where(self.weight > 0, mean, self.mean)
+
+        keeps, dtype = self.started, self.output.weight.dtype
+        scale = torch.where(keeps, self.std / std, 1).to(dtype)
+        shift = torch.where(keeps, (self.mean - mean) / std, 0).to(dtype)
         self.output.weight *= scale.unsqueeze(1)
-        self.output.bias.copy_(self.output.bias * scale + ((self.mean - mean) / std).to(scale.dtype))
+        self.output.bias.copy_(self.output.bias * scale + shift)
         self.mean.copy_(mean)
         self.std.copy_(std)
+        self.started |= differ

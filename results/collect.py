@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from results.experiment import DATA, RUNS, Experiment, Run, Unit
+from results.experiment import DATA, RUNS, Experiment, Run
 from runners.files import write_atomically
 
 Row = dict[str, str]
@@ -20,7 +20,8 @@ Row = dict[str, str]
 # Column of summary.csv -> its place in summary.json.
 FIELDS = {name: name for name in "agent core gate env preset seed steps frames wall_seconds cpu_seconds".split()}
 FIELDS |= {"train_return": "train_return"}
-FIELDS |= {f"eval_{name}": f"eval.{name}" for name in "mean std median episodes protocol".split()}
+FIELDS |= {f"eval_{name}": f"eval.{name}" for name in "mean std median least episodes protocol".split()}
+FIELDS |= {f"mode_{name}": f"eval.by_mode.{name}" for name in "mean std median least".split()}
 FIELDS |= {name: name for name in "parameters steps_per_second versions machine git_commit".split()}
 FIELDS |= {"base_mean": "base.mean", "eval_greedy": "eval.greedy"}
 ALIASES = {"agent": "method", "env": "task", "steps": "rollouts", "eval.episodes": "eval.prompts"}
@@ -64,14 +65,15 @@ def collect(experiment: Experiment, runs: Path = RUNS, data: Path = DATA) -> int
             metrics = folder / "metrics.csv"
             extra = bar_row(experiment, metrics) | diagnostics_row(experiment, metrics)
             summaries[key] = summary_row(run, summary) | extra
-            curves[key] = curve_rows(run, metrics, experiment.unit)
+            curves[key] = curve_rows(run, metrics, experiment)
     order = [key for run in experiment.runs if (key := (run.label, str(run.seed))) in summaries]
     if order:
         folder = data / experiment.name
         folder.mkdir(parents=True, exist_ok=True)
         columns = (*SUMMARY_COLUMNS, *experiment.diagnostics)
         _write(folder / "summary.csv", columns, [summaries[key] for key in order])
-        _write(folder / "curves.csv", CURVE_COLUMNS, [row for key in order for row in curves[key]])
+        columns = (*CURVE_COLUMNS, *(trace.metric for trace in experiment.traces))
+        _write(folder / "curves.csv", columns, [row for key in order for row in curves[key]])
     return len(order)
 
 
@@ -120,9 +122,11 @@ def diagnostics_row(experiment: Experiment, metrics: Path) -> Row:
     return {name: _cell(float(np.nanmedian(found))) if found else "" for name, found in values.items()}
 
 
-def curve_rows(run: Run, metrics: Path, unit: Unit) -> list[Row]:
-    """The training return over time, evenly thinned, its first and last point kept."""
+def curve_rows(run: Run, metrics: Path, experiment: Experiment) -> list[Row]:
+    """The training return and the experiment's traces over time, evenly thinned, the first and last point kept."""
+    unit = experiment.unit
     rows = [row for row in _read(metrics) if row.get(unit.progress)]
+    traced = [trace.metric for trace in experiment.traces]
     kept = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), CURVE_POINTS)).round().astype(int))
     return [
         {
@@ -132,6 +136,7 @@ def curve_rows(run: Run, metrics: Path, unit: Unit) -> list[Row]:
             "frames": rows[i].get("frames") or rows[i][unit.counter],
             "wall_seconds": _cell(float(rows[i]["wall_seconds"])),
             "return": _cell(float(rows[i][unit.progress])),
+            **{name: _cell(float(rows[i][name])) for name in traced if rows[i].get(name)},
         }
         for i in kept
     ]

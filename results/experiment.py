@@ -59,6 +59,15 @@ class Unit(NamedTuple):
     """What that is a mean of."""
 
 
+class Trace(NamedTuple):
+    """A metric that is plotted over a run's course, and the range `low` to `high` that it is meant to lie in."""
+
+    metric: str
+    title: str
+    low: float | None = None
+    high: float | None = None
+
+
 STEPS = Unit("steps", "steps", "return/train", "last 100 training episodes")
 ROLLOUTS = Unit("rollouts", "rollouts", "reward/train", "last 5 rollouts")
 
@@ -77,6 +86,8 @@ class Experiment:
     bar: float | None = None
     diagnostics: tuple[str, ...] = ()
     """Metrics that the table shows beside the score: of each run the median over its rows of metrics."""
+    traces: tuple[Trace, ...] = ()
+    """Metrics that have a plot of their own, a line a run."""
     prepare: Callable[[], None] | None = None
     """Makes, where it is not there yet, what the commands refer to."""
 

@@ -53,6 +53,26 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
     return as_png(figure)
 
 
+def traces(experiment: Experiment, curves: Sequence[Row]) -> bytes:
+    """A PNG of the experiment's traces over agent steps: a panel each, a line a run, its intended range shaded."""
+    figure = Figure(figsize=(10.5, 3.2), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(experiment.traces), squeeze=False)[0]
+    for axes, trace in zip(panels, experiment.traces, strict=True):
+        for i, label in enumerate(experiment.labels):
+            for seed in sorted({row["seed"] for row in curves if row["label"] == label}):
+                run = [row for row in curves if (row["label"], row["seed"]) == (label, seed) and row.get(trace.metric)]
+                x, y = points(run, "step") / 1e6, points(run, trace.metric)
+                axes.plot(x, y, linewidth=1, alpha=0.7, color=COLOURS[i % len(COLOURS)])
+        plain(axes, None)
+        axes.set_title(trace.title, fontsize="medium", loc="left")
+        axes.set_xlabel("agent steps (millions)")
+        axes.set_yscale("log")
+        if trace.low is not None and trace.high is not None:
+            axes.axhspan(trace.low, trace.high, color="#2a7f3f", alpha=0.12, linewidth=0)
+    figure.suptitle(f"{experiment.title}: a line a run, intended ranges shaded", x=0.01, ha="left", fontweight="bold")
+    return as_png(figure)
+
+
 def race(figures: dict[str, Any]) -> bytes:
     """A PNG of what `results.peers.solve` found: each run's training return against the core-seconds it took."""
     figure = Figure(figsize=(10.5, 3.6), dpi=150, layout="constrained")

@@ -13,7 +13,7 @@ from results import cost_model, speed, tables
 from results.collect import read_curves, read_summaries
 from results.experiment import ROOT, Experiment, experiment_names, load
 from results.peers import table as peers
-from results.plots import learning_curves, race
+from results.plots import learning_curves, race, traces
 from results.trl import table as trl
 from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.files import write_atomically
@@ -48,6 +48,7 @@ def section(experiment: Experiment, root: Path, plots: str) -> str:
         experiment.question,
         tables.results_table(experiment, rows),
         f"![{experiment.title}, learning curves]({plots}/{experiment.name}.png)" if curves else "",
+        f"![{experiment.title}, traces]({plots}/{experiment.name}_traces.png)" if curves and experiment.traces else "",
         tables.comparison_table(experiment, rows),
         tables.provenance(experiment, rows),
     ]
@@ -109,6 +110,8 @@ def report(experiments: Sequence[Experiment], root: Path) -> list[Path]:
     for experiment in experiments:
         if curves := read_curves(experiment, root / "results/data"):
             contents[root / "results/plots" / f"{experiment.name}.png"] = learning_curves(experiment, curves)
+            if experiment.traces:
+                contents[root / "results/plots" / f"{experiment.name}_traces.png"] = traces(experiment, curves)
     if (kept := root / "results/data/peers/pong.json").exists():
         contents[root / "results/plots/peers_pong.png"] = race(json.loads(kept.read_text()))
     changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]

@@ -19,7 +19,9 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
     budget = ["Frames"] if not language and any(row["frames"] != row["steps"] for row in rows) else []
     around = ["Before", "Greedy"] if language else []
     bar = [] if experiment.bar is None else [f"Seeds at {experiment.bar:g} or above"]
-    header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *bar, *around, *experiment.diagnostics]
+    modes = ["Mean by the mode", "Least game of all"] if any(row.get("mode_mean") for row in rows) else []
+    header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *modes, *bar, *around]
+    header += experiment.diagnostics
     header += [unit, *budget, "Slowest run", *(["Median time to the bar"] if bar else [])]
     header += ["Core ms a rollout" if language else "Steps/s", "Parameters"]
     table = []
@@ -32,6 +34,9 @@ def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
             cells += ["not run"] + [NOTHING] * (len(header) - 3)
         else:
             cells += [number(mean(scores)), iqm_cell(scores)]
+            if modes:
+                least = column(group, "eval_least") + column(group, "mode_least")
+                cells += [number(mean(column(group, "mode_mean"))), number(min(least, default=math.nan))]
             cells += [f"{sum(score >= experiment.bar for score in scores)} of {len(scores)}"] if bar else []
             shown = (*(("base_mean", "eval_greedy") if language else ()), *experiment.diagnostics)
             cells += [number(mean(column(group, name))) for name in shown]
@@ -80,16 +85,21 @@ def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 def runs_table(experiment: Experiment, rows: Sequence[Row]) -> str:
     """A row a finished run."""
-    header = ["Run", "Seed", "Evaluation: mean", "std", "median", "episodes", "Training: latest"]
+    by_mode = any(row.get("mode_mean") for row in rows)
+    header = ["Run", "Seed", "Evaluation: mean", "std", "median", "least", "episodes"]
+    header += [*(["By the mode: mean", "std", "least"] if by_mode else []), "Training: latest"]
     header += [experiment.unit.name.capitalize(), "Wall time", "Core time"]
     table = []
     known = {(row["label"], row["seed"]): row for row in rows}
     for run in experiment.runs:
         if row := known.get((run.label, str(run.seed))):
-            scores = [value(row[name]) for name in ("eval_mean", "eval_std", "eval_median")]
+            scores = [value(row.get(f"eval_{name}", "")) for name in ("mean", "std", "median", "least")]
+            modes = [value(row.get(f"mode_{name}", "")) for name in ("mean", "std", "least")] if by_mode else []
             times = [duration(value(row[name])) for name in ("wall_seconds", "cpu_seconds")]
             cells = [run.label, str(run.seed), *map(number, scores), row["eval_episodes"] or NOTHING]
-            table.append([*cells, number(value(row["train_return"])), count(value(row["steps"])), *times])
+            table.append(
+                [*cells, *map(number, modes), number(value(row["train_return"])), count(value(row["steps"])), *times]
+            )
     return markdown(header, table)
 
 

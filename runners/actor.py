@@ -6,36 +6,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.types import Unroll
 from envs.interface import Discrete, VectorEnv
 from networks.actor_critic import ActorCritic
 from networks.cores import Stepper
+from networks.distributions import Distribution
 from runners.compilation import compiled
 from runners.unrolls import Buffer
-from runners.weights import load_parameters
+from runners.weights import load_weights
 
 
 class Actor:
     """Steps `env` with `network`, on its device, whose weights change by `load` alone, between unrolls.
 
-    Under the same weights a memory's keys and values stay from one unroll to the next. `compile_encoder`: everything
-    before the core, whose own steps are no fixed graph, as its window moves.
+    The value of an unroll's last row is what the network makes of it before the next unroll begins there. Under the
+    same weights that is also the next unroll's first step, and a memory's keys and values stay. `tasks` [B]: which of
+    several tasks each environment plays. `compile_encoder`: everything before the core, whose own steps are no fixed
+    graph, as its window moves.
     """
 
-    def __init__(self, env: VectorEnv, network: ActorCritic, seed: int, compile_encoder: bool = False) -> None:
+    def __init__(
+        self, env: VectorEnv, network: ActorCritic, seed: int, tasks: np.ndarray, compile_encoder: bool = False
+    ) -> None:
         self.env, self.network = env, network
         self.device = next(network.parameters()).device
         self.compiled = compile_encoder
         self.encode = compiled(network.encode, self.device) if compile_encoder else network.encode
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.state = network.initial_state(env.num_envs)
+        self.tasks = torch.from_numpy(tasks).to(self.device)
         self.stepper: Stepper | None = None
+        self.ahead: tuple[Distribution, Tensor] | None = None
+        """Policy and value at the next unroll's row 0, where `stepper` has seen it already."""
         self.step = env.reset()
         self.previous_action = no_action(env)
 
     def load(self, parameters: Tensor) -> None:
-        """New weights: all of them in a row [P]."""
-        load_parameters(self.network, parameters)
-        self.stepper = None
+        """Take new weights: all of them in a row [P]."""
+        load_weights(self.network, parameters)
+        self.stepper = self.ahead = None
 
     def collect(self, buffer: Buffer) -> None:
         """Fill `buffer`, this actor's columns of a batch: T steps from where the last unroll ended."""
@@ -47,15 +56,13 @@ class Actor:
         for slot, tensor in zip(unroll.state, self.state, strict=True):
             slot.copy_(tensor)
         steps = len(unroll.policy)
-        self.stepper = stepper = self.stepper or network.core.acting(self.state, steps)
+        self.stepper = self.stepper or network.core.acting(self.state, steps + 1)
         buffer.write(0, self.step, self.previous_action)
-        shown = unroll.observation, unroll.previous_action, unroll.reward, unroll.first
         for t in range(steps):
-            *before, first = (rows[t].to(self.device, non_blocking=True) for rows in shown)
-            if self.compiled:
-                torch.compiler.cudagraph_mark_step_begin()
-            policy = network.policy_head(stepper.step(self.encode(*before, first), first))
+            policy, value = self.ahead or self._think(unroll, t)
+            self.ahead = None
             unroll.policy[t].copy_(policy.parameters(), non_blocking=True)
+            unroll.value[t].copy_(value, non_blocking=True)
             self.previous_action = policy.sample(self.generator).cpu().numpy()  # a GPU is waited for here alone
             self.env.send(self.previous_action)
             yield
@@ -63,7 +70,19 @@ class Actor:
             buffer.write(t + 1, self.step, self.previous_action)
         # The last row of this unroll is the first of the next, too: an episode that ended there is counted once.
         self.step = self.step._replace(episode_return=np.full_like(self.step.episode_return, np.nan))
-        self.state = stepper.state()
+        self.state = self.stepper.state()
+        self.ahead = self._think(unroll, steps)
+        unroll.value[steps].copy_(self.ahead[1])
+
+    def _think(self, unroll: Unroll, t: int) -> tuple[Distribution, Tensor]:
+        """Policy and value [B], in units of the return, at row `t`, which enters the memory."""
+        shown = unroll.observation, unroll.previous_action, unroll.reward, unroll.first
+        *before, first = (rows[t].to(self.device, non_blocking=True) for rows in shown)
+        if self.compiled:
+            torch.compiler.cudagraph_mark_step_begin()
+        network, heads = self.network, self.network.value_head
+        y = self.stepper.step(self.encode(*before, first), first)
+        return network.policy_head(y), heads.denormalise(heads(y, self.tasks), self.tasks)
 
 
 def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:

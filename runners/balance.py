@@ -111,7 +111,7 @@ def learned(config: RunConfig, unroll: Unroll, spec: EnvSpec, network: ActorCrit
     probe = replace(config, training=replace(training, **sizes))
     agent = make_agent(config.agent, continuous=not isinstance(spec.action, Discrete))
     learner = Learner(probe, copy.deepcopy(network), agent, torch.device("cpu"), fresh=False)
-    return least_seconds(lambda: learner.train(unroll, 0.0, lambda: None))
+    return least_seconds(lambda: learner.train(unroll, 0.0))
 
 
 def least_seconds(work: Callable[[], object]) -> float:

@@ -1,5 +1,6 @@
 """How fast each part of a run is on this machine: environments, acting, training, and the pipeline of all three."""
 
+import itertools
 import os
 import statistics
 import time
@@ -22,7 +23,7 @@ from runners.precision import has_bf16, settle_precision
 from runners.samplers import LocalSampler
 from runners.training import Training
 from runners.unrolls import Buffer
-from runners.weights import flatten_parameters
+from runners.weights import flatten_weights
 
 ROUNDS = 5
 """Every figure is the median of so many."""
@@ -189,11 +190,11 @@ def acting_alone(
     for actor in sampler.actors:
         stack.callback(actor.env.close)
         actor.env = Frozen(actor.env, actor.step)
-    training, weights = config.training, flatten_parameters(network).to(device)
-    every_batch = training.target_period <= training.passes * training.minibatches
+    training, weights = config.training, flatten_weights(network).to(device)
+    batches = itertools.count()
 
     def unroll() -> int:
-        if every_batch:
+        if next(batches) % training.target_period == 0:
             sampler.load(weights)
         sampler.next()
         return config.steps_per_batch
@@ -224,7 +225,7 @@ def training_alone(training: Training) -> Callable[[], int]:
     unroll = training.sampler.next().unroll
 
     def batch() -> int:
-        training.learner.train(unroll, 0.0, lambda: None)
+        training.learner.train(unroll, 0.0)
         _synchronise(training.device)
         return training.config.steps_per_batch
 
@@ -237,7 +238,7 @@ def operations(training: Training) -> float:
     learner = Learner(plain, training.network, training.learner.agent, training.device, fresh=False)
     unroll = training.sampler.next().unroll
     with FlopCounterMode(display=False) as counter:
-        learner.train(unroll, 0.0, lambda: None)
+        learner.train(unroll, 0.0)
     return counter.get_total_flops() / training.config.steps_per_batch
 
 

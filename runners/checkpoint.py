@@ -21,7 +21,7 @@ from torch import Tensor
 from runners.errors import RunError
 from runners.files import write_atomically
 
-FORMAT, VERSION = "gempi-checkpoint", 1
+FORMAT, VERSION = "gempi-checkpoint", 2
 
 
 class CheckpointError(RunError):
@@ -136,10 +136,10 @@ class Checkpoints:
         raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
 
     def best(self) -> Loaded:
-        """The one with the best training return, of a run in which 100 episodes had ended when one was saved."""
+        """The one that did best in the evaluations while training, of a run that made any."""
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
-            raise CheckpointError(f"no {path}: fewer than 100 training episodes had ended; take --checkpoint latest")
+            raise CheckpointError(f"no {path}: the run made no evaluation yet (--eval-every); take --checkpoint latest")
         return load(path)
 
     def _save(self, path: Path, step: int, state: Any) -> None:

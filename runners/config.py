@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from agents.checks import at_least_one, not_negative, positive
+from agents.checks import at_least_one, flag, not_negative, positive
 from agents.config import AgentConfig
 from envs.config import EnvConfig
 from envs.multi_task import share_out
@@ -34,6 +34,7 @@ class ControlEnv(EnvConfig):
     name: Annotated[str, tyro.conf.arg(name="env")] = "CartPole-v1"
     """Task with a vector observation: CartPole-v1, Pendulum-v1, ..., or recall-N with a delay of N steps."""
     suite: tyro.conf.Suppress[Literal["atari", "control"]] = "control"
+    frame_stack: tyro.conf.Suppress[int] = 4
     sticky_actions: tyro.conf.Suppress[float] = 0.0
     noop_max: tyro.conf.Suppress[int] = 30
     episodic_life: tyro.conf.Suppress[bool] = False
@@ -71,8 +72,8 @@ class TrainingConfig:
     value_warmup: int = 0
     """Agent steps at the beginning, at most a tenth of the run, that minimise the value loss alone: the first policy is
     evaluated before it is improved."""
-    target_period: int = 0
-    """T_target: gradient steps between copies of the network to the actors, whose policy is pi_old; 0: once a batch."""
+    target_period: int = 1
+    """T_target: batches between copies of the network to the actors, whose policy is pi_old."""
     learning_rate: float = 5e-4
     """Adam's step size for the network."""
     dual_learning_rate: float = 1e-2
@@ -81,6 +82,9 @@ class TrainingConfig:
     """Let the network's learning rate and the entropy bonus fall linearly to 0 at the end of the run."""
     anneal_from: float = 0.0
     """With --anneal, the share of the run before they begin to."""
+    weight_average: float = 0.0
+    """Evaluate a moving average of the weights, which keeps this share of itself in each gradient step; 0: the last
+    weights."""
     adam_epsilon: float = 1e-8
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5
@@ -99,8 +103,11 @@ class TrainingConfig:
     """Folder of the run; by default a new one under runs/."""
     eval_episodes: int = 30
     """Episodes of the final evaluation."""
-    eval_policy: Literal["mode", "sample"] = "mode"
-    """Evaluate the policy's mode, as the papers do, or samples of it."""
+    eval_policy: Literal["mode", "sample", "both"] = "mode"
+    """Evaluate the policy's mode, as the papers do, samples of it, or one after the other."""
+    eval_every: int = 0
+    """Agent steps between evaluations while training, on seeds of their own; the weights of the best are kept as the
+    checkpoint `best`, and are evaluated anew at the end. 0: none, the last weights are evaluated."""
     log_seconds: float = 5.0
     """Seconds between rows of metrics."""
     checkpoint_seconds: float = 120.0
@@ -109,16 +116,17 @@ class TrainingConfig:
     """Record an episode at the end."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, ("steps", "envs", "passes", "minibatches", "eval_episodes"))
+        at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes"))
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
-        not_negative(self, ("actors", "value_warmup", "target_period", "threads"))
+        not_negative(self, ("actors", "value_warmup", "eval_every", "threads"))
         not_negative(self, ("max_gradient_norm", "dual_learning_rate", "log_seconds"))
         positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds"))
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
-        if not 0 <= self.anneal_from < 1:
-            raise ValueError(f"--anneal-from must lie in [0, 1), not {self.anneal_from}")
+        for name in ("anneal_from", "weight_average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--{flag(name)} must lie in [0, 1), not {getattr(self, name)}")
         own = max(0, self.learner_envs)
         if not -1 <= self.learner_envs < self.envs:
             raise ValueError(f"--learner-envs must be -1 or lie in 0..{self.envs - 1}, not {self.learner_envs}")

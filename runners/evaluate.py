@@ -16,6 +16,7 @@ from runners.errors import UsageError, main_guard, usage_errors
 from runners.evaluation import evaluate, record_video
 from runners.files import write_atomically
 from runners.precision import settle_precision
+from runners.weights import evaluated
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Options:
     episodes: int = 30
     """Episodes to play."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The newest checkpoint, or of those saved every --checkpoint-seconds the one with the best training return."""
-    policy: Literal["mode", "sample"] | None = None
-    """Act by the policy's mode, or by samples of it; by default as the run's own evaluation did."""
+    """The newest checkpoint, or the one that did best in the evaluations of a run with --eval-every."""
+    policy: Literal["mode", "sample", "both"] | None = None
+    """Act by the policy's mode, samples of it, or one after the other; by default as the run's own evaluation did."""
     seed: int | None = None
     """Seed of environments and actions; by default the run's own evaluation seed."""
     video: bool = False
@@ -60,13 +61,15 @@ def main(argv: list[str]) -> int:
     network = build_network(settle_precision(config, env.spec, torch.device("cpu")), env.spec)
     env.close()
     with fits(loaded.path):
-        network.load_state_dict(loaded.state["learner"]["network"])
+        network.load_state_dict(evaluated(loaded.state["learner"]))
     result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
     write_atomically(run_dir / "evaluation.json", json.dumps(result, indent=2).encode())
-    print(
-        f"{config.env.name} at step {loaded.step:,}: {result['mean']:.2f} +- {result['std']:.2f}, "
-        f"median {result['median']:g}, {result['episodes']} episodes ({result['protocol']})"
-    )
+    for each in (result, result.get("by_mode")):
+        if each:
+            print(
+                f"{config.env.name} at step {loaded.step:,}: {each['mean']:.2f} +- {each['std']:.2f}, median "
+                f"{each['median']:g}, least {each['least']:g}, {each['episodes']} episodes ({each['protocol']})"
+            )
     if options.video:
         record_video(config, network, run_dir / "videos" / "evaluation.gif")
     return 0

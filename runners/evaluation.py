@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,27 +44,39 @@ class Player:
         return self.action
 
 
-def evaluate(config: RunConfig, network: ActorCritic, episodes: int) -> dict[str, Any]:
-    """`evaluate_task`; of several tasks, that of each under `games`, and above it their human-normalised means."""
+def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int = EVALUATION) -> dict[str, Any]:
+    """Play `episodes` of each task by the policy that `config` names; `stream` seeds them.
+
+    Return what `evaluate_task` does; of several tasks, that of each under `games`, and above it their human-normalised
+    means; where both policies are asked for, those of samples, and of the mode under `by_mode`.
+    """
+    if config.training.eval_policy == "both":
+        mode, sample = (evaluate(_by(config, policy), network, episodes, stream) for policy in ("mode", "sample"))
+        return sample | {"by_mode": mode}
     tasks = config.env.tasks
     if len(tasks) == 1:
-        return evaluate_task(config, network, episodes)
-    games = {game: evaluate_task(_of(config, game), network, episodes) for game in tasks}
+        return evaluate_task(config, network, episodes, stream)
+    games = {game: evaluate_task(_of(config, game), network, episodes, stream) for game in tasks}
     scores = [human_normalised(game, result["mean"]) for game, result in games.items()]
     protocol = f"{episodes} episodes a game, human-normalised means in percent; a game: {games[tasks[0]]['protocol']}"
     return _summary(scores, protocol) | {"episodes": episodes * len(tasks), "games": games}
 
 
-def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int) -> dict[str, Any]:
-    """Play `episodes` and give their raw returns with mean, std, median and the protocol in words.
+def worst_mean(result: dict[str, Any]) -> float:
+    """The mean return of an evaluation; of two policies that of the worse."""
+    return min(result["mean"], result.get("by_mode", result)["mean"])
+
+
+def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int, stream: int = EVALUATION) -> dict[str, Any]:
+    """Play `episodes` of one task and return their raw returns with mean, std, median, least and the protocol in words.
 
     How many each environment plays is fixed beforehand, so short episodes are not counted more often than long ones.
     """
     envs = min(episodes, MOST_ENVS)
     quota = [episodes // envs + (i < episodes % envs) for i in range(envs)]
-    env = build_env(config, envs, stream=EVALUATION, threads=min(envs, cores()))
+    env = build_env(config, envs, stream=stream, threads=min(envs, cores()))
     sample = config.training.eval_policy == "sample"
-    player = Player(env, network, sample, stream_seed(config, EVALUATION))
+    player = Player(env, network, sample, stream_seed(config, stream))
     returns: list[list[float]] = [[] for _ in range(envs)]
     try:
         with Console().status(f"{config.env.name}: no episode played yet") as status:
@@ -91,9 +103,14 @@ def _summary(scores: list[float], protocol: str) -> dict[str, Any]:
         "mean": float(np.mean(scores)),
         "std": float(np.std(scores)),
         "median": float(np.median(scores)),
+        "least": float(np.min(scores)),
         "returns": scores,
         "protocol": protocol,
     }
+
+
+def _by(config: RunConfig, policy: Literal["mode", "sample"]) -> RunConfig:
+    return replace(config, training=replace(config.training, eval_policy=policy))
 
 
 def _of(config: RunConfig, task: str) -> RunConfig:
@@ -107,7 +124,7 @@ def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
     if len(config.env.tasks) > 1:
         config = _of(config, config.env.tasks[0])
     env = build_env(config, 1, stream=VIDEO, render=True)
-    player = Player(env, network, config.training.eval_policy == "sample", stream_seed(config, VIDEO))
+    player = Player(env, network, config.training.eval_policy != "mode", stream_seed(config, VIDEO))
     frames = []
     try:
         step = env.reset()

@@ -6,18 +6,19 @@ from pathlib import Path
 from time import monotonic
 
 from envs.interface import EnvError
-from runners.build import pick_device
+from runners.build import CHOICE, pick_device
 from runners.checkpoint import Checkpoints, fits
 from runners.cli import new_folder, parse
 from runners.config import RunConfig, to_dict
 from runners.display import Display
-from runners.evaluation import evaluate, record_video
+from runners.evaluation import evaluate, record_video, worst_mean
 from runners.files import write_atomically
 from runners.metrics import CsvLog, TensorBoardLog
 from runners.provenance import git_commit, machine, package_versions
 from runners.ranks import join
 from runners.signals import StopSignal
 from runners.training import Training
+from runners.weights import evaluated
 
 
 def main(suite: str, argv: list[str]) -> int:
@@ -58,7 +59,7 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
         if not _train(config, training, checkpoints, CsvLog(run_dir / "metrics.csv", training.steps), board):
             print(f"stopped at step {training.steps:,}; continue: python -m runners.{suite} --resume {run_dir}")
             return 0
-        _finish(config, training, run_dir, board, commit)
+        _finish(config, training, checkpoints, run_dir, board, commit)
     return 0
 
 
@@ -77,34 +78,54 @@ def _train(
     """True when the budget is spent, False when a signal stopped the run; saved either way."""
     title = f"{config.env.name} {config.agent.agent} + {config.network.core}"
     saved = -float("inf")  # the first batch is saved at once: from then on a killed run resumes
+    every = config.training.eval_every
     with StopSignal() as stop, Display(config.training.steps, title) as display:
         for row in training.run():
             if row:
                 table.write(training.steps, row)
                 board.scalars(training.steps, row)
                 display.update(row)
+            if every and training.steps // every > training.evaluated_at // every:
+                board.scalars(training.steps, _choose(config, training, checkpoints))
             stopping = training.ranks.any(stop.asked)
             if stopping or monotonic() - saved >= config.training.checkpoint_seconds:
                 _save(training, checkpoints)
                 saved = monotonic()
             if stopping:
                 return False
+        if every and training.evaluated_at < training.steps:
+            board.scalars(training.steps, _choose(config, training, checkpoints))
     _save(training, checkpoints)
     return True
 
 
+def _choose(config: RunConfig, training: Training, checkpoints: Checkpoints) -> dict[str, float]:
+    """Evaluate the weights as they are, and keep them where none did better; returns scalars to log."""
+    training.evaluated_at = training.steps
+    result = evaluate(config, training.acting_network(), config.training.eval_episodes, stream=CHOICE)
+    if (score := worst_mean(result)) >= training.best_return:  # of two alike the later one has learned more
+        training.best_return = score
+        checkpoints.save_best(training.steps, training.get_state())
+    return {"return/evaluation": score}
+
+
 def _save(training: Training, checkpoints: Checkpoints) -> None:
-    best = training.tracker.full and training.tracker.mean_return > training.best_return
-    if best:
-        training.best_return = training.tracker.mean_return
-    state = training.get_state()
-    if best:  # first, since the newest state says that there is one as good
-        checkpoints.save_best(training.steps, state)
-    checkpoints.save_last(training.steps, state)
+    checkpoints.save_last(training.steps, training.get_state())
 
 
-def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorBoardLog, commit: str | None) -> None:
+def _finish(
+    config: RunConfig,
+    training: Training,
+    checkpoints: Checkpoints,
+    run_dir: Path,
+    board: TensorBoardLog,
+    commit: str | None,
+) -> None:
     network = training.acting_network()
+    if config.training.eval_every:
+        best = checkpoints.best()
+        network.load_state_dict(evaluated(best.state["learner"]))
+        print(f"taking the weights of step {best.step:,}, which did best in the evaluations while training")
     print(f"evaluating {config.training.eval_episodes} episodes")
     result = evaluate(config, network, config.training.eval_episodes)
     board.scalars(training.steps, {"return/evaluation": result["mean"]})
@@ -133,8 +154,9 @@ def _finish(config: RunConfig, training: Training, run_dir: Path, board: TensorB
         "machine": {**machine(), "device": str(training.device)},
     }
     write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+    by_mode = f" by samples, {result['by_mode']['mean']:.2f} by the mode" if "by_mode" in result else ""
     print(
-        f"evaluation: {result['mean']:.2f} +- {result['std']:.2f} over {result['episodes']} episodes; "
+        f"evaluation: {result['mean']:.2f} +- {result['std']:.2f}{by_mode} over {result['episodes']} episodes; "
         f"{training.steps:,} steps in {training.wall_seconds:.0f} s ({summary['steps_per_second']:,.0f} a second); "
         f"{run_dir / 'summary.json'}"
     )

@@ -1,16 +1,20 @@
 """The learner: gradient steps on batches of unrolls."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from agents.evaluation import evaluate_policy
 from agents.factory import Agent
-from agents.types import Unroll
+from agents.types import Plan, Unroll
 from networks.actor_critic import ActorCritic
 from runners.compilation import compiled
 from runners.config import RunConfig
+from runners.duals import DualSteps, multipliers
 from runners.errors import RunError
 from runners.passes import ForwardPasses
 from runners.ranks import ONE_RANK, Ranks
@@ -18,7 +22,8 @@ from runners.reference import Reference
 
 
 class Learner:
-    """Owns network, agent, optimiser and the order of minibatches. `after_step` is called after each gradient step."""
+    """Owns network, agent, optimisers and the order of minibatches. Of each batch it makes a plan, the E-step, and then
+    gradient steps on its minibatches, the M-steps."""
 
     def __init__(
         self,
@@ -35,9 +40,14 @@ class Learner:
         training = config.training
         groups = [
             {"params": list(network.parameters()), "lr": training.learning_rate},
-            {"params": list(agent.parameters()), "lr": training.dual_learning_rate},
+            {"params": list(multipliers(agent)), "lr": training.dual_learning_rate},
         ]
         self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], eps=training.adam_epsilon, fused=True)
+        apart = training.statistics == "rank"
+        self.duals = DualSteps(agent, training.dual_learning_rate, ranks if apart else ONE_RANK)
+        self.average: AveragedModel | None = None
+        if decay := training.weight_average:
+            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
         self.generator = torch.Generator().manual_seed(training.seed)
         agent_config = config.agent
         self.reference: Reference | None = None
@@ -48,28 +58,58 @@ class Learner:
             self.reference = Reference(network, source, agent_config.reference_decay)
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
-        self._count = self._planned = 0
+        self._counts: Counter[str] = Counter()
+        self._made = self._planned = 0
         """Gradient steps made since the last drain, and those that would have been without an early stop."""
 
-    def train(self, unroll: Unroll, progress: float, after_step: Callable[[], None], value_only: bool = False) -> None:
-        """All passes over one batch; `progress` in [0, 1] is how far the run has come."""
-        training = self.config.training
+    def train(self, unroll: Unroll, progress: float, value_only: bool = False) -> None:
+        """Learn from one batch; `progress` in [0, 1] is how far the run has come."""
+        training, agent_config = self.config.training, self.config.agent
         annealing = min(1.0, (1 - progress) / (1 - training.anneal_from)) if training.anneal else 1.0
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         unroll = unroll.to(self.device)
+        if agent_config.values == "online":
+            unroll = unroll._replace(value=self._values(unroll))
         if self.reference:
             unroll = unroll._replace(reference=self.reference.evaluate(unroll))
         self.passes.begin_batch()
-        self._planned += training.passes * training.minibatches
+        steps = training.passes * training.minibatches
+        self._planned += steps
+        once = agent_config.e_step == "batch"
+        plan = self._plan(unroll, steps, value_only) if once else None
         for index in self._minibatches():
-            kl = self._step(unroll if training.minibatches == 1 else unroll.columns(index), annealing, value_only)
+            part = unroll if training.minibatches == 1 else unroll.columns(index)
+            if once:
+                part_plan = plan if training.minibatches == 1 else plan.columns(index)
+            else:
+                part_plan = self._plan(part, 1, value_only)
+            kl = self._step(part, part_plan, annealing, value_only)
             self.updates += 1
-            after_step()
-            if 0 < self.config.agent.target_kl < kl:
+            if 0 < agent_config.target_kl < kl:
                 break
         if self.reference:
             self.reference.follow(self.network)
+        self._log({"m_step/learning_rate": torch.tensor(training.learning_rate * annealing)})
         self._check()
+
+    @torch.no_grad()
+    def _values(self, unroll: Unroll) -> Tensor:
+        """V [T+1, B] of the online network, in units of the return, a minibatch at a time."""
+        head, values = self.network.value_head, []
+        for index in torch.arange(self.config.training.envs).to(self.device).chunk(self.config.training.minibatches):
+            part = unroll.columns(index)
+            inputs = part.observation, part.previous_action, part.reward, part.first, part.state, part.task
+            values.append(head.denormalise(self.network(*inputs, need_state=False).value, part.task))
+        return torch.cat(values, 1)
+
+    def _plan(self, unroll: Unroll, steps: int, value_only: bool) -> Plan:
+        """Evaluate the policy, show PopArt the returns before any loss uses them, and make the E-step."""
+        config, head = self.config.agent, self.network.value_head
+        evaluation = evaluate_policy(unroll, config.discount, config.gae_lambda)
+        head.update(evaluation.returns, unroll.valid, self.ranks.total, unroll.task)
+        plan = self.agent.plan(unroll, evaluation, head, self.duals.settle(0 if value_only else steps))
+        self._log(plan.metrics)
+        return plan
 
     def _minibatches(self) -> Iterator[Tensor]:
         """Columns of the batch for each gradient step: every pass in an order of its own."""
@@ -78,11 +118,11 @@ class Learner:
             order = torch.randperm(training.envs, generator=self.generator).to(self.device)
             yield from order.chunk(training.minibatches)
 
-    def _step(self, unroll: Unroll, annealing: float, value_only: bool) -> float:
+    def _step(self, unroll: Unroll, plan: Plan, annealing: float, value_only: bool) -> float:
         self.optimizer.zero_grad(set_to_none=True)
         if self.config.training.compile:
             torch.compiler.cudagraph_mark_step_begin()
-        loss = self.agent.loss(self.passes(unroll), unroll, self.network.value_head, annealing)
+        loss = self.agent.loss(self.passes(unroll), unroll, plan, self.network.value_head, annealing)
         (loss.value if value_only else loss.total).backward()
         if value_only:  # compiled, what the value does not depend on has gradients of 0, which Adam would count
             for parameter in self.network.policy_head.parameters():
@@ -95,16 +135,20 @@ class Learner:
         limit = self.config.training.max_gradient_norm or torch.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         self.optimizer.step()
-        self.network.value_head.update(loss.value_targets, unroll.valid, self.ranks.total, unroll.task)
-        metrics = loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm}
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        self._count += 1
+        if self.average:
+            self.average.update_parameters(self.network)
+        self._log(loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm})
+        self._made += 1
         return 0.0 if kl is None else float(kl)
 
+    def _log(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+            self._counts[name] += 1
+
     def _average_over_ranks(self, kl: Tensor | None) -> Tensor | None:
-        """Gradients of network and multipliers, and `kl`, where each rank had a loss of its own."""
-        parameters = [*self.network.parameters(), *self.agent.parameters()]
+        """Average the gradients of network and multipliers, and `kl`, where each rank had a loss of its own."""
+        parameters = [*self.network.parameters(), *multipliers(self.agent)]
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad /= self.ranks.size
@@ -112,11 +156,11 @@ class Learner:
         return None if kl is None else self.ranks.total(kl) / self.ranks.size
 
     def drain_metrics(self) -> dict[str, float]:
-        """Means over the gradient steps since the last call."""
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        """Return means since the last call, over batches or gradient steps, whatever each is a figure of."""
+        means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
         if self.config.agent.target_kl:
-            means["m_step/steps_share"] = self._count / self._planned
-        self._sums, self._count, self._planned = {}, 0, 0
+            means["m_step/steps_share"] = self._made / self._planned
+        self._sums, self._counts, self._made, self._planned = {}, Counter(), 0, 0
         return means
 
     def _check(self) -> None:
@@ -132,6 +176,8 @@ class Learner:
             "network": self.network.state_dict(),
             "agent": self.agent.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "duals": self.duals.get_state(),
+            "average": self.average and self.average.state_dict(),
             "generator": self.generator.get_state(),
             "updates": self.updates,
             "reference": self.reference and self.reference.get_state(),
@@ -144,6 +190,9 @@ class Learner:
         for parameter, moments in self.optimizer.state.items():
             for name in ("exp_avg", "exp_avg_sq"):  # contiguous in a file: fused Adam wants the parameter's own strides
                 moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        self.duals.set_state(state["duals"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
         if self.reference:

@@ -39,6 +39,8 @@ LAYOUT: Layout = {
         "return": chart("return/(train|eval.*)"),
         "entropy": chart("m_step/entropy"),
         "value loss": chart("value/loss"),
+        "deviation of returns": chart("value/popart_std"),
+        "learning rate": chart("m_step/learning_rate"),
     },
     **EM_CHARTS,
     "Memory": {"memory": chart("memory/.*")},

@@ -31,15 +31,13 @@ class ForwardPasses:
         inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state, unroll.task
         if not self.dropout:
             return one_pass(self.forward(*inputs, need_state=False), unroll)
-        with torch.set_grad_enabled(self.scheme == "whole"):
-            whole = self.forward(*inputs, need_state=False)
+        whole = self.forward(*inputs, need_state=False) if self.scheme == "whole" else None
         seed = int(torch.randint(2**62, ()))
         fitted = under_mask(seed, self.network, self.forward, inputs)
         if self.before:
             before = under_mask(seed, self.before, self.before, inputs)
-            return Passes(fitted, whole, rows(before.policy), rows(fitted.policy))
-        compared = one_pass(whole if self.scheme == "whole" else fitted, unroll)
-        return compared._replace(fitted=fitted, whole=whole)
+            return Passes(fitted, rows(before.policy), rows(fitted.policy))
+        return one_pass(whole or fitted, unroll)._replace(fitted=fitted)
 
 
 def under_mask(seed: int, network: ActorCritic, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Output:

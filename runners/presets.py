@@ -10,7 +10,7 @@ from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
 def small_atari(agent: str, **choices: str) -> RunConfig:
     """Learns Pong on two CPU cores."""
     ppo = agent == "ppo"
-    em = dict(top_k=1.0, epsilon_eta=0.02, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em = dict(epsilon_eta=0.1, epsilon_alpha=0.005, alpha_init=1.0)
     em |= dict(epsilon_reference=2.0)
     return RunConfig(
         env=AtariEnv(),
@@ -20,30 +20,41 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             gae_lambda=0.95,
             standardise_advantages=True,
             value_coefficient=0.5 if ppo else 0.25,
-            entropy_coefficient=0.01 if ppo else 0.0025,
+            entropy_coefficient=0.01 if ppo else 0.0,
             popart_step_size=1e-3,
             **options_of(agent, choices, **em),
         ),
         training=TrainingConfig(
             steps=1_600_000,
-            unroll=32,
+            unroll=63,
+            target_period=1 if ppo else 8,
             value_warmup=40_000,
-            anneal=True,
-            anneal_from=0.0 if ppo else 0.8,
+            anneal=ppo,
+            weight_average=0.0 if ppo else 0.995,
             eval_policy="sample",
         ),
     )
 
 
 def paper_atari(agent: str, **choices: str) -> RunConfig:
-    """V-MPO tables 1, 6 and appendix F, and GEMPI section 12; for one game; what they leave open has the defaults."""
-    em = dict(epsilon_eta=0.02, epsilon_alpha=0.01, alpha_init=5.0)
+    """V-MPO tables 1, 6 and appendix F, for one game; what they leave open has the defaults.
+
+    Its core is TrXL with layer norm on the inputs; GTrXL is that of another paper (arXiv 1910.06764): --core gtrxl.
+    """
+    em = dict(epsilon_eta=0.02, epsilon_alpha=0.007, alpha_init=5.0)
     config = RunConfig(
         env=AtariEnv(),
         network=NetworkConfig(
-            torso="resnet", resnet_channels=(64, 128, 128), embedding=256, layers=8, heads=4, key_size=32, mlp_size=512
+            torso="resnet",
+            resnet_channels=(64, 128, 128),
+            core="trxl-i",
+            embedding=256,
+            layers=8,
+            heads=4,
+            key_size=32,
+            mlp_size=512,
         ),
-        agent=AgentConfig(agent=agent, discount=0.997, **options_of(agent, choices, **em)),
+        agent=AgentConfig(agent=agent, discount=0.997, values="online", **options_of(agent, choices, **em)),
         training=TrainingConfig(
             preset="paper",
             steps=2_500_000_000,
@@ -64,18 +75,19 @@ def _paper_ppo(config: RunConfig) -> RunConfig:
     """PPO in the place of V-MPO: its ratios want fresh actors, several passes and GAE (arXiv 1707.06347, table 5)."""
     agent = replace(
         config.agent,
+        values="acting",
         gae_lambda=0.95,
         standardise_advantages=True,
         entropy_coefficient=0.01,
         clip_epsilon=0.1,
     )
-    training = replace(config.training, target_period=0, passes=3, minibatches=4, max_gradient_norm=0.5)
+    training = replace(config.training, target_period=1, passes=3, minibatches=4, max_gradient_norm=0.5)
     return replace(config, agent=agent, training=training)
 
 
 def small_control(agent: str, **choices: str) -> RunConfig:
     """Learns CartPole in seconds on one core, in one process."""
-    em = dict(epsilon_eta=0.1, control_variate=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em = dict(epsilon_eta=1.0, epsilon_alpha=0.003, alpha_init=1.0)
     em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4, epsilon_reference=2.0)
     return RunConfig(
         env=ControlEnv(),
@@ -84,7 +96,7 @@ def small_control(agent: str, **choices: str) -> RunConfig:
             agent=agent,
             gae_lambda=0.95,
             standardise_advantages=True,
-            entropy_coefficient=0.01,
+            entropy_coefficient=0.01 if agent == "ppo" else 0.0,
             popart_step_size=1e-3,
             **options_of(agent, choices, **em),
         ),
@@ -105,7 +117,7 @@ def paper_control(agent: str, **choices: str) -> RunConfig:
     config = RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso="mlp", torso_hidden=256, embedding=256, layers=8, key_size=32, mlp_size=512),
-        agent=AgentConfig(agent=agent, **options_of(agent, choices, epsilon_eta=0.01)),
+        agent=AgentConfig(agent=agent, values="online", **options_of(agent, choices, epsilon_eta=0.01)),
         training=TrainingConfig(
             preset="paper",
             steps=1_000_000_000,

@@ -8,6 +8,7 @@ from torch import Tensor
 from agents.types import Unroll
 from networks.actor_critic import ActorCritic, frozen_copy
 from runners.checkpoint import Checkpoints, fits, load
+from runners.weights import evaluated
 
 
 class Reference:
@@ -26,7 +27,7 @@ class Reference:
             if loaded.warning:
                 print(f"warning: pi_ref: {loaded.warning}")
             with fits(loaded.path):
-                self.network.load_state_dict(loaded.state["learner"]["network"])
+                self.network.load_state_dict(evaluated(loaded.state["learner"]))
 
     @torch.no_grad()
     def evaluate(self, unroll: Unroll) -> Tensor:

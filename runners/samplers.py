@@ -33,7 +33,7 @@ from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
 from runners.errors import RunError, describe
 from runners.unrolls import Buffer, make_buffer
-from runners.weights import SharedWeights, flatten_parameters
+from runners.weights import SharedWeights, flatten_weights
 
 CPU = torch.device("cpu")
 BUFFERS = 2
@@ -91,7 +91,7 @@ class LocalSampler:
         return 0.0
 
     def publish(self, network: ActorCritic) -> None:
-        self.load(flatten_parameters(network))
+        self.load(flatten_weights(network))
 
     def load(self, weights: Tensor) -> None:
         """All of them in a row [P]."""
@@ -99,7 +99,7 @@ class LocalSampler:
             actor.load(weights)
 
     def get_state(self) -> dict:
-        return {"weights": flatten_parameters(self.network)}
+        return {"weights": flatten_weights(self.network)}
 
     def close(self) -> None:
         for actor in self.actors:
@@ -211,7 +211,7 @@ Sampler = LocalSampler | ProcessSampler
 
 def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
     """What to act with at first [P]: under --target-period not always the newest."""
-    return flatten_parameters(network) if saved is None else saved["weights"]
+    return flatten_weights(network) if saved is None else saved["weights"]
 
 
 def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool) -> Buffer:
@@ -228,7 +228,7 @@ def make_actor(
     env = build_env(config, len(tasks), stream, tasks=tasks, threads=threads)
     network = build_network(config, env.spec).to(device)
     on_gpu = device.type == "cuda"  # actors on CPUs, of which there may be many, stay plain
-    return Actor(env, network, stream_seed(config, stream), compile_encoder=on_gpu and config.training.compile)
+    return Actor(env, network, stream_seed(config, stream), tasks, compile_encoder=on_gpu and config.training.compile)
 
 
 def _act(

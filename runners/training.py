@@ -55,10 +55,11 @@ class Training:
         self.groups = acting_groups(config, self.spec, self.network, self.device, self.simulator_threads)
         self._draw_apart()
         self.tracker = TaskTracker(config.env.tasks)
-        self.steps = self.starts = 0
+        self.steps = self.batches = self.starts = self.evaluated_at = 0
         self.warmup_steps = config.warmup_steps  # as the run began: not of another --steps that it is resumed with
         self.wall_seconds = self.cpu_seconds = 0.0
         self.best_return = float("-inf")
+        """Of the evaluations while training."""
         self.sampler: Sampler
         self._sampler_state: dict | None = None
 
@@ -71,12 +72,6 @@ class Training:
         config, training = self.config, self.config.training
         sampler = self.sampler = self._make_sampler()
         self.starts += 1
-        period = training.target_period
-
-        def after_step() -> None:
-            if period and self.learner.updates % period == 0:
-                sampler.publish(self.network)
-
         clock, cpu, rate = time.perf_counter(), cpu_seconds(), Rate()
         wall_before, cpu_before = self.wall_seconds, self.cpu_seconds
         logged = clock
@@ -85,8 +80,9 @@ class Training:
             while self.steps < training.steps:
                 batch = sampler.next()
                 progress, value_only = self.steps / training.steps, self.steps < self.warmup_steps
-                self.learner.train(batch.unroll, progress, after_step, value_only)
-                if not period:
+                self.learner.train(batch.unroll, progress, value_only)
+                self.batches += 1
+                if self.batches % training.target_period == 0:
                     sampler.publish(self.network)
                 ended = (self.ranks.gather(x) for x in (batch.episode_return, batch.episode_length))
                 self.tracker.add(*(x.numpy() for x in ended), batch.unroll.task.numpy())
@@ -126,9 +122,9 @@ class Training:
         return LocalSampler(*arguments, self.device, self.simulator_threads, self.groups)
 
     def acting_network(self) -> ActorCritic:
-        """A copy of the network for evaluation."""
-        network = build_network(self.config, self.spec)
-        network.load_state_dict(self.network.state_dict())
+        """Return a copy of the network for evaluation: of its average where the run keeps one."""
+        network, average = build_network(self.config, self.spec), self.learner.average
+        network.load_state_dict((average.module if average else self.network).state_dict())
         return network.to(self.device)
 
     def get_state(self) -> dict:
@@ -139,10 +135,12 @@ class Training:
             "torch_generator": torch.get_rng_state(),
             "counters": {
                 "steps": self.steps,
+                "batches": self.batches,
                 "starts": self.starts,
                 "warmup_steps": self.warmup_steps,
                 "wall_seconds": self.wall_seconds,
                 "cpu_seconds": self.cpu_seconds,
+                "evaluated_at": self.evaluated_at,
                 "best_return": self.best_return,
             },
         }

@@ -2,23 +2,29 @@
 
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 @torch.no_grad()
-def flatten_parameters(module: nn.Module) -> Tensor:
-    """Every parameter of `module`, in its order, copied into one vector [P]."""
-    return torch.cat([parameter.reshape(-1) for parameter in module.parameters()])
+def flatten_weights(module: nn.Module) -> Tensor:
+    """Copy every parameter and saved buffer of `module`, in their order, into one vector [P] of the parameters' type.
+
+    The buffers are PopArt's statistics, without which a value means nothing.
+    """
+    tensors = list(module.state_dict().values())
+    dtype = next(module.parameters()).dtype
+    return torch.cat([tensor.to(dtype).reshape(-1) for tensor in tensors])
 
 
 @torch.no_grad()
-def load_parameters(module: nn.Module, vector: Tensor) -> None:
-    """The inverse. It writes in place: parameters made views of `vector` would lose their channels-last strides."""
-    parameters = list(module.parameters())
-    for parameter, part in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
-        parameter.copy_(part.view_as(parameter))
+def load_weights(module: nn.Module, vector: Tensor) -> None:
+    """Invert `flatten_weights`, in place: parameters made views of `vector` would lose their channels-last strides."""
+    tensors = list(module.state_dict().values())
+    for tensor, part in zip(tensors, vector.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 class SharedWeights:
@@ -29,8 +35,9 @@ class SharedWeights:
         self.version = context.Value("q", 1)
 
     def publish(self, module: nn.Module, timeout: float) -> bool:
-        """False, and nothing done, if the lock stays taken for `timeout` seconds: who died with it never lets go."""
-        vector, lock = flatten_parameters(module).cpu(), self.version.get_lock()
+        """Copy the weights of `module` to the actors, or return False if the lock stays taken for `timeout` seconds, as
+        it does where a process died that held it."""
+        vector, lock = flatten_weights(module).cpu(), self.version.get_lock()
         if not lock.acquire(timeout=timeout):
             return False
         try:
@@ -46,3 +53,12 @@ class SharedWeights:
             if self.version.value != version:
                 load(self.vector)
             return self.version.value
+
+
+def evaluated(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to evaluate in a learner's state: the average where there is one, else the last."""
+    average = state["average"]
+    if average is None:
+        return state["network"]
+    prefix = "module."
+    return {name.removeprefix(prefix): value for name, value in average.items() if name.startswith(prefix)}

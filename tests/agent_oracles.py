@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 
-from agents.types import Unroll
+from agents.evaluation import evaluate_policy
+from agents.gempi.em import once
+from agents.types import Loss, Plan, Unroll, one_pass
 from networks.actor_critic import Output
 from networks.distributions import Categorical, Gaussian
 from networks.heads import PopArtHead
@@ -412,8 +414,13 @@ def permute(batch: Batch, order: np.ndarray) -> Batch:
 # ---------------------------------------------------------------------------------------------- to the package
 
 
-def to_torch(batch: Batch, dtype: torch.dtype = torch.float64) -> tuple[Output, Unroll, torch.Tensor, torch.Tensor]:
-    """The batch as a network's output and an unroll, then the two leaves: policy parameters and values."""
+def to_torch(
+    batch: Batch, dtype: torch.dtype = torch.float64, mean: float = 0.0, std: float = 1.0
+) -> tuple[Output, Unroll, torch.Tensor, torch.Tensor]:
+    """The batch as a network's output and an unroll, then the two leaves: policy parameters and values.
+
+    `mean` and `std` are PopArt's: the unroll has the values in units of the return.
+    """
     parameters = torch.tensor(batch.new, dtype=dtype, requires_grad=True)
     value = torch.tensor(batch.value, dtype=dtype, requires_grad=True)
     kind = Gaussian if batch.continuous else Categorical
@@ -427,6 +434,7 @@ def to_torch(batch: Batch, dtype: torch.dtype = torch.float64) -> tuple[Output, 
         truncated=torch.tensor(batch.ends.truncated),
         previous_action=previous_action,
         policy=torch.tensor(batch.old, dtype=dtype),
+        value=torch.tensor(batch.value * std + mean, dtype=dtype),
         task=torch.zeros(batch.value.shape[1], dtype=torch.int64),
         state=(),
     )
@@ -439,3 +447,33 @@ def popart(mean: float = 0.0, std: float = 1.0) -> PopArtHead:
     head.mean.fill_(mean)
     head.std.fill_(std)
     return head
+
+
+def plan_of(agent, unroll: Unroll, head: PopArtHead, settle=once) -> Plan:
+    """The agent's plan of `unroll` as a batch of its own."""
+    evaluation = evaluate_policy(unroll, agent.config.discount, agent.config.gae_lambda)
+    return agent.plan(unroll, evaluation, head, settle)
+
+
+class Learned(NamedTuple):
+    """A batch learned from as one minibatch: `loss` of the M-step, the `plan` before it, all that both log.
+
+    `total` is their sum, the loss as V-MPO publishes it (eq. 2): with L_eta.
+    """
+
+    loss: Loss
+    plan: Plan
+
+    @property
+    def total(self) -> torch.Tensor:
+        return self.loss.total + self.plan.dual_loss
+
+    @property
+    def metrics(self) -> dict[str, torch.Tensor]:
+        return self.plan.metrics | self.loss.metrics
+
+
+def learned(agent, output: Output, unroll: Unroll, head: PopArtHead, annealing: float = 1.0) -> Learned:
+    """Plan and loss of the whole of `unroll`, under a network that says `output`."""
+    plan = plan_of(agent, unroll, head)
+    return Learned(agent.loss(one_pass(output, unroll), unroll, plan, head, annealing), plan)

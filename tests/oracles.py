@@ -211,9 +211,13 @@ def decoupled_covariance(cov0, cov1):
 # --- PopArt statistics ----------------------------------------------------------------------------
 
 
-def popart_statistics(batches, step_size, low=1e-2, high=1e6):
-    """Debiased moving mean and std after the given batches of valid targets; an empty batch is no update."""
-    first = second = weight = 0.0
+def popart_statistics(batches, step_size):
+    """Debiased moving mean and std after the given batches of valid targets; an empty batch is no update.
+
+    The std is 1 until targets differ by more than rounding, and keeps its last value where they no longer do.
+    """
+    first = second = weight = mean = 0.0
+    std = 1.0
     for targets in batches:
         if len(targets) == 0:
             continue
@@ -221,7 +225,7 @@ def popart_statistics(batches, step_size, low=1e-2, high=1e6):
         first = (1.0 - step_size) * first + step_size * targets.mean()
         second = (1.0 - step_size) * second + step_size * (targets**2).mean()
         weight = (1.0 - step_size) * weight + step_size
-    if weight == 0.0:
-        return 0.0, 1.0
-    mean = first / weight
-    return mean, float(np.clip(np.sqrt(max(second / weight - mean**2, 0.0)), low, high))
+        mean, variance = first / weight, second / weight - (first / weight) ** 2
+        if variance > 1e-12 * second / weight:
+            std = float(np.sqrt(variance))
+    return mean, std

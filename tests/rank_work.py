@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from agent_oracles import popart, random_batch, to_torch
+from agent_oracles import learned, popart, random_batch, to_torch
 from lm_task import TASK
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
@@ -19,8 +19,8 @@ from agents.ranks import ALONE
 from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.types import Samples
-from agents.types import one_pass
 from envs.interface import Discrete
+from networks.actor_critic import ActorCritic
 from networks.language import Completions
 from runners.build import build_env, build_network
 from runners.config import ControlEnv, RunConfig
@@ -53,12 +53,12 @@ def columns(rank: int, size: int, of: int) -> slice:
 def loss_and_gradients(name: str, continuous: bool, ranks: Ranks) -> dict[str, Tensor]:
     """Of a batch of 4 environments, this rank's part of it: the loss, all it logs, and the whole batch's gradients."""
     part = columns(ranks.rank, ranks.size, 4)
-    output, unroll, parameters, value = to_torch(random_batch(5, continuous, batch=4))
+    output, unroll, parameters, value = to_torch(random_batch(5, continuous, batch=4), mean=0.5, std=2.0)
     output = output._replace(
         policy=type(output.policy)(*(p[:, part] for p in output.policy)), value=output.value[:, part]
     )
     agent = make_agent(AGENTS[name], continuous, ranks).double()
-    loss = agent.loss(one_pass(output, unroll.columns(part)), unroll.columns(part), popart(0.5, 2.0))
+    loss = learned(agent, output, unroll.columns(part), popart(0.5, 2.0))
     loss.total.backward()
     for leaf in (parameters, value):  # of which this rank has its part; the network's gradients add up like these
         leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
@@ -91,11 +91,11 @@ def lm_steps(method: str, ranks: Ranks, sharded: bool = False) -> dict[str, Tens
     behaviour, reference = (-torch.rand(completions.tokens.shape, generator=generator) for _ in range(2))
     samples = Samples(completions.mask, behaviour, reference, torch.arange(8.0) / 8)
     batch = Batch(prompts.of(part), Completions(*(x[part] for x in completions)), samples.of(part), {})
-    learner.train(batch)
+    learner.train(batch, learner.plan(batch.samples, 1))
     if sharded:
         state, learner = learner.get_state(), LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
         learner.set_state(state)
-    metrics = learner.train(batch)
+    metrics = learner.train(batch, learner.plan(batch.samples, 1))
     duals = {f"dual {k}": v for k, v in learner.agent.state_dict().items()}
     return metrics | gathered(dict(model.state_dict())) | duals
 
@@ -108,12 +108,19 @@ def config(agent: str, **training: Any) -> RunConfig:
     return replace(config, env=ControlEnv(), network=network, training=replace(config.training, **options))
 
 
+def with_values(network: ActorCritic) -> ActorCritic:
+    """The same with values that differ from step to step: where all are 0 advantages tie but for rounding, and which of
+    them top-k keeps is a matter of the order of sums."""
+    torch.nn.init.normal_(network.value_head.output.weight)
+    return network
+
+
 def batch(config: RunConfig) -> Buffer:
     """The same on every rank: 8 environments under a network of seed 0."""
     whole = replace(config, training=replace(config.training, envs=8))
     torch.manual_seed(0)
     env = build_env(whole, 1, stream=0)
-    network = build_network(whole, env.spec)
+    network = with_values(build_network(whole, env.spec))
     sampler = LocalSampler(whole, env.spec, network, 0)
     sampler.next()
     return sampler.next()
@@ -124,12 +131,12 @@ def trained(config: RunConfig, ranks: Ranks) -> dict[str, Tensor]:
     unroll = batch(config).unroll
     torch.manual_seed(0)
     env = build_env(config, 1, stream=0)
-    network = build_network(config, env.spec)
+    network = with_values(build_network(config, env.spec))
     whole_batch = ranks if config.training.statistics == "batch" else ALONE
     agent = make_agent(config.agent, not isinstance(env.spec.action, Discrete), whole_batch)
     share = replace(config, training=replace(config.training, envs=8 // ranks.size))
     learner = Learner(share, network, agent, torch.device("cpu"), ranks)
-    learner.train(unroll.columns(columns(ranks.rank, ranks.size, 8)), 0.0, lambda: None)
+    learner.train(unroll.columns(columns(ranks.rank, ranks.size, 8)), 0.0)
     return {**network.state_dict(), **{f"dual {name}": p for name, p in agent.state_dict().items()}}
 
 

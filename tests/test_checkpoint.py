@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from runners.checkpoint import CheckpointError, Checkpoints, load, save
+from runners.checkpoint import VERSION, CheckpointError, Checkpoints, load, save
 
 
 def assert_same(a, b, place="state"):
@@ -137,7 +137,11 @@ def test_foreign_safetensors_other_versions_missing_files_and_folders_are_named(
     cases = [
         (lambda: save_file({"w": torch.ones(2)}, path), "no checkpoint of this suite"),
         (lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": "99"}), "version 99"),
-        (lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": "1"}), "damaged"),
+        (
+            lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": str(VERSION - 1)}),
+            f"version {VERSION - 1}",
+        ),
+        (lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": str(VERSION)}), "damaged"),
         (path.unlink, "no checkpoint at"),
         (path.mkdir, "cannot read"),
     ]
@@ -202,5 +206,7 @@ def test_an_empty_folder_and_one_where_nothing_loads_are_named(tmp_path):
             checkpoints.latest()
         assert str(tmp_path) in one_line(error)
     checkpoints.save_last(1, {})
-    with pytest.raises(CheckpointError, match="best.safetensors: fewer than 100.* take --checkpoint latest"):
+    with pytest.raises(
+        CheckpointError, match="best.safetensors: the run made no evaluation.* take --checkpoint latest"
+    ):
         checkpoints.best()

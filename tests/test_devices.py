@@ -36,7 +36,7 @@ def train_elsewhere(config: RunConfig) -> Learner:
     sampler, network = make(LocalSampler, config)
     agent = make_agent(config.agent, continuous=not isinstance(sampler.actors[0].env.spec.action, Discrete))
     learner = Learner(config, network.to(ELSEWHERE), agent.to(ELSEWHERE), ELSEWHERE)
-    learner.train(sampler.next().unroll, 0.0, lambda: None)
+    learner.train(sampler.next().unroll, 0.0)
     sampler.close()
     return learner
 

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from agent_oracles import plan_of
 from test_runs import small
 from torch import Tensor
 
-from agents.types import rows
+from agents.types import Loss, Unroll, rows
+from networks.actor_critic import Output
 from runners.config import RunConfig
 from runners.passes import under_mask
 from runners.training import Training
@@ -36,6 +38,19 @@ def after_a_batch(config: RunConfig) -> Training:
     return training
 
 
+def without_mask(training: Training, unroll: Unroll) -> Output:
+    """The whole network's pass."""
+    inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state
+    with torch.no_grad():
+        return training.network(*inputs)
+
+
+def loss_of(training: Training, unroll: Unroll) -> Loss:
+    """Of a first gradient step on the whole batch."""
+    learner, head = training.learner, training.network.value_head
+    return learner.agent.loss(learner.passes(unroll), unroll, plan_of(learner.agent, unroll, head), head)
+
+
 def parameters_of(policy) -> Tensor:
     return policy.parameters().detach()
 
@@ -51,7 +66,8 @@ def test_before_any_step_only_a_masked_policy_has_moved(scheme: str, core: str) 
     assert kl > 1e-3 if scheme == "masked" else abs(kl) < 1e-6
     fitted = unroll.valid & (parameters_of(rows(passes.fitted.policy)) - unroll.policy).abs().amax(-1).gt(1e-4)
     assert fitted.float().mean() > 0.9  # what is fitted is masked in every scheme
-    torch.testing.assert_close(parameters_of(rows(passes.whole.policy)), unroll.policy, atol=1e-5, rtol=1e-5)
+    whole = without_mask(training, unroll)
+    torch.testing.assert_close(parameters_of(rows(whole.policy)), unroll.policy, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -59,7 +75,7 @@ def test_the_ratios_of_ppo_are_one_before_any_step_unless_masked(scheme: str) ->
     training = after_a_batch(with_dropout(scheme, agent="ppo"))
     learner, unroll = training.learner, training.sampler.buffer.unroll
     learner.passes.begin_batch()
-    metrics = learner.agent.loss(learner.passes(unroll), unroll, learner.network.value_head).metrics
+    metrics = loss_of(training, unroll).metrics
     still = metrics["m_step/ratio_variance"] < 1e-8 and metrics["m_step/clipped"] == 0
     assert still if scheme != "masked" else metrics["m_step/ratio_variance"] > 1e-3 and metrics["m_step/clipped"] > 0
 
@@ -97,12 +113,21 @@ def test_paired_passes_share_a_mask_and_the_next_step_has_another() -> None:
 
 @pytest.mark.parametrize("agent", ["vmpo", "ppo"])
 def test_value_targets_and_advantages_know_no_mask(agent: str) -> None:
+    """They are made of the values in the unroll, which the acting network says and the online one repeats."""
     masked, plain = (after_a_batch(with_dropout(dropout=p, agent=agent)) for p in (0.3, 0.0))
     plain.network.load_state_dict(masked.network.state_dict())
     unroll = masked.sampler.buffer.unroll
-    losses = [t.learner.agent.loss(t.learner.passes(unroll), unroll, t.network.value_head) for t in (masked, plain)]
-    torch.testing.assert_close(losses[0].value_targets, losses[1].value_targets, atol=1e-6, rtol=1e-6)
-    assert (losses[0].value - losses[1].value).abs() > 1e-4
+    plans = []
+    for training in (masked, plain):
+        head = training.network.value_head
+        value = head.denormalise(without_mask(plain, unroll).value)
+        torch.testing.assert_close(unroll.value, value, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(training.learner._values(unroll), value, atol=1e-5, rtol=1e-5)
+        own = unroll._replace(value=training.learner._values(unroll))
+        plans.append(plan_of(training.learner.agent, own, head))
+    for name in ("returns", "advantages", "weights"):
+        torch.testing.assert_close(*(getattr(plan, name) for plan in plans), atol=1e-5, rtol=1e-5)
+    assert (loss_of(masked, unroll).value - loss_of(plain, unroll).value).abs() > 1e-4
 
 
 def test_the_whole_scheme_compares_by_a_gradient_without_mask() -> None:
@@ -137,10 +162,15 @@ def test_a_core_drops_what_its_blocks_give(core: str) -> None:
     assert torch.equal(whole, dropped) == (core == "feedforward")
 
 
-def test_without_dropout_there_is_one_pass() -> None:
-    training = after_a_batch(with_dropout(dropout=0.0))
-    passes = training.learner.passes(training.sampler.buffer.unroll)
-    assert passes.fitted is passes.whole
+@pytest.mark.parametrize(("dropout", "scheme", "count"), [(0.0, "whole", 1), (0.3, "whole", 2), (0.3, "masked", 1)])
+def test_without_dropout_there_is_one_pass(dropout: float, scheme: str, count: int) -> None:
+    training = after_a_batch(with_dropout(scheme, dropout=dropout))
+    unroll, calls, forward = training.sampler.buffer.unroll, [], training.learner.passes.forward
+    training.learner.passes.forward = lambda *inputs, **options: calls.append(1) or forward(*inputs, **options)
+    passes = training.learner.passes(unroll)
+    assert len(calls) == count
+    same = torch.equal(parameters_of(passes.new), parameters_of(rows(passes.fitted.policy)))
+    assert same == (count == 1)
 
 
 def test_a_run_with_dropout_repeats_to_the_bit() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from agent_oracles import popart, random_batch, to_torch
+from agent_oracles import best_eta, learned, popart, random_batch, to_torch, top_k
 from scipy.optimize import minimize
 from scipy.stats import multinomial
 
@@ -19,13 +19,14 @@ from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
 from agents.factory import make_agent
 from agents.gempi.anchors import log_bases
-from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
+from agents.gempi.chi_square import ChiSquare
+from agents.gempi.divergences import KL, Divergence
 from agents.gempi.e_step import e_step
 from agents.gempi.filters import All, Positive, TopK
 from agents.gempi.methods import METHODS, Row
+from agents.gempi.renyi import Renyi
 from agents.gempi.temperature import Dual, Fixed, Solved
 from agents.gempi.trust_region import kl_parts
-from agents.types import one_pass
 from networks.distributions import Gaussian
 from runners.cli import parse
 from runners.errors import UsageError
@@ -218,7 +219,8 @@ def test_at_the_duals_fixed_point_the_budget_is_met(name, solved):
     advantages, bases = problem(8)
     epsilon = 0.1
     if solved:
-        coefficients = Solved(epsilon).double()(lambda c: torch.tensor(target(name, advantages, bases, c.numpy())[1]))
+        spread = torch.tensor(advantages.max() - advantages.min())
+        coefficients = Solved(epsilon)(lambda c: torch.tensor(target(name, advantages, bases, c.numpy())[1]), spread)
     else:
         temperature = Dual((1.0, epsilon)).double()
         descend(temperature, advantages, bases, DIVERGENCES[name])
@@ -245,7 +247,7 @@ def test_the_solved_temperature_of_chi_square_has_a_closed_form():
     assert step.dual_loss == 0
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1e-3, 1.0, 1e3, 1e12])
 def test_a_solved_temperature_follows_the_scale_of_advantages(scale):
     advantages = np.random.default_rng(5).normal(size=100)
     steps = [
@@ -255,6 +257,29 @@ def test_a_solved_temperature_follows_the_scale_of_advantages(scale):
     ]
     torch.testing.assert_close(steps[0].weights, steps[1].weights, atol=1e-8, rtol=0)
     assert steps[1].diagnostics["e_step/kl"].item() == pytest.approx(0.1, rel=1e-6)
+
+
+@pytest.mark.parametrize("kept", [0.5, 1.0])
+def test_vmpo_s_temperature_may_be_solved(kept):
+    """The same method with the minimum of its dual in place of a step towards it; it has no eta to learn."""
+    config = AgentConfig(agent="vmpo", temperature="solved", epsilon_eta=0.1, top_k=kept)
+    agent = make_agent(config, continuous=False).double()
+    assert isinstance(agent.temperature, Solved) and not list(agent.temperature.parameters())
+    assert config.row == METHODS["vmpo"]._replace(temperature="solved")
+    advantages = np.random.default_rng(6).normal(size=60)
+    elements = agent.divergence, agent.temperature, agent.filter
+    step = e_step(torch.tensor(advantages), torch.zeros(1, 60).double(), torch.ones(60).bool(), *elements)
+    support = top_k(advantages, np.ones(60, bool), kept)
+    assert step.diagnostics["e_step/eta"].item() == pytest.approx(best_eta(advantages, support, 0.1), rel=1e-4)
+    assert step.diagnostics["e_step/kl"].item() == pytest.approx(0.1, rel=1e-5) and step.dual_loss == 0
+
+
+def test_where_no_temperature_can_be_solved_the_option_is_refused():
+    for agent in ("awr", "dar", "rl-em", "topk-dar", "dar-tr", "at-dar"):
+        with pytest.raises(ValueError, match="--temperature"):
+            AgentConfig(agent=agent, temperature="solved")
+    with pytest.raises(ValueError, match="--eta-init has no effect"):
+        AgentConfig(agent="vmpo", temperature="solved", eta_init=0.3)
 
 
 def test_a_budget_that_cannot_be_spent_leaves_the_best_sample():
@@ -310,9 +335,9 @@ def weights_of(agent: str, ratios: np.ndarray, advantages: np.ndarray, **options
     """Of `--agent agent`, where pi_ref has log-ratios `ratios` to pi_t."""
     config = AgentConfig(agent=agent, **options)
     method = make_agent(config, continuous=False).double()
-    log_ratios = torch.tensor(np.stack([ratios if name == "reference" else 0 * ratios for name in method.anchors]))
+    log_ratios = torch.tensor(np.stack([ratios if name == "reference" else 0 * ratios for name in method.row.anchors]))
     mask = torch.ones(len(advantages), dtype=torch.bool)
-    elements = method.divergence, method.temperature, method.filter, method.anchors
+    elements = method.divergence, method.temperature, method.filter, method.row.anchors
     return e_step(torch.tensor(advantages), log_ratios, mask, *elements).weights.numpy()
 
 
@@ -365,8 +390,8 @@ def test_awr_is_vmpo_without_dual_filter_and_trust_region(continuous):
     awr = make_agent(AgentConfig(agent="awr", lambda_behaviour=0.6), continuous).double()
     vmpo = make_agent(AgentConfig(agent="vmpo", eta_init=0.6, top_k=1.0), continuous).double()
     one, other = (
-        awr.loss(one_pass(output, unroll), unroll, popart()),
-        vmpo.loss(one_pass(output, unroll), unroll, popart()),
+        learned(awr, output, unroll, popart()),
+        learned(vmpo, output, unroll, popart()),
     )
     torch.testing.assert_close(
         one.metrics["m_step/policy_loss"], other.metrics["m_step/policy_loss"], atol=1e-6, rtol=0
@@ -387,11 +412,8 @@ def test_every_row_gives_a_loss(agent, continuous):
     batch = random_batch(4, continuous)
     output, unroll, parameters, _ = to_torch(batch)
     unroll = unroll._replace(reference=unroll.policy.flip(0))
-    loss = (
-        make_agent(AgentConfig(agent=agent, control_variate=0.5), continuous)
-        .double()
-        .loss(one_pass(output, unroll), unroll, popart())
-    )
+    method = make_agent(AgentConfig(agent=agent, control_variate=0.5), continuous).double()
+    loss = learned(method, output, unroll, popart())
     (gradient,) = torch.autograd.grad(loss.total, parameters)
     assert loss.total.isfinite() and gradient.abs().max() > 0
     rows = {"e_step/eta", "e_step/ess", "e_step/chi_square", "e_step/kept", "e_step/log_z", "e_step/max_weight"}
@@ -420,8 +442,8 @@ def test_the_agent_divides_the_reference_by_the_behaviour():
     reference = torch.randn(unroll.policy.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     unroll = unroll._replace(reference=reference)
     config = AgentConfig(agent="dar", lambda_reference=0.25, lambda_behaviour=0.5)
-    loss = make_agent(config, False).double().loss(one_pass(output, unroll), unroll, popart())
-    advantages = evaluate_policy(one_pass(output, unroll), unroll, popart(), config).advantages
+    loss = learned(make_agent(config, False).double(), output, unroll, popart())
+    advantages = evaluate_policy(unroll, config.discount, config.gae_lambda).advantages
     logs = [p.log_softmax(-1).gather(-1, unroll.action.unsqueeze(-1)).squeeze(-1) for p in (reference, unroll.policy)]
     raw = ((logs[0] - logs[1]) / 3 + advantages / 0.75).exp()[unroll.valid]
     new = output.policy.logits[:-1].log_softmax(-1).gather(-1, unroll.action.unsqueeze(-1)).squeeze(-1)[unroll.valid]
@@ -435,7 +457,7 @@ def test_the_trust_region_runs_in_the_direction_asked_for(region):
     old, new = policies(output, unroll)
     for name, kl in (("forward", old.kl(new)), ("reverse", new.kl(old))):
         config = AgentConfig(agent="gempi", trust_region=region, trust_region_kl=name)
-        metrics = make_agent(config, False).double().loss(one_pass(output, unroll), unroll, popart()).metrics
+        metrics = learned(make_agent(config, False).double(), output, unroll, popart()).metrics
         torch.testing.assert_close(metrics["m_step/kl"], kl[unroll.valid].mean().detach())
 
 

@@ -18,6 +18,16 @@ def head(step_size: float = 1e-4, seed: int = 0) -> PopArtHead:
     return PopArtHead(SIZE, HIDDEN, step_size)
 
 
+def started(step_size: float = 1e-4) -> PopArtHead:
+    """A head that has seen returns that differ, and has learned something."""
+    value = head(step_size)
+    targets = torch.randn(50, generator=torch.Generator().manual_seed(7))
+    value.update(targets, everywhere(targets))
+    torch.nn.init.normal_(value.output.weight, generator=torch.Generator().manual_seed(8))
+    torch.nn.init.constant_(value.output.bias, 0.3)
+    return value
+
+
 def everywhere(targets: Tensor) -> Tensor:
     return torch.ones_like(targets, dtype=torch.bool)
 
@@ -83,9 +93,10 @@ def test_nothing_valid_changes_nothing() -> None:
 
 @pytest.mark.parametrize("step_size", [1e-4, 1e-2, 0.5])
 def test_update_preserves_what_is_predicted(step_size: float) -> None:
-    value = head(step_size)
+    value = started(step_size)
     x = torch.randn(20, SIZE)
     before = value.denormalise(value(x)).detach()
+    assert before.std() > 0.1
     for targets, mask in batches(12):
         value.update(targets, mask)
         torch.testing.assert_close(value.denormalise(value(x)).detach(), before, atol=1e-5, rtol=1e-5)
@@ -94,7 +105,7 @@ def test_update_preserves_what_is_predicted(step_size: float) -> None:
 @pytest.mark.parametrize("scale,shift", [(0.02, 0.0), (1.0, 100.0), (1e4, 0.0), (300.0, -2e3)])
 def test_update_preserves_at_any_scale(scale: float, shift: float) -> None:
     """To float32 of the largest number in play, after a jump to another scale and back."""
-    value = head(0.5)
+    value = started(0.5)
     x = torch.randn(20, SIZE)
     before = value.denormalise(value(x)).detach()
     for targets in (shift + scale * torch.randn(50), torch.randn(50)):
@@ -121,15 +132,95 @@ def test_spread_is_kept_when_the_mean_is_far_away() -> None:
     assert float(value.std) == pytest.approx(array(targets).std(), rel=1e-3)
 
 
-def test_std_has_bounds() -> None:
-    for targets, std in (
-        (torch.full((8,), 3.0), 1e-2),
-        (1e-4 * torch.randn(8), 1e-2),
-        (1e9 * torch.tensor([-1.0, 1.0, 2.0, -3.0]), 1e6),
-    ):
-        value = head()
-        value.update(targets, everywhere(targets))
-        assert float(value.std) == pytest.approx(std, rel=1e-6)
+@pytest.mark.parametrize("scale", [1e-12, 1e-8, 1e-4, 1.0, 1e9])
+def test_std_has_no_bounds(scale: float) -> None:
+    value = head()
+    targets = scale * torch.tensor([-1.0, 1.0, 2.0, -3.0])
+    value.update(targets, everywhere(targets))
+    assert float(value.std) == pytest.approx(array(targets).std(), rel=1e-6)
+    assert value.normalise(targets).abs().max() < 2
+
+
+# --- the start ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0, 1000.0, 0.1, -1e-8])
+def test_returns_that_do_not_differ_leave_the_deviation_alone(constant: float) -> None:
+    """At first, when it is 1, and later, when it is what it was; the mean follows."""
+    value = head(1.0)
+    torch.nn.init.normal_(value.output.weight)
+    x, same = torch.randn(20, SIZE), torch.full((7, 4), constant)
+    output = {name: part.clone() for name, part in value.output.state_dict().items()}
+    for _ in range(3):
+        value.update(same, everywhere(same))
+        assert float(value.std) == 1 and not value.started.any()
+        assert float(value.mean) == pytest.approx(constant)
+        for name, part in value.output.state_dict().items():
+            assert torch.equal(part, output[name]), name
+    differ, _ = batches(2)[1]
+    value.update(differ, everywhere(differ))
+    assert value.started.all() and float(value.std) == pytest.approx(array(differ).std(), rel=1e-6)
+    before = value.denormalise(value(x)).detach()
+    for _ in range(3):
+        value.update(same, everywhere(same))
+        assert float(value.std) == pytest.approx(array(differ).std(), rel=1e-6)
+        torch.testing.assert_close(value.denormalise(value(x)).detach(), before, atol=1e-4, rtol=1e-5)
+
+
+def test_nothing_is_predicted_at_the_start() -> None:
+    assert torch.equal(head()(torch.randn(20, SIZE)), torch.zeros(20))
+
+
+@pytest.mark.parametrize("step_size", [1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("scale,shift", [(1e-8, 0.0), (1.0, 0.0), (1e6, 0.0), (1.0, 1000.0)])
+@pytest.mark.parametrize("rare", [False, True])
+def test_the_first_targets_are_of_size_1(step_size: float, scale: float, shift: float, rare: bool) -> None:
+    """However large they are; where one of N differs from the rest, it is sqrt(N) at most."""
+    value, count = head(step_size), 128
+    for _ in range(3):  # nothing happens
+        same = torch.full((32, 4), shift)
+        value.update(same, everywhere(same))
+    targets = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    if rare:
+        targets = torch.zeros(32, 4)
+        targets[5, 1] = 1.0
+    targets = shift + scale * targets
+    value.update(targets, everywhere(targets))
+    assert float(value.std) == pytest.approx(array(targets).std(), rel=1e-3)  # what came before has no part in it
+    normalised = value.normalise(targets)
+    assert normalised.abs().max() <= 1.02 * np.sqrt(count)
+    loss = 0.5 * (value(torch.randn(32, 4, SIZE)) - normalised).square().mean()
+    assert loss.item() == pytest.approx(0.5, rel=2e-3)
+
+
+def test_the_first_returns_that_differ_are_not_preserved_against() -> None:
+    """The output layer stays: preserving what it predicted would scale it by 1 / std, here by a million."""
+    value = head()
+    torch.nn.init.normal_(value.output.weight)
+    output = {name: part.clone() for name, part in value.output.state_dict().items()}
+    targets = 1e-6 * torch.randn(7, 4)
+    value.update(targets, everywhere(targets))
+    for name, part in value.output.state_dict().items():
+        assert torch.equal(part, output[name]), name
+
+
+def test_each_task_starts_by_itself() -> None:
+    value = PopArtHead(SIZE, HIDDEN, 1e-2, tasks=2)
+    torch.nn.init.normal_(value.output.weight)
+    task, x = torch.tensor([0, 1]), torch.randn(9, 2, SIZE)
+    differ = torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
+    value.update(differ, everywhere(differ), task=task)
+    assert value.started.tolist() == [True, False] and float(value.std[1]) == 1
+    before, weight = value.denormalise(value(x, task), task).detach(), value.output.weight[1].clone()
+    later = torch.tensor([[7.0, 1e5], [-2.0, 2e5], [3.0, 4e5]])
+    value.update(later, everywhere(later), task=task)
+    after = value.denormalise(value(x, task), task).detach()
+    assert value.started.tolist() == [True, True] and torch.equal(value.output.weight[1], weight)
+    torch.testing.assert_close(after[:, 0], before[:, 0], atol=1e-5, rtol=1e-5)
+    assert float(value.std[1]) > 1e4
+
+
+# --- statistics are units -------------------------------------------------------------------------
 
 
 def test_starts_as_the_identity() -> None:

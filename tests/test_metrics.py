@@ -95,8 +95,16 @@ def test_scalars_are_at_their_agent_steps_and_a_resumed_run_hides_the_past_that_
 
 
 def test_every_chart_of_the_layout_finds_what_is_logged(tmp_path):
-    names = ["return/train", "m_step/entropy", "value/loss", "e_step/eta", "e_step/ess_share", "e_step/kl"]
-    names += ["m_step/alpha_mean", "m_step/kl_std", "memory/length", "speed/steps_per_second"]
+    names = [
+        "return/train",
+        "m_step/entropy",
+        "value/loss",
+        "value/popart_std",
+        "e_step/eta",
+        "e_step/ess_share",
+        "e_step/kl",
+    ]
+    names += ["m_step/learning_rate", "m_step/alpha_mean", "m_step/kl_std", "memory/length", "speed/steps_per_second"]
     with TensorBoardLog(tmp_path) as log:
         log.scalars(1, dict.fromkeys(names, 1.0))
     layout = layout_pb2.Layout.FromString(

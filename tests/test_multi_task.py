@@ -10,9 +10,7 @@ import pytest
 import torch
 from agent_oracles import random_batch, to_torch
 
-from agents.config import AgentConfig
-from agents.evaluation import evaluate_policy
-from agents.types import one_pass
+from agents.evaluation import describe_values, evaluate_policy, scaled_advantages, value_loss
 from envs import factory
 from envs.atari57 import RANDOM_AND_HUMAN, human_normalised
 from envs.config import EnvConfig
@@ -46,6 +44,7 @@ def make_heads(tasks: int) -> tuple[PopArtHead, list[PopArtHead]]:
     """A head of several tasks, and one of each task alone with its part of the weights."""
     torch.manual_seed(0)
     joint = PopArtHead(6, 5, 0.1, tasks)
+    torch.nn.init.normal_(joint.output.weight)
     alone = [PopArtHead(6, 5, 0.1) for _ in range(tasks)]
     for i, head in enumerate(alone):
         head.body.load_state_dict(joint.body.state_dict())
@@ -143,7 +142,7 @@ def test_a_task_without_samples_keeps_its_statistics():
 def test_games_of_different_scale_weigh_the_same():
     """Two copies of one batch, as two tasks, one with rewards and values a hundredfold: the same advantages."""
     batch = random_batch(3, continuous=False)
-    output, unroll, _, _ = to_torch(batch)
+    output, unroll, _, _ = to_torch(batch, mean=0.5, std=2.0)
     double = lambda x: torch.cat([x, x], 1)  # noqa: E731
     count = batch.value.shape[1]
     task = torch.arange(2).repeat_interleave(count)
@@ -151,25 +150,29 @@ def test_games_of_different_scale_weigh_the_same():
     policy = type(output.policy)(*(double(p) for p in output.policy))
     both = output._replace(policy=policy, value=double(output.value))
     fields = {name: double(getattr(unroll, name)) for name in ("first", "terminated", "truncated", "previous_action")}
-    fields |= {"reward": double(unroll.reward) * scale, "policy": double(unroll.policy), "task": task}
+    fields |= {"reward": double(unroll.reward) * scale, "value": double(unroll.value) * scale}
+    fields |= {"policy": double(unroll.policy), "task": task}
     head = PopArtHead(1, 1, tasks=2)
     head.mean.copy_(torch.tensor([0.5, 50.0]))
     head.std.copy_(torch.tensor([2.0, 200.0]))
     both_unroll = unroll._replace(observation=double(unroll.observation), **fields)
-    result = evaluate_policy(one_pass(both, both_unroll), both_unroll, head, AgentConfig(gae_lambda=0.9))
-    plain, large = result.advantages.chunk(2, 1)
+    result = evaluate_policy(both_unroll, 0.99, 0.9)
+    plain, large = scaled_advantages(result, both_unroll, head, standardised=False).chunk(2, 1)
     torch.testing.assert_close(plain, large)
     torch.testing.assert_close(result.returns[:, count:], 100 * result.returns[:, :count])
 
     one = PopArtHead(1, 1)
     one.mean.fill_(0.5)
     one.std.fill_(2.0)
-    alone = evaluate_policy(one_pass(output, unroll), unroll, one, AgentConfig(gae_lambda=0.9))
+    alone = evaluate_policy(unroll, 0.99, 0.9)
+    torch.testing.assert_close(scaled_advantages(alone, unroll, one, standardised=False), alone.advantages)
     torch.testing.assert_close(plain, alone.advantages / 2)
-    torch.testing.assert_close(result.loss, alone.loss)
-    torch.testing.assert_close(
-        result.metrics["value/explained_variance"], alone.metrics["value/explained_variance"], rtol=1e-6, atol=1e-6
-    )
+    losses, explained = [], []
+    for said, evaluation, seen, its in ((both, result, both_unroll, head), (output, alone, unroll, one)):
+        losses.append(value_loss(said.value[:-1], evaluation.returns, seen.valid, seen.task, its))
+        explained.append(describe_values(evaluation, seen, its)["value/explained_variance"])
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*explained, rtol=1e-6, atol=1e-6)
 
 
 # Runs
@@ -217,6 +220,24 @@ def test_every_column_of_a_batch_is_of_its_game(actors):
         env.close()
         nearest = (column_means - float(brightness)).abs().argsort()[:2]
         assert sorted(nearest.tolist()) == [2 * task, 2 * task + 1]
+
+
+@pytest.mark.parametrize("actors", [0, 2])
+def test_the_value_that_comes_with_a_game_is_its_own(actors):
+    """In units of that game's return, by that game's output and statistics."""
+    training = Training(tiny(GAMES, actors=actors, learner_envs=0))
+    head = training.network.value_head
+    with torch.no_grad():
+        head.output.weight.zero_()
+        head.output.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    head.mean.copy_(torch.tensor([10.0, 20.0, 30.0]))
+    head.std.copy_(torch.tensor([2.0, 3.0, 4.0]))
+    sampler = training._make_sampler()
+    value = sampler.next().unroll.value.clone()
+    sampler.close()
+    torch.testing.assert_close(value, torch.tensor([12.0, 26.0, 42.0]).repeat_interleave(2).expand_as(value))
+    online = training.learner._values(training._make_sampler().next().unroll) if not actors else value
+    torch.testing.assert_close(online, value)
 
 
 def test_a_run_of_two_games(tmp_path: Path, capsys):

@@ -11,6 +11,7 @@ from agent_oracles import (
     forward_view,
     gae,
     garbage,
+    learned,
     normalise,
     permute,
     popart,
@@ -21,7 +22,6 @@ from agent_oracles import (
 
 from agents.config import AgentConfig
 from agents.factory import make_agent
-from agents.types import one_pass
 
 GAMMA, LAMBDA, CLIP, C_VALUE, C_ENTROPY = 0.95, 0.9, 0.2, 0.5, 0.01
 MEAN, STD = 0.7, 2.5  # PopArt's
@@ -54,8 +54,8 @@ def reference(batch: Batch, new: np.ndarray | None = None, standardise: bool = T
 
 def run(batch: Batch, agent):
     """The loss and its gradients to policy parameters and to values."""
-    output, unroll, parameters, value = to_torch(batch)
-    loss = agent.loss(one_pass(output, unroll), unroll, popart(MEAN, STD))
+    output, unroll, parameters, value = to_torch(batch, mean=MEAN, std=STD)
+    loss = learned(agent, output, unroll, popart(MEAN, STD))
     to_policy, to_value = torch.autograd.grad(loss.total, [parameters, value])
     return loss, to_policy.numpy(), to_value.numpy()
 
@@ -90,7 +90,7 @@ def bandit(ratios: list[float], rewards: list[float]) -> Batch:
 def test_the_clip_on_both_sides(ratio, advantage, surrogate, moves):
     agent = make(False, discount=0.0, standardise_advantages=False, value_coefficient=0.0, entropy_coefficient=0.0)
     output, unroll, parameters, _ = to_torch(bandit([ratio], [advantage]))
-    loss = agent.loss(one_pass(output, unroll), unroll, popart())
+    loss = learned(agent, output, unroll, popart())
     assert loss.total.item() == pytest.approx(-surrogate, abs=1e-9)
     (gradient,) = torch.autograd.grad(loss.total, parameters)
     assert (gradient[0].abs().sum() > 1e-3).item() == moves
@@ -101,7 +101,7 @@ def test_the_clip_on_both_sides(ratio, advantage, surrogate, moves):
 def test_the_share_of_clipped_steps():
     agent = make(False, discount=0.0)
     output, unroll, _, _ = to_torch(bandit([1.0, 1.1, 1.5, 0.5, 0.9], [1.0, -1.0, 2.0, 0.5, 0.0]))
-    assert agent.loss(one_pass(output, unroll), unroll, popart()).metrics["m_step/clipped"].item() == pytest.approx(0.4)
+    assert learned(agent, output, unroll, popart()).metrics["m_step/clipped"].item() == pytest.approx(0.4)
 
 
 @BOTH
@@ -205,7 +205,7 @@ def test_a_ratio_without_bound_at_a_reset_leaves_no_nan():
 
 def test_float32_agrees():
     batch = random_batch(8, False)
-    output, unroll, _, _ = to_torch(batch, torch.float32)
-    loss = make(False).loss(one_pass(output, unroll), unroll, popart(MEAN, STD))
+    output, unroll, _, _ = to_torch(batch, torch.float32, MEAN, STD)
+    loss = learned(make(False), output, unroll, popart(MEAN, STD))
     assert loss.total.dtype == torch.float32
     assert loss.total.item() == pytest.approx(reference(batch)[0], abs=1e-5)

@@ -26,7 +26,7 @@ from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
 from runners.ranks import ONE_RANK, OneRank, join
 from runners.training import Training
-from runners.weights import flatten_parameters
+from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +52,7 @@ def test_ranks_begin_with_one_network_and_draw_masks_of_their_own() -> None:
     networks, drawn = [], []
     for rank in range(3):
         training = Training(small(), Rank(rank))
-        networks.append(flatten_parameters(training.network))
+        networks.append(flatten_weights(training.network))
         drawn.append(int(torch.randint(2**62, ())))
         training.set_state(state)
         drawn.append(int(torch.randint(2**62, ())))

@@ -5,10 +5,8 @@ import pytest
 import torch
 from agent_oracles import Ends, forward_view, gae, popart, random_batch, random_ends, to_torch, valid_steps
 
-from agents.config import AgentConfig
-from agents.evaluation import evaluate_policy
+from agents.evaluation import evaluate_policy, value_loss
 from agents.returns import lambda_returns, masked_mean, standardise
-from agents.types import one_pass
 
 LAMBDAS = [0.0, 0.5, 0.95, 1.0]
 
@@ -159,14 +157,29 @@ def test_standardise_without_spread(mask):
     assert torch.equal(got, torch.zeros(3))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-8, 1.0, 1e8, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_standardise_knows_no_units(dtype, scale):
+    """Of a spread that is small beside the mean too, as long as it is more than rounding."""
+    rng = np.random.default_rng(10)
+    x, mask = rng.normal(0.5, 1.0, size=(6, 4)), torch.tensor(rng.random((6, 4)) < 0.6)
+    plain = standardise(torch.tensor(x, dtype=dtype), mask)
+    got = standardise(torch.tensor(scale * x, dtype=dtype), mask)
+    torch.testing.assert_close(got, plain, rtol=1e-5, atol=1e-5)
+    assert got.dtype == dtype and got[mask].std(correction=0).item() == pytest.approx(1, rel=1e-5)
+    level = torch.full((6, 4), 0.1 * scale, dtype=dtype)
+    assert not standardise(level, mask).any()
+    rounding = 1 + torch.finfo(dtype).eps * (torch.arange(24).view(6, 4) % 2)
+    assert not standardise(level * torch.where(mask, rounding, 9), mask).any()
+
+
 @pytest.mark.parametrize("lambda_", [0.9, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_evaluation_of_an_unroll(seed, lambda_):
     """Targets in units of the return from the denormalised values, the loss in normalised units, over valid steps."""
     batch, mean, std = random_batch(seed, continuous=False, steps=7), 0.7, 2.5
-    output, unroll, _, value = to_torch(batch)
-    config = AgentConfig(discount=0.95, gae_lambda=lambda_)
-    evaluation = evaluate_policy(one_pass(output, unroll), unroll, popart(mean, std), config)
+    output, unroll, _, value = to_torch(batch, mean=mean, std=std)
+    evaluation = evaluate_policy(unroll, 0.95, lambda_)
     raw, valid = batch.value * std + mean, batch.valid
     expected = forward_view(batch.reward, batch.ends, raw, 0.95, lambda_)
     np.testing.assert_allclose(evaluation.returns.numpy()[valid], expected[valid], atol=1e-10)
@@ -174,7 +187,8 @@ def test_evaluation_of_an_unroll(seed, lambda_):
     assert not evaluation.returns.requires_grad and not evaluation.advantages.requires_grad
 
     error = batch.value[:-1] - (expected - mean) / std
-    assert evaluation.loss.item() == pytest.approx(0.5 * np.mean(error[valid] ** 2), abs=1e-10)
-    (gradient,) = torch.autograd.grad(evaluation.loss, value)
+    loss = value_loss(output.value[:-1], evaluation.returns, unroll.valid, unroll.task, popart(mean, std))
+    assert loss.item() == pytest.approx(0.5 * np.mean(error[valid] ** 2), abs=1e-10)
+    (gradient,) = torch.autograd.grad(loss, value)
     slope = np.append(np.where(valid, error, 0) / valid.sum(), np.zeros((1, 4)), 0)  # targets are constants
     np.testing.assert_allclose(gradient.numpy(), slope, atol=1e-10)

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from agent_oracles import learned
 from test_metrics import empty_charts
 
 from agents.factory import make_agent
-from agents.types import one_pass
 from runners import limits
 from runners.actor import Actor
 from runners.build import build_env, build_network, random_pictures
@@ -35,7 +35,7 @@ from runners.metrics import LAYOUT
 from runners.presets import PRESETS
 from runners.training import Training
 from runners.unrolls import make_buffer
-from runners.weights import flatten_parameters
+from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_TASK = np.zeros(4, np.int64)
@@ -62,25 +62,34 @@ def command(*arguments: str, **options) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1", "recall-3"])
 def test_the_learner_recomputes_the_behaviour_policy(core: str, env: str) -> None:
-    """Over several unrolls with episode ends inside, old weights and new ones: KL(pi_old || pi) is 0 at every step."""
+    """Over several unrolls with episode ends inside, old weights and new ones: KL(pi_old || pi) is 0 at every step.
+
+    So is the difference of values, in units of the return and at the row after the last step too.
+    """
     config = small(core, env)
     torch.manual_seed(0)
     vector = build_env(config, 4, stream=0)
     network = build_network(config, vector.spec)
     with torch.no_grad():  # a policy that differs from step to step
         network.policy_head.output.weight.normal_()
-    actor = Actor(vector, network, seed=1)
+        network.value_head.output.weight.normal_()
+        network.value_head.mean.fill_(-3.0)
+        network.value_head.std.fill_(2.0)
+    actor = Actor(vector, network, seed=1, tasks=ONE_TASK)
     out = network.policy_head.output.out_features
     buffer = make_buffer(vector.spec, 16, ONE_TASK, out, network.initial_state(1), shared=False)
     ends = 0
     for i in range(6):
         if i == 4:  # what the actor keeps of its memory is of the old ones
-            actor.load(1.1 * flatten_parameters(network))
+            actor.load(1.1 * flatten_weights(network))
         actor.collect(buffer)
         unroll = buffer.unroll
         with torch.no_grad():
             output = network(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
+            value = network.value_head.denormalise(output.value)
         torch.testing.assert_close(output.policy.parameters()[:-1], unroll.policy, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(value, unroll.value, atol=1e-5, rtol=1e-5)
+        assert value.std() > 0.1
         ends += int((unroll.terminated | unroll.truncated)[1:].sum())
     assert ends > 0 or env == "Pendulum-v1"
 
@@ -94,7 +103,7 @@ def test_the_learner_recomputes_the_behaviour_policy_from_pixels() -> None:
         network = build_network(config, vector.spec)
         network.fit_input(random_pictures(config, steps=2))
         buffer = make_buffer(vector.spec, 16, ONE_TASK, vector.spec.action.n, network.initial_state(1), shared=False)
-        Actor(build_env(config, 4, stream=0), network, seed=1).collect(buffer)
+        Actor(build_env(config, 4, stream=0), network, seed=1, tasks=ONE_TASK).collect(buffer)
         unroll = buffer.unroll
         with torch.no_grad():
             output = network(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
@@ -106,12 +115,12 @@ def test_rows_of_consecutive_unrolls_join() -> None:
     config = small("lstm", "recall-3")
     vector = build_env(config, 4, stream=0)
     network = build_network(config, vector.spec)
-    actor = Actor(vector, network, seed=1)
+    actor = Actor(vector, network, seed=1, tasks=ONE_TASK)
     sizes = (network.policy_head.output.out_features, network.initial_state(1))
     first, second = (make_buffer(vector.spec, 16, ONE_TASK, *sizes, shared=False) for _ in range(2))
     actor.collect(first)
     actor.collect(second)
-    for name in ("observation", "reward", "first", "terminated", "truncated", "previous_action"):
+    for name in ("observation", "reward", "first", "terminated", "truncated", "previous_action", "value"):
         torch.testing.assert_close(getattr(first.unroll, name)[-1], getattr(second.unroll, name)[0])
     assert second.episode_return[0].isnan().all()
 
@@ -148,7 +157,7 @@ def test_a_checkpoint_holds_the_whole_learner(torso: str, tmp_path: Path) -> Non
     assert after.tracker.mean_return == pytest.approx(before.tracker.mean_return, nan_ok=True)
     unroll = before.sampler.buffer.unroll
     for training in (before, after):
-        training.learner.train(unroll, 0.0, lambda: None)
+        training.learner.train(unroll, 0.0)
     assert before.learner.updates == after.learner.updates
     for x, y in (
         (before.learner.network, after.learner.network),
@@ -196,20 +205,18 @@ def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero()
     training = batches(replace(config, agent=replace(config.agent, entropy_coefficient=0.1)), 1)
     learner, unroll = training.learner, training.sampler.buffer.unroll
     output = learner.network(unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state)
-    totals = [
-        learner.agent.loss(one_pass(output, unroll), unroll, learner.network.value_head, share) for share in (1.0, 0.25)
-    ]
+    totals = [learned(learner.agent, output, unroll, learner.network.value_head, share) for share in (1.0, 0.25)]
     bonus = 0.1 * totals[0].metrics["m_step/entropy"]
     torch.testing.assert_close(totals[1].total - totals[0].total, 0.75 * bonus)
     shares, loss = [], learner.agent.loss
     learner.agent.loss = lambda *arguments: shares.append(arguments[-1]) or loss(*arguments)
     for progress in (0.0, 0.75):
-        learner.train(unroll, progress, lambda: None)
+        learner.train(unroll, progress)
         assert [group["lr"] for group in learner.optimizer.param_groups] == [1e-3 * (1 - progress), 1e-2]
     assert shares == [1.0, 0.25]
     learner.config = replace(config, training=replace(config.training, anneal_from=0.6))
     for progress in (0.6, 0.9):
-        learner.train(unroll, progress, lambda: None)
+        learner.train(unroll, progress)
     assert shares[2:] == pytest.approx([1.0, 0.25])
 
 
@@ -217,7 +224,7 @@ def test_a_run_that_diverges_ends_before_anything_uses_it() -> None:
     training = batches(small("feedforward", log_seconds=1e9), 1)
     unroll = training.sampler.buffer.unroll
     with pytest.raises(RunError, match="training diverged by gradient step"):
-        training.learner.train(unroll._replace(reward=unroll.reward * torch.nan), 0.0, lambda: None)
+        training.learner.train(unroll._replace(reward=unroll.reward * torch.nan), 0.0)
 
 
 def test_actor_processes_feed_the_learner_and_their_death_is_named() -> None:
@@ -227,8 +234,7 @@ def test_actor_processes_feed_the_learner_and_their_death_is_named() -> None:
     for _ in range(3):
         row = next(loop)
     assert row["steps"] == 3 * 4 * 16 and row["cpu_seconds"] > 0
-    updates = 3 * config.training.passes * config.training.minibatches
-    assert training.sampler.weights.version.value == 1 + updates // 3
+    assert training.sampler.weights.version.value == 2  # published after the third batch
     training.sampler.processes[1].kill()
     with pytest.raises(RunError, match="actor 1 died"):
         for _ in range(5):
@@ -269,7 +275,11 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
     learner = Learner(config, network, make_agent(config.agent, False), torch.device("cpu"))
     rates = [group["lr"] for group in learner.optimizer.param_groups]
     assert rates == [config.training.learning_rate, config.training.dual_learning_rate]
-    assert len(learner.optimizer.param_groups[1]["params"]) == 2  # eta and alpha
+    assert learner.optimizer.param_groups[1]["params"] == list(learner.agent.trust_region.parameters())
+    assert len(learner.optimizer.param_groups[1]["params"]) == 1  # alpha
+    (eta,) = learner.duals.optimizer.param_groups
+    assert eta["params"] == list(learner.agent.temperature.parameters())
+    assert eta["lr"] == config.training.dual_learning_rate
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from runners.errors import RunError
 from runners.presets import PRESETS
 from runners.samplers import LocalSampler, ProcessSampler
 from runners.training import Training
-from runners.weights import flatten_parameters
+from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,7 +60,7 @@ def test_a_run_resumes_with_another_number_of_actors(before: int, after: int, tm
     state = one.get_state()
     Checkpoints(tmp_path).save_last(one.steps, state)
     loop.close()
-    assert not torch.equal(state["sampler"]["weights"], flatten_parameters(one.network))
+    assert not torch.equal(state["sampler"]["weights"], flatten_weights(one.network))
 
     two = Training(small(actors=after, target_period=1000))
     two.set_state(Checkpoints(tmp_path).latest().state)

@@ -66,7 +66,7 @@ def test_small_messages_are_counted():
     ranks = Counting()
     agent = make_agent(one.agent, continuous=False, ranks=ranks)
     learner = Learner(one, build_network(one, env.spec), agent, torch.device("cpu"), ranks)
-    learner.train(batch(one).unroll, 0.0, lambda: None)
+    learner.train(batch(one).unroll, 0.0)
     assert (ranks.messages, ranks.gradients) == (SMALL_MESSAGES, 1)
 
 

@@ -134,7 +134,7 @@ def test_an_empty_sample_is_as_good_as_none():
         agent = agent_of(method)
         one, other = agent.plan(samples), agent.plan(samples.of(there))
         torch.testing.assert_close(one.weights[there], other.weights)
-        torch.testing.assert_close(one.loss, other.loss)
+        torch.testing.assert_close(one.dual_loss, other.dual_loss)
         torch.testing.assert_close(one.metrics, other.metrics)
 
 
@@ -189,7 +189,7 @@ def test_vmpos_dual_loss_and_its_gradient(eta, rho):
         eta = agent.temperature().item()
         return eta * epsilon + eta * math.log(sum(math.exp(a / eta) for a in advantages) / len(advantages))
 
-    loss = agent.plan(samples).loss
+    loss = agent.plan(samples).dual_loss
     assert agent.temperature().item() == pytest.approx(eta, rel=1e-5)
     assert loss.shape == () and loss.item() == pytest.approx(dual(), rel=1e-6)
     (parameter,) = agent.temperature.parameters()
@@ -212,7 +212,7 @@ def test_the_dual_loss_of_two_anchors_and_its_gradient():
         mass = to_reference ** (alpha / total) * to_behaviour ** (beta / total) * np.exp(advantages / total)
         return alpha * budgets[0] + beta * budgets[1] + total * math.log(mass.sum())
 
-    loss = agent.plan(samples).loss
+    loss = agent.plan(samples).dual_loss
     assert agent.temperature().tolist() == pytest.approx([0.4, 0.8], rel=1e-5)
     assert loss.item() == pytest.approx(dual(), rel=1e-6)
     loss.backward()
@@ -224,7 +224,7 @@ def test_the_dual_loss_of_two_anchors_and_its_gradient():
 def test_methods_of_fixed_coefficients_have_no_dual_loss(method):
     samples = draws(0)
     even = samples.of(torch.arange(len(samples.mask) // 2 * 2))  # dpo's come in pairs
-    assert agent_of(method).plan(even).loss == 0
+    assert agent_of(method).plan(even).dual_loss == 0
 
 
 # ---------------------------------------------------------------------------------------------- M-step

@@ -6,7 +6,7 @@ import torch
 from networks.actor_critic import ActorCritic
 from networks.config import NetworkConfig
 from networks.torsos import MLPTorso, NatureTorso, Pixels, ResNetTorso
-from runners.weights import flatten_parameters, load_parameters
+from runners.weights import flatten_weights, load_weights
 
 SHAPE = (4, 84, 84)
 
@@ -35,7 +35,7 @@ def test_the_mean_picture_travels_with_the_weights_and_is_never_trained() -> Non
     network, actor = (ActorCritic(config, SHAPE, 3, continuous=False) for _ in range(2))
     x = pictures()
     network.fit_input(x.unsqueeze(1))
-    load_parameters(actor, flatten_parameters(network))
+    load_weights(actor, flatten_weights(network))
     assert actor.torso.body[0].weight.is_contiguous(memory_format=torch.channels_last), "as the torso laid it out"
     zeros, false = torch.zeros(6), torch.zeros(6, dtype=torch.bool)
     torch.testing.assert_close(actor.encode(x, zeros, zeros, false), network.encode(x, zeros, zeros, false))

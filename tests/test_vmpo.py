@@ -9,6 +9,7 @@ from agent_oracles import (
     central_difference,
     forward_view,
     garbage,
+    learned,
     permute,
     popart,
     random_batch,
@@ -20,7 +21,7 @@ from agent_oracles import (
 from agents.config import AgentConfig
 from agents.factory import make_agent
 from agents.gempi.agent import Gempi
-from agents.types import BY_TIME, one_pass
+from agents.types import BY_TIME
 
 GAMMA, LAMBDA, RHO, EPSILON_ETA = 0.95, 1.0, 0.5, 0.1
 MEAN, STD = 0.7, 2.5  # PopArt's
@@ -55,12 +56,18 @@ def reference(batch: Batch, agent: Gempi, new: np.ndarray | None = None) -> VMPO
 
 
 def run(batch: Batch, agent: Gempi):
-    """The total and its gradients: to policy parameters, to values, to the multipliers."""
-    output, unroll, parameters, value = to_torch(batch)
-    loss = agent.loss(one_pass(output, unroll), unroll, popart(MEAN, STD))
-    leaves = [parameters, value, *agent.parameters()]
-    to_policy, to_value, *to_dual = torch.autograd.grad(loss.total, leaves, allow_unused=True)
-    return loss, to_policy.numpy(), to_value.numpy(), [g.item() for g in to_dual]
+    """What is learned and its gradients: to policy parameters, to values, to the multipliers (eta first).
+
+    The loss of the M-step has no gradient to eta, nor the E-step's own one to anything else.
+    """
+    output, unroll, parameters, value = to_torch(batch, mean=MEAN, std=STD)
+    step = learned(agent, output, unroll, popart(MEAN, STD))
+    etas = list(agent.temperature.parameters())
+    leaves = [parameters, value, *agent.trust_region.parameters()]
+    to_policy, to_value, *to_dual = torch.autograd.grad(step.loss.total, [*leaves, *etas], allow_unused=True)
+    to_eta = torch.autograd.grad(step.plan.dual_loss, [*etas, *leaves], allow_unused=True)
+    assert to_dual[-1] is None and not any(g is not None for g in to_eta[1:])
+    return step, to_policy.numpy(), to_value.numpy(), [g.item() for g in (to_eta[0], *to_dual[:-1])]
 
 
 @BOTH
@@ -76,7 +83,7 @@ def test_every_term(continuous, seed):
     np.testing.assert_allclose(kls, expected.mean_kls, atol=1e-10)
     assert loss.metrics["e_step/max_weight"].item() == pytest.approx(expected.weights.max(), abs=1e-10)
     target = forward_view(batch.reward, batch.ends, batch.value * STD + MEAN, GAMMA, LAMBDA)
-    np.testing.assert_allclose(loss.value_targets.numpy()[batch.valid], target[batch.valid], atol=1e-10)
+    np.testing.assert_allclose(loss.plan.returns.numpy()[batch.valid], target[batch.valid], atol=1e-10)
 
 
 @BOTH
@@ -186,10 +193,10 @@ def test_weights_ignore_a_frozen_value_scale():
     """PopArt's statistics are units: with the raw values the same, only L_V changes, by the square of the scale."""
     batch, agent = random_batch(6, False), make(False)
     raw = batch.value * STD + MEAN
-    output, unroll, _, _ = to_torch(batch)
-    one = agent.loss(one_pass(output, unroll), unroll, popart(MEAN, STD))
+    output, unroll, _, _ = to_torch(batch, mean=MEAN, std=STD)
+    one = learned(agent, output, unroll, popart(MEAN, STD))
     output, unroll, _, _ = to_torch(batch._replace(value=raw))
-    other = agent.loss(one_pass(output, unroll), unroll, popart())
+    other = learned(agent, output, unroll, popart())
     for key in ("m_step/policy_loss", "m_step/kl", "e_step/kl", "e_step/log_z"):
         torch.testing.assert_close(one.metrics[key], other.metrics[key])
     torch.testing.assert_close(one.metrics["value/loss"] * STD**2, other.metrics["value/loss"])
@@ -268,7 +275,7 @@ def test_learning_moves_towards_better_actions(continuous):
     for _ in range(30):
         optimiser.zero_grad()
         policy = kind.from_parameters(free.expand(*shape, len(free)))
-        agent.loss(one_pass(output._replace(policy=policy), unroll), unroll, popart()).total.backward()
+        learned(agent, output._replace(policy=policy), unroll, popart()).total.backward()
         optimiser.step()
     now = free.detach()
     assert (now[:2] > 0.02).all() if continuous else now[1] - now[0] > 0.05

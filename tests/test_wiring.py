@@ -12,7 +12,7 @@ from test_runs import batches, small
 
 from envs.interface import Discrete
 from networks.actor_critic import ActorCritic
-from runners import evaluation
+from runners import evaluation, launch
 from runners.build import build_env, build_network
 from runners.checkpoint import Checkpoints
 from runners.config import RunConfig
@@ -52,7 +52,7 @@ def test_what_follows_an_episode_s_last_step_changes_nothing(agent: str) -> None
     reward[1:][~unroll.valid] = 1e4
     assert not torch.equal(reward, unroll.reward)
     for training, own in ((first, unroll.reward), (second, reward)):
-        training.learner.train(unroll._replace(reward=own), 0.0, lambda: None)
+        training.learner.train(unroll._replace(reward=own), 0.0)
     for part in ("network", "agent"):
         one, other = (getattr(training.learner, part).state_dict() for training in (first, second))
         for name, value in one.items():
@@ -71,9 +71,9 @@ def test_a_game_has_its_own_value_and_statistics_in_the_learner() -> None:
     with torch.no_grad():
         head.output.weight.zero_()
         head.output.bias.copy_(torch.tensor([3.0, 8.0]))
-    value = learner.passes(unroll).whole.value
+    value = learner.passes(unroll).fitted.value
     assert torch.equal(value, torch.tensor([3.0, 8.0])[unroll.task].expand_as(value))
-    learner.train(unroll._replace(reward=reward), 0.0, lambda: None)
+    learner.train(unroll._replace(reward=reward), 0.0)
     pong, breakout = head.mean.tolist()
     assert abs(pong) < 20 < breakout
 
@@ -143,15 +143,18 @@ def test_short_episodes_are_not_counted_more_often(policy: str, monkeypatch: pyt
     assert asked == [policy == "sample"] and ("samples" in found["protocol"]) == (policy == "sample")
 
 
-def test_the_best_checkpoint_is_that_of_the_highest_mean_of_a_hundred_episodes(tmp_path) -> None:
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the worse of two policies; of two alike the later; training returns have no say."""
     training = batches(small("feedforward"), 1)
-    checkpoints = Checkpoints(tmp_path)
-    best = []
-    for step, count, score in ((10, 60, 600.0), (20, 100, 500.0), (30, 100, 40.0), (40, 100, 501.0), (50, 100, 500.0)):
+    checkpoints, best = Checkpoints(tmp_path), []
+    training.tracker.add(np.full((1, 200), 999.0), np.ones((1, 200), np.int64), np.zeros(200, np.int64))
+    for step, mean, by_mode in ((10, 5.0, 4.0), (20, 9.0, 3.0), (30, 4.0, 4.0), (40, 3.9, 8.0), (50, 6.0, None)):
         training.steps = step
-        shape = (1, count)
-        training.tracker.add(np.full(shape, score), np.ones(shape, np.int64), np.zeros(count, np.int64))
+        result = {"mean": mean} | ({} if by_mode is None else {"by_mode": {"mean": by_mode}})
+        monkeypatch.setattr(launch, "evaluate", lambda *_, result=result, **__: result)
         _save(training, checkpoints)
-        best.append(checkpoints.best().step if (tmp_path / "best.safetensors").exists() else None)
-    assert best == [None, 20, 20, 40, 40]
+        assert best or not (tmp_path / "best.safetensors").exists()
+        launch._choose(training.config, training, checkpoints)
+        best.append(checkpoints.best().step)
+    assert best == [10, 10, 30, 30, 50]
     assert checkpoints.latest().step == 50

@@ -1,62 +1,59 @@
-"""Any row of the table as an agent: evaluate the policy, E-step, M-step, one loss."""
+"""Any row of the table of methods as an agent, whose samples are the steps of unrolls."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.config import AgentConfig
-from agents.evaluation import evaluate_policy
-from agents.gempi.anchors import AnchorName
-from agents.gempi.e_step import e_step
+from agents.evaluation import Evaluation, describe_values, scaled_advantages, value_loss
+from agents.gempi.em import EM, Settle, once
 from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
-from agents.gempi.methods import make_method
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
-from agents.types import Loss, Passes, Unroll, rows
-from networks.distributions import Distribution
+from agents.types import Loss, Passes, Plan, Unroll, rows
+from networks.distributions import Categorical, Gaussian
 from networks.heads import PopArtHead
 
 
-class Gempi(nn.Module):
-    """L = c_v L_V + L_pi + L_eta + L_alpha - c_e H (V-MPO eq. 2; c_v = 1 and c_e = 0 there).
-
-    Top-k, psi and the KL average are taken over the samples of one gradient step.
-    """
+class Gempi(EM):
+    """The loss of V-MPO eq. 2, c_v L_V + L_pi + L_alpha - c_e H (c_v = 1 and c_e = 0 there), whose L_eta belongs to
+    the E-step: `plan` is made once a batch, `loss` of each of its minibatches."""
 
     def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
-        super().__init__()
-        self.config, self.ranks = config, ranks
-        self.anchors = config.row.anchors
-        method = make_method(config.row, config.numbers(continuous))
-        self.divergence, self.filter = method.divergence, method.filter
-        self.temperature, self.trust_region = method.temperature, method.trust_region
+        super().__init__(config.row, config.numbers(continuous), ranks)
+        self.config = config
+        self.policy = Gaussian if continuous else Categorical
 
-    def loss(self, passes: Passes, unroll: Unroll, popart: PopArtHead, annealing: float = 1.0) -> Loss:
-        """Of one gradient step's `passes` over `unroll`; `annealing` in [0, 1] scales the entropy bonus."""
+    def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
+        """Make the E-step on the whole of `unroll`: advantages, then weights."""
         valid, ranks = unroll.valid, self.ranks
-        evaluation = evaluate_policy(passes, unroll, popart, self.config, ranks)
+        advantages = scaled_advantages(evaluation, unroll, popart, self.config.standardise_advantages, ranks)
+        log_ratios = {}
+        if unroll.reference is not None:
+            old, reference = map(self.policy.from_parameters, (unroll.policy, unroll.reference))
+            log_ratios["reference"] = (reference.log_prob(unroll.action) - old.log_prob(unroll.action)).flatten()
+        step = self.e_step(advantages.flatten(), log_ratios, valid.flatten(), settle)
+        weights = ranks.total(valid.sum()) * step.weights.view_as(advantages)
+        metrics = describe_values(evaluation, unroll, popart, ranks) | step.diagnostics
+        return Plan(evaluation.returns, advantages, weights, step.dual_loss, metrics)
+
+    def loss(self, passes: Passes, unroll: Unroll, plan: Plan, popart: PopArtHead, annealing: float = 1.0) -> Loss:
+        """M-step on some environments: `unroll` and `plan` are theirs; `annealing` scales the entropy bonus."""
+        valid, ranks = unroll.valid, self.ranks
         new = rows(passes.fitted.policy)
         old = type(new).from_parameters(unroll.policy)
-
-        ratios = [ranks.gather(self._log_ratio(name, old, unroll).flatten()) for name in self.anchors]
-        advantages, mask = (ranks.gather(x.flatten()) for x in (evaluation.advantages, valid))
-        elements = self.divergence, self.temperature, self.filter, self.anchors
-        step = e_step(advantages, torch.stack(ratios), mask, *elements)
         log_prob = new.log_prob(unroll.action)
-        policy_loss = ranks.total(weighted_likelihood_loss(log_prob.flatten(), ranks.own(step.weights)))
+        psi = plan.weights / ranks.total(valid.sum()).clamp(min=1)
+        policy_loss = ranks.total(weighted_likelihood_loss(log_prob, psi))
         if c := self.config.control_variate:
             policy_loss = policy_loss + c * sampling_error(log_prob, old.kl(new) + old.entropy(), valid, ranks)
         region = self.trust_region(passes.old, passes.new, valid, ranks)
         entropy = masked_mean(new.entropy(), valid, ranks)
+        of_value = value_loss(passes.fitted.value[:-1], plan.returns, valid, unroll.task, popart, ranks)
 
-        total = self.config.value_coefficient * evaluation.loss + policy_loss + step.dual_loss + region.loss
+        total = self.config.value_coefficient * of_value + policy_loss + region.loss
         total = total - annealing * self.config.entropy_coefficient * entropy
-        own = {"m_step/policy_loss": policy_loss.detach(), "m_step/entropy": entropy.detach()}
-        metrics = evaluation.metrics | step.diagnostics | region.metrics | own
-        return Loss(total, evaluation.loss, evaluation.returns, metrics)
-
-    def _log_ratio(self, anchor: AnchorName, old: Distribution, unroll: Unroll) -> Tensor:
-        """log pi_j(a|s) - log pi_t(a|s), [T, B]."""
-        if anchor == "behaviour":
-            return torch.zeros_like(unroll.reward[1:])
-        reference = type(old).from_parameters(unroll.reference)
-        return reference.log_prob(unroll.action) - old.log_prob(unroll.action)
+        own: dict[str, Tensor] = {
+            "value/loss": of_value.detach(),
+            "m_step/policy_loss": policy_loss.detach(),
+            "m_step/entropy": entropy.detach(),
+        }
+        return Loss(total, of_value, own | region.metrics)

@@ -32,7 +32,8 @@ class EMConfig:
     renyi_order: float = 2.0
     """Order of the Renyi divergence, not 1."""
     temperature: TemperatureName = "dual"
-    """gempi: coefficients of the divergences: fixed, dual variables of budgets, or solved for them in each step."""
+    """gempi: coefficients of the divergences: fixed, dual variables that take gradient steps towards their budgets, or
+    solved for them on each batch. A method with dual coefficients may solve for them, too."""
     filter: FilterName = "top-k"
     """gempi: samples that the E-step keeps: all, the better top-k, or those of positive advantage."""
     trust_region: TrustRegionName = "dual"
@@ -41,7 +42,7 @@ class EMConfig:
     trust_region_kl: Literal["forward", "reverse"] = "forward"
     """Trust region: KL(pi_old || pi), or KL(pi || pi_old)."""
     top_k: float = 0.5
-    """top-k: share rho of the samples, the best by advantage, that the E-step keeps."""
+    """top-k: share rho of the samples, the best by advantage, that the E-step keeps, and ties with the last of them."""
     epsilon_eta: float = 0.02
     """Dual or solved temperature: budget of the target's divergence from pi_t (over the kept samples)."""
     eta_init: float = 1.0
@@ -62,7 +63,11 @@ class EMConfig:
     def row_of(self, method: str) -> Row:
         """The choices of the EM method of that name."""
         if method != "gempi":
-            return METHODS[method]
+            row = METHODS[method]
+            if row.temperature == "dual" and self.temperature == "fixed":
+                raise ValueError(f"--temperature fixed makes another method of {method}: take --agent gempi")
+            solved = row.temperature == "dual" and self.temperature == "solved"
+            return row._replace(temperature="solved") if solved else row
         return Row(ANCHORS[self.anchors], self.temperature, self.filter, self.trust_region, self.divergence)
 
     def numbers_of(self, row: Row, trust_budgets: dict[str, tuple[float, float]] | None = None) -> Numbers:
@@ -98,6 +103,8 @@ class EMConfig:
 def em_options(method: str, row: Row) -> set[str]:
     """Names of the options that have an effect on an EM method."""
     names = set(CHOICES) if method == "gempi" else set()
+    if row.temperature != "fixed" and len(row.anchors) == 1:
+        names.add("temperature")
     names |= USED_BY[row.filter] | USED_BY[row.trust_region] | USED_BY[row.divergence]
     for anchor in row.anchors:
         names |= USED_BY[anchor] | USED_BY[row.temperature, anchor]

@@ -1,4 +1,8 @@
-"""The E-step: from advantages to the weights of the target distribution, and the loss of its temperature."""
+"""The E-step: from the advantages of a batch to the weights of its samples, and the loss of the temperature.
+
+The target q maximises E_q[A] - sum_j lambda_j D_j(q || pi_j) over distributions on the sampled support (GEMPI section
+9, eq. 11). For V-MPO the anchor is pi_t alone, D the KL, and lambda its temperature eta (arXiv 1909.12238, eqs. 3-4).
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,33 +33,41 @@ def e_step(
     filter_: Filter,
     anchors: Sequence[str] = ("behaviour",),
 ) -> EStep:
-    """Of N samples drawn from pi_t: `advantages` [N]; `log_ratios` [m, N], log pi_j - log pi_t of each of `anchors`;
-    `mask` [N] (False: not a sample).
-
-    The weights and the dual share one support; with no sample at all both are 0.
-    GEMPI section 9, eqs. 11-14; V-MPO eqs. 3-4.
+    """Weigh N samples drawn from pi_t: `advantages` [N]; `log_ratios` [m, N], log pi_j - log pi_t of each of `anchors`;
+    `mask` [N] (False: not a sample). The weights and the dual share one support; with no sample at all both are 0.
     """
     advantages = advantages.detach().to(torch.promote_types(advantages.dtype, torch.float32))
     log_ratios = log_ratios.detach().to(advantages.dtype)
+
+    # Support: the samples that may have weight, in V-MPO the better half by advantage.
     support = filter_.support(advantages, mask)
+
+    # Anchors: log b_ji, the mass of pi_j on sample i; of pi_t, which drew the samples, uniform.
     bases = log_bases(log_ratios, support)
 
-    def target_at(coefficients: Tensor) -> Target:
+    # Temperature: lambda_j, whose sum Lambda is eta where pi_t is the only anchor.
+    def tilted(coefficients: Tensor) -> Target:
         return divergence.target(advantages, bases, coefficients.to(advantages.dtype), support)
 
-    coefficients = temperature(lambda coefficients: target_at(coefficients).divergences)
+    coefficients = temperature(lambda coefficients: tilted(coefficients).divergences, _spread(advantages, support))
+
+    # psi: for KL, the softmax over the support of A / Lambda + sum_j (lambda_j / Lambda) log b_j (eqs. 12-13).
     with torch.no_grad():
-        target = target_at(coefficients)
-        weights = torch.where(support, target.log_weights.exp(), 0)
-        advantage = torch.where(support, weights * advantages, 0).sum()
-        diagnostics = describe(target.log_weights, bases, support, mask, anchors)
-        value = advantage - (coefficients * target.divergences).sum()
-        diagnostics |= {"e_step/eta": coefficients.sum(), "e_step/log_z": value / coefficients.sum()}
+        log_psi, divergences = tilted(coefficients)
+        psi = torch.where(support, log_psi.exp(), 0)
+        advantage = torch.where(support, psi * advantages, 0).sum()
+
+    # Dual: L(lambda) = sum_j lambda_j epsilon_j + max_q {E_q[A] - sum_j lambda_j D_j(q || pi_j)} (eq. 14).
+    dual_loss = temperature.loss(coefficients, divergences.nan_to_num(), advantage)
+    dual_loss = torch.where(support.any(), dual_loss, 0)
+
+    with torch.no_grad():
+        total, objective = coefficients.sum(), advantage - (coefficients * divergences).sum()
+        diagnostics = describe(log_psi, bases, support, mask, anchors)
+        diagnostics |= {"e_step/eta": total, "e_step/log_z": objective / total}
         if len(anchors) > 1:
             diagnostics |= {f"e_step/lambda_{name}": c for name, c in zip(anchors, coefficients, strict=True)}
-    kept = support.any()
-    dual_loss = torch.where(kept, temperature.loss(coefficients, target.divergences.nan_to_num(), advantage), 0)
-    return EStep(weights, dual_loss, diagnostics)
+    return EStep(psi, dual_loss, diagnostics)
 
 
 def describe(
@@ -83,3 +95,10 @@ def describe(
         kls = kl_to(bases, torch.where(support, log_weights, -torch.inf))
         measures |= {f"e_step/kl_{name}": kl for name, kl in zip(anchors, kls, strict=True)}
     return measures
+
+
+def _spread(advantages: Tensor, support: Tensor) -> Tensor:
+    """Best advantage less the worst over the support: the unit that temperatures are found in, or 0."""
+    best = torch.where(support, advantages, -torch.inf).amax()
+    worst = torch.where(support, advantages, torch.inf).amin()
+    return (best - worst).nan_to_num(neginf=0)

@@ -15,7 +15,10 @@ class All(NamedTuple):
 
 
 class TopK(NamedTuple):
-    """The k = max(1, floor(rho N)) valid samples of highest advantage; ties with the k-th are kept."""
+    """The k = max(1, floor(rho N)) valid samples of highest advantage, and all that tie with the k-th.
+
+    Where rewards take few values, such as 0 and 1, ties are many and more than the share rho is kept: `e_step/kept`.
+    """
 
     rho: float
 

@@ -3,8 +3,10 @@
 from typing import Literal, NamedTuple
 
 from agents.gempi.anchors import AnchorName
-from agents.gempi.divergences import KL, ChiSquare, Divergence, Renyi
+from agents.gempi.chi_square import ChiSquare
+from agents.gempi.divergences import KL, Divergence
 from agents.gempi.filters import All, Filter, Positive, TopK
+from agents.gempi.renyi import Renyi
 from agents.gempi.temperature import Dual, Fixed, Solved, Temperature
 from agents.gempi.trust_region import DualKL, Penalty, TrustRegion, Unconstrained
 

@@ -1,7 +1,8 @@
 """The coefficients lambda_j of the E-step's divergences, whose sum is its temperature: fixed, dual variables that
 follow their budgets from batch to batch, or the one that meets its budget on each batch.
 
-Each is called with the batch's lambda [m] -> D(q || pi_j) [m], which the last alone has a use for.
+Each is called with what the batch's D(q || pi_j) [m] are for a lambda [m], and with the spread of its advantages, which
+the last alone has a use for.
 """
 
 import math
@@ -34,7 +35,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.register_buffer("values", torch.tensor(values))
 
-    def forward(self, divergences_at: DivergencesAt | None = None) -> Tensor:
+    def forward(self, divergences_at: DivergencesAt | None = None, spread: Tensor | None = None) -> Tensor:
         """lambda [m]."""
         return self.values
 
@@ -55,7 +56,7 @@ class Dual(nn.Module):
         self.positives = nn.ModuleList(PositiveScalar(initial) for initial, _ in initial_and_epsilon)
         self.register_buffer("epsilons", torch.tensor([epsilon for _, epsilon in initial_and_epsilon]))
 
-    def forward(self, divergences_at: DivergencesAt | None = None) -> Tensor:
+    def forward(self, divergences_at: DivergencesAt | None = None, spread: Tensor | None = None) -> Tensor:
         """lambda [m]."""
         return torch.stack([positive() for positive in self.positives])
 
@@ -68,23 +69,25 @@ class Solved(nn.Module):
     """The coefficient of one anchor that meets D(q || pi) = epsilon on the batch at hand: the minimum of the dual
     itself (REPS, Peters et al. 2010), where V-MPO takes a gradient step towards it.
 
-    D falls as lambda grows, and bisection on log lambda finds it, for any divergence. Of chi-square, while it cuts no
-    sample off, it is the standard deviation of A over 2 sqrt(epsilon). A budget that no lambda can spend (all
-    advantages equal, or too few samples) leaves the least lambda of the range: the best sample has all there is.
-    Each halving is an E-step: nothing beside a gradient step for KL, a fifth of a second with Renyi.
+    D falls as lambda grows, and bisection on log lambda finds it, for any divergence, whatever the units of A. Of
+    chi-square, while it cuts no sample off, it is the standard deviation of A over 2 sqrt(epsilon). A budget that no
+    lambda can spend (all advantages equal, or too few samples) leaves the least lambda of the range: the best sample
+    has all there is. Each halving is an E-step: nothing beside a gradient step for KL, a fifth of a second with Renyi.
     """
 
     HALVINGS = 30
+    RANGE = 1e6
+    """lambda lies within this factor of the spread of the advantages."""
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()
         self.epsilon = epsilon
-        self.register_buffer("bounds", torch.tensor([1e-6, 1e6]).log())
 
-    def forward(self, divergences_at: DivergencesAt) -> Tensor:
+    def forward(self, divergences_at: DivergencesAt, spread: Tensor) -> Tensor:
         """lambda [1]."""
-        low, high = self.bounds[:1], self.bounds[1:]
         with torch.no_grad():
+            middle = torch.where(spread > 0, spread, 1).log().reshape(1)
+            low, high = middle - math.log(self.RANGE), middle + math.log(self.RANGE)
             for _ in range(self.HALVINGS):
                 middle = (low + high) / 2
                 spent = divergences_at(middle.exp()) > self.epsilon

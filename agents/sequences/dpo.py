@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from agents.gempi.em import Settle, once
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
 from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_log_prob
@@ -19,7 +20,7 @@ class DPO(nn.Module):
         super().__init__()
         self.beta, self.ranks = config.dpo_beta, ranks
 
-    def plan(self, samples: Samples) -> Plan:
+    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
         """`weights`: what a sample counts, half of its pair."""
         return even_plan(samples.mask.any(1).view(-1, 2).any(1).repeat_interleave(2), self.ranks)
 

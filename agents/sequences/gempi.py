@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from agents.gempi.e_step import e_step
+from agents.gempi.em import EM, Settle, once
 from agents.gempi.m_step import weighted_likelihood_loss
-from agents.gempi.methods import make_method
 from agents.gempi.trust_region import Unconstrained
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
@@ -13,8 +12,8 @@ from agents.sequences.kl import SampledTokens
 from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_log_prob
 
 
-class SequenceGempi(nn.Module):
-    """L = L_pi + L_eta + L_alpha over the completions of a batch (GEMPI section 11, eqs. 16-18).
+class SequenceGempi(EM):
+    """L = L_pi + L_alpha over the completions of a batch, L_eta in its E-step (GEMPI section 11, eqs. 16-18).
 
     Samples of no weight need no network, unless the trust region bounds the policy on them too.
     """
@@ -22,30 +21,21 @@ class SequenceGempi(nn.Module):
     pairs, fits = False, True
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
-        super().__init__()
-        self.config, self.ranks = config, ranks
-        self.anchors = config.row.anchors
-        self.needs_reference = "reference" in self.anchors
-        method = make_method(config.row, config.numbers_of(config.row))
-        self.divergence, self.filter = method.divergence, method.filter
-        self.temperature, self.trust_region = method.temperature, method.trust_region
+        super().__init__(config.row, config.numbers_of(config.row), ranks)
+        self.config = config
+        self.needs_reference = "reference" in self.row.anchors
         self.compares = not isinstance(self.trust_region, Unconstrained)
 
-    def plan(self, samples: Samples) -> Plan:
+    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
         """The E-step over all ranks' samples."""
-        ranks, valid = self.ranks, samples.mask.any(1)
+        valid = samples.mask.any(1)
         to_reference = sequence_log_prob(samples.reference - samples.behaviour, samples.mask)
-        ratios = [to_reference if name == "reference" else torch.zeros_like(to_reference) for name in self.anchors]
-        log_ratios = torch.stack([ranks.gather(ratio) for ratio in ratios])
-        advantages, mask = ranks.gather(samples.advantages), ranks.gather(valid)
-        elements = self.divergence, self.temperature, self.filter, self.anchors
-        step = e_step(advantages, log_ratios, mask, *elements)
+        step = self.e_step(samples.advantages, {"reference": to_reference}, valid, settle)
         weights, metrics = step.weights, step.diagnostics
         if bound := self.config.max_weight:
-            most = bound / mask.sum()
-            metrics = metrics | {"e_step/saturated": (weights > most).sum() / mask.sum()}
-            weights = weights.clamp(max=most)
-        weights = ranks.own(weights)
+            total = self.ranks.total(valid.sum())
+            metrics = metrics | {"e_step/saturated": self.ranks.total((weights > bound / total).sum()) / total}
+            weights = weights.clamp(max=bound / total)
         return Plan(weights, valid if self.compares else weights > 0, step.dual_loss, metrics)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
@@ -68,7 +58,7 @@ class SFT(nn.Module):
         super().__init__()
         self.ranks = ranks
 
-    def plan(self, samples: Samples) -> Plan:
+    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
         return even_plan(samples.mask.any(1), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:

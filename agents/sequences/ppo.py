@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from agents.gempi.em import Settle, once
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
 from agents.sequences.kl import LARGEST, SampledTokens
@@ -19,7 +20,7 @@ class SequencePPO(nn.Module):
         super().__init__()
         self.config, self.ranks = config, ranks
 
-    def plan(self, samples: Samples) -> Plan:
+    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
         """`weights`: what a completion counts, 1 / N."""
         return even_plan(samples.mask.any(1), self.ranks)
 

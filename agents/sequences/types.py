@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from agents.gempi.em import Settle, once
 from agents.ranks import Ranks
 
 
@@ -27,12 +28,12 @@ class Samples(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is settled before a gradient step sees the network: `weights` [N], detached; `kept` [N] bool, the samples
-    that the step needs the network for; a scalar `loss` of the duals; scalars to log."""
+    """What is settled about a batch before its gradient steps: `weights` [N], detached; `kept` [N] bool, the samples
+    that they need the network for; the E-step's own `dual_loss`, a scalar; scalars to log."""
 
     weights: Tensor
     kept: Tensor
-    loss: Tensor
+    dual_loss: Tensor
     metrics: dict[str, Tensor]
 
 
@@ -54,8 +55,8 @@ class SequenceAgent(Protocol):
     compares: bool
     """The loss has a gradient through `compared`, which is else logged alone."""
 
-    def plan(self, samples: Samples) -> Plan:
-        """Of a whole gradient step."""
+    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
+        """Settle what is settled about a batch."""
         ...
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:

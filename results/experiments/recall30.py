@@ -1,28 +1,29 @@
 from results.experiment import Experiment, Run
 
-STEPS = 400_000
-SEEDS = (0, 1, 2)
+SEEDS = range(5)
 
 
-def recall(delay: int, memory: int, steps: int, options: str = "") -> Experiment:
-    """V-MPO with each core on the recall task: a cue, `delay` distractors, then the answer."""
+def recall(delay: int, memory: int, steps: int, cores: tuple[str, ...]) -> Experiment:
+    """V-MPO with each of `cores`, and PPO with a memory, on the recall task: a cue, `delay` distractors, the answer."""
+    rows = [("vmpo", core) for core in cores] + [("ppo", core) for core in ("lstm", "gtrxl")]
     return Experiment(
         name=f"recall{delay}",
         title=f"Recall after {delay} steps",
         question=f"Which cores carry a cue across {delay} distractors? Without memory it is a guess among four.",
         runs=tuple(
             Run(
-                f"vmpo-{core}",
+                f"{agent}-{core}",
                 seed,
-                f"runners.control --env recall-{delay} --agent vmpo --core {core} --memory {memory} --steps {steps}"
-                f" --epsilon-eta 1{options} --actors 0 --eval-episodes 100 --eval-policy sample --log-seconds 1",
+                f"runners.control --env recall-{delay} --agent {agent} --core {core} --memory {memory} --steps {steps}"
+                " --eval-policy sample --log-seconds 1",
             )
             for seed in SEEDS
-            for core in ("feedforward", "lstm", "trxl-i", "gtrxl")
+            for agent, core in rows
         ),
         metric="share of right answers",
         bar=0.95,
+        diagnostics=("m_step/kl", "m_step/entropy", "e_step/ess_share"),
     )
 
 
-EXPERIMENT = recall(30, memory=64, steps=STEPS)
+EXPERIMENT = recall(30, memory=64, steps=400_000, cores=("feedforward", "lstm", "trxl-i", "gtrxl"))

@@ -30,7 +30,8 @@ def check(python: Path, task: str, bases: Path, folder: Path) -> str:
     data += ["--completion-length", str(inputs.completion_length), "--device", "cpu"]
     training = Training(parse(["--method", "dpo", *data])[0])
     training.model.load_state_dict(load_model(str(policy.model)).state_dict())
-    metrics = training.learner.train(training.batches.next())
+    batch = training.batches.next()
+    metrics = training.learner.train(batch, training.learner.plan(batch.samples, 1))
     ours = {"loss": metrics["m_step/policy_loss"].item(), "gradient_norm": metrics["m_step/gradient_norm"].item()}
 
     both = (f"{name.replace('_', ' ')} {theirs[name]:.8f} in TRL, {ours[name]:.8f} here" for name in ours)

@@ -1,13 +1,14 @@
-"""A gradient step of a language model: plan (the E-step), then the M-step over parts of the samples."""
+"""Learning of a language model from a rollout: a plan, the E-step, then M-steps over parts of the samples."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from agents.sequences.types import SequenceAgent
+from agents.sequences.types import Plan, Samples, SequenceAgent
 from agents.sequences.value import PromptValue
 from networks.language import Prompts, token_log_probs
+from runners.duals import DualSteps, multipliers
 from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
 from runners.lm.model import drops
@@ -30,8 +31,13 @@ class Learner:
         options = config.learner
         self.trained = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": self.trained, "lr": options.learning_rate, "weight_decay": options.weight_decay}]
-        for module, rate in ((agent, options.dual_learning_rate), (value, options.value_learning_rate)):
-            if module is not None and (parameters := list(module.parameters())):
+        self.duals = DualSteps(agent, options.dual_learning_rate)
+        rates = (
+            (multipliers(agent), options.dual_learning_rate),
+            (value.parameters() if value else (), options.value_learning_rate),
+        )
+        for parameters, rate in rates:
+            if parameters := list(parameters):
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         self.parameters = [p for group in groups for p in group["params"]]
@@ -41,20 +47,21 @@ class Learner:
         """Whether to look at the network without its dropout as well."""
         self.updates = 0
 
-    def train(self, batch: Batch, annealing: float = 1.0) -> dict[str, Tensor]:
-        """One gradient step, at `annealing` times the learning rate; returns scalars to log."""
+    def plan(self, samples: Samples, steps: int) -> Plan:
+        """Make the E-step of a batch that will get `steps` gradient steps."""
+        return self.agent.plan(samples, self.duals.settle(steps))
+
+    def train(self, batch: Batch, plan: Plan, annealing: float = 1.0) -> dict[str, Tensor]:
+        """Take one gradient step, at `annealing` times the learning rate; returns scalars to log."""
         self.optimizer.param_groups[0]["lr"] = annealing * self.config.learner.learning_rate
         prompts, completions, samples = batch[:3]
         if self.sharded:  # whether completions of a prompt share its pass is a rank's own affair, and changes its calls
             prompts = prompts._replace(number=None)
-        plan = self.agent.plan(samples)
         self.optimizer.zero_grad(set_to_none=True)
-        # What every rank has whole, or a mean over its own part of the batch, counts 1 / size: gradients are summed.
-        whole = plan.loss / self.ranks.size
         metrics: dict[str, Tensor] = {}
-        if self.value:
+        if self.value:  # a mean over this rank's part of the batch: gradients are summed
             metrics["value/loss"] = self.value.loss(batch.features, batch.returns) / self.ranks.size
-            whole = whole + metrics["value/loss"]
+            metrics["value/loss"].backward()
         kept = plan.kept.nonzero().squeeze(1)
         tokens = self.ranks.total(samples.mask[kept].sum()).clamp(min=1)
         for some, counts in self._parts(kept):
@@ -65,8 +72,6 @@ class Learner:
             part.loss.backward()
             for name, value in part.metrics.items():
                 metrics[name] = metrics.get(name, 0) + value
-        if whole.requires_grad:
-            whole.backward()
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -116,6 +121,7 @@ class Learner:
             "agent": dict(self.agent.state_dict()),
             "value": dict(self.value.state_dict()) if self.value else None,
             "optimizer": gathered(self.optimizer.state_dict()),
+            "duals": self.duals.get_state(),
             "updates": self.updates,
         }
 
@@ -123,6 +129,7 @@ class Learner:
         self.agent.load_state_dict(state["agent"])
         if self.value:
             self.value.load_state_dict(state["value"])
+        self.duals.set_state(state["duals"])
         optimizer = state["optimizer"]
         moments = {i: self._spread(self.parameters[i], whole) for i, whole in optimizer["state"].items()}
         self.optimizer.load_state_dict(optimizer | {"state": moments})

@@ -99,8 +99,9 @@ class Training:
         with self.policies.whole():
             batch = self.batches.next()
         metrics = {name: self._mean(value) for name, value in batch.metrics.items()}
+        plan = self.learner.plan(batch.samples, options.updates)
         for _ in range(options.updates):
-            step = self.learner.train(batch, annealing)
+            step = self.learner.train(batch, plan, annealing)
             metrics = metrics | step
             if limit and step["m_step/kl"] > limit:
                 break

@@ -1,0 +1,64 @@
+"""From V-MPO as published to the preset `small`, one change a rung: what V-MPO needs where samples are few."""
+
+from results.experiment import Experiment, Run
+
+SEEDS = (10, 11, 12)
+"""None of those that the preset was chosen on, nor of README's table."""
+
+PUBLISHED = {
+    "learning rates": "--learning-rate 1e-4 --dual-learning-rate 1e-4 --max-gradient-norm 0",
+    "PopArt": "--popart-step-size 1e-4 --value-coefficient 1",
+    "pixels": "--no-centre-pixels",
+    "warm-up": "--value-warmup 0",
+    "T_target": "--target-period 125",
+    "alpha": "--epsilon-alpha 0.007 --alpha-init 5",
+    "eta": "--temperature dual --epsilon-eta 0.02",
+    "E-step": "--e-step minibatch --values online",
+    "advantages": "--no-standardise-advantages",
+    "returns": "--gae-lambda 1 --discount 0.997",
+    "evaluated weights": "--weight-average 0",
+}
+"""What the paper has in the place of each of the preset's settings. T_target is 1,000 gradient steps, 8 a batch."""
+
+
+def climb(published: dict[str, str]) -> dict[str, str]:
+    """Flags of each rung by its name: as published, then with one more of the preset's settings at a time."""
+    names = list(published)
+    rungs = {"as published": " ".join(published.values())}
+    for i, name in enumerate(names):
+        rungs[f"{i + 1}. {name}"] = " ".join(published[later] for later in names[i + 1 :])
+    return rungs
+
+
+ASIDE = {
+    "preset, top-k 1": "--top-k 1",
+    "preset, unroll 32": "--unroll 32",
+    "preset, T_target 1 batch": "--target-period 1",
+    "preset, epsilon_eta 0.02": "--epsilon-eta 0.02",
+    "preset, epsilon_eta 0.5": "--epsilon-eta 0.5",
+    "preset, alpha idle": "--epsilon-alpha 1",
+    "preset, entropy bonus": "--entropy-coefficient 0.0025",
+    "preset, control variate": "--control-variate 1",
+    "preset, E-step a gradient step": "--e-step minibatch",
+    "preset, values online": "--values online",
+    "preset, eta by gradient steps": "--temperature dual",
+    "preset, returns to the unroll's end": "--gae-lambda 1",
+    "preset, advantages as they come": "--no-standardise-advantages",
+}
+"""One change to the preset each."""
+
+COMMAND = "runners.atari --game Pong --actors 0 --no-video"
+
+EXPERIMENT = Experiment(
+    name="ladder_pong",
+    title="The ladder, Pong",
+    question="From V-MPO as published to the preset, a change a rung, then the preset with one change: what does V-MPO "
+    "need where samples are few?",
+    runs=tuple(
+        Run(label, seed, f"{COMMAND} {flags}".strip())
+        for label, flags in (climb(PUBLISHED) | ASIDE).items()
+        for seed in SEEDS
+    ),
+    bar=18,
+    diagnostics=("m_step/kl", "m_step/alpha", "m_step/entropy", "e_step/ess_share"),
+)

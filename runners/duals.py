@@ -1,0 +1,51 @@
+"""Gradient steps on the E-step's dual variables, the temperature's."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from agents.gempi.e_step import EStep
+from agents.gempi.em import EM, Settle
+from runners.ranks import ONE_RANK, Ranks
+
+
+class DualSteps:
+    """Adam on eta, or on each lambda_j. A method whose temperature has nothing to learn takes no step.
+
+    V-MPO eq. 2 steps eta with the network; here a batch's steps on eta, as many as the network will get, come first,
+    so that all of its M-steps fit the same weights. `ranks` are those that do not share an E-step already.
+    """
+
+    def __init__(self, agent: nn.Module, learning_rate: float, ranks: Ranks = ONE_RANK) -> None:
+        self.parameters = list(agent.temperature.parameters()) if isinstance(agent, EM) else []
+        self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate) if self.parameters else None
+        self.ranks = ranks
+
+    def settle(self, steps: int) -> Settle:
+        """Take `steps` on the dual loss of an E-step, which is then made for the temperature that they lead to."""
+
+        def settled(step: Callable[[], EStep]) -> EStep:
+            for _ in range(steps if self.optimizer else 0):
+                self.optimizer.zero_grad(set_to_none=True)
+                step().dual_loss.backward()
+                for parameter in self.parameters:
+                    parameter.grad /= self.ranks.size
+                self.ranks.sum_gradients(self.parameters)
+                self.optimizer.step()
+            return step()
+
+        return settled
+
+    def get_state(self) -> dict[str, Any] | None:
+        return self.optimizer and self.optimizer.state_dict()
+
+    def set_state(self, state: dict[str, Any] | None) -> None:
+        if self.optimizer:
+            self.optimizer.load_state_dict(state)
+
+
+def multipliers(agent: nn.Module) -> Iterator[nn.Parameter]:
+    """The dual variables that learn in the M-step: the trust region's."""
+    return agent.trust_region.parameters() if isinstance(agent, EM) else iter(())
