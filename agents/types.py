@@ -1,4 +1,4 @@
-"""What passes between the runners and the learning rules."""
+"""Types that pass between the runners and the learning rules."""
 
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def _pick(x: Tensor, dim: int, index: Tensor | slice) -> Tensor:
 
 
 class Passes(NamedTuple):
-    """What a gradient step sees of the network.
+    """The network as a gradient step sees it.
 
     The losses fit `fitted`, the output over all T+1 rows of an unroll, under dropout where there is any. From `old` to
     `new`, [T, B], is how far the policy has moved, as the trust region and PPO's ratio see it.
@@ -90,7 +90,7 @@ def rows(policy: Distribution) -> Distribution:
 
 
 class Plan(NamedTuple):
-    """What is settled about a batch before its gradient steps; tensors are [T, B], without gradient.
+    """Everything settled about a batch before its gradient steps; tensors are [T, B], without gradient.
 
     `returns` G are the value's targets, in units of the return; `advantages` A as the learning rule uses them;
     `weights` N psi of the EM methods, whose mean over the valid steps of the batch is 1 (of PPO all are 1). `dual_loss`

@@ -32,7 +32,7 @@ def control_names() -> list[str]:
 
 
 def is_control(name: str) -> bool:
-    """Whether envpool has a task of this name outside Atari."""
+    """Return whether envpool has a task of this name outside Atari."""
     return name in registry.specs and registry.specs[name][0] != ATARI
 
 

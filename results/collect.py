@@ -1,4 +1,4 @@
-"""What is kept of an experiment's run folders: `summary.csv`, a row a run, and `curves.csv`, up to 200 points a run.
+"""Tables of an experiment's run folders: `summary.csv`, a row a run, and `curves.csv`, up to 200 points a run.
 
 Rows of runs whose folders are elsewhere stay; rows of commands that the experiment no longer holds do not count.
 """
@@ -39,7 +39,7 @@ def command_file(folder: Path) -> Path:
 
 
 def same_command(run: Run, folder: Path) -> bool:
-    """Whether `folder` was started with this run's command; one that nobody wrote a command for was not."""
+    """Return whether `folder` was started with this run's command; one that nobody wrote a command for was not."""
     command = command_file(folder)
     return command.is_file() and command.read_text().strip() == run.line
 
@@ -105,7 +105,7 @@ def summary_row(run: Run, summary: dict) -> Row:
 
 
 def bar_row(experiment: Experiment, metrics: Path) -> Row:
-    """What it took until the training return reached the bar, empty where it never did."""
+    """Return what it took until the training return reached the bar, empty where it never did."""
     if experiment.bar is None:
         return dict.fromkeys(BAR_FIELDS, "")
     unit = experiment.unit

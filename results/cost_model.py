@@ -1,4 +1,4 @@
-"""What a gradient step of N ranks costs, on paper, and its table beside what runs took.
+"""Cost of a gradient step of N ranks, on paper, and its table beside what runs took.
 
 Beside the work t of one rank, acting and training, it takes
     c(N) = 2 (N - 1) / N * 4 P / B  +  m L(N)

@@ -1,4 +1,4 @@
-"""What an experiment is: runs (a command and a seed each), the cores that a run takes, and the bar it is held to."""
+"""Experiments: runs (a command and a seed each), the cores that a run takes, and the bar it is held to."""
 
 import difflib
 import importlib
@@ -27,12 +27,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder: letters, digits, dots and hyphens."""
+        """Name of its folder: letters, digits, dots and hyphens."""
         return re.sub(r"[^\w.]+", "-", f"{self.label}-seed{self.seed}")
 
     @property
     def arguments(self) -> list[str]:
-        """What follows `python -m`."""
+        """Arguments after `python -m`."""
         return [*shlex.split(self.command), "--seed", str(self.seed)]
 
     @property
@@ -48,7 +48,7 @@ class Run:
 
 
 class Unit(NamedTuple):
-    """What a run's budget counts."""
+    """The unit of a run's budget."""
 
     name: str
     counter: str
@@ -101,7 +101,7 @@ class Experiment:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In order of first appearance."""
+        """Labels in order of first appearance."""
         return tuple(dict.fromkeys(run.label for run in self.runs))
 
 

@@ -95,7 +95,7 @@ def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:
 
 
 def no_action(env: VectorEnv) -> np.ndarray:
-    """What stands for the previous action where an episode begins; the network never sees it."""
+    """Return what stands for the previous action where an episode begins; the network never sees it."""
     if isinstance(env.spec.action, Discrete):
         return np.zeros(env.num_envs, np.int64)
     return np.zeros((env.num_envs, *env.spec.action.shape), np.float32)

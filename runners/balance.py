@@ -1,4 +1,4 @@
-"""Who steps how many environments, so that nothing waits for another: shares and groups, by measurement."""
+"""Shares of environments between processes, so that nothing waits for another, and groups, by measurement."""
 
 import copy
 import time
@@ -41,7 +41,7 @@ def learner_envs(config: RunConfig, spec: EnvSpec, network: ActorCritic, device:
 
 
 def acting_groups(config: RunConfig, spec: EnvSpec, network: ActorCritic, device: torch.device, threads: int) -> int:
-    """Of the environments where a GPU acts: two where a batch is acted sooner by turns, else one.
+    """Number of groups of the environments where a GPU acts: two where a batch is acted sooner by turns, else one.
 
     A step of the network takes nearly as long for half of the environments: turns pay where it is short beside theirs.
     """
@@ -115,7 +115,7 @@ def learned(config: RunConfig, unroll: Unroll, spec: EnvSpec, network: ActorCrit
 
 
 def least_seconds(work: Callable[[], object]) -> float:
-    """Of ROUNDS calls: what else the machine does only ever adds."""
+    """Least time of ROUNDS calls: what else the machine does only ever adds."""
     seconds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -31,7 +31,7 @@ def build_env(
 
 
 def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
-    """With weights from torch's global generator, in evaluation mode: what learns turns dropout on for a pass."""
+    """Make the network in evaluation mode, with weights from torch's global generator; learning turns dropout on."""
     discrete = isinstance(spec.action, Discrete)
     actions = spec.action.n if discrete else spec.action.shape[0]
     step_size = config.agent.popart_step_size

@@ -65,7 +65,7 @@ def fits(path: Path) -> Iterator[None]:
 
 
 def load(path: str | os.PathLike) -> Loaded:
-    """What `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
+    """Read what `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
 
     Raises CheckpointError where `path` is missing, damaged, or not one of ours.
     """

@@ -79,7 +79,7 @@ def resumed(
 
 
 def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]) -> Config:
-    """Of an existing run of one of `runners`; `read` makes it of what config.json holds."""
+    """Read the configuration of an existing run of one of `runners`; `read` makes it of what config.json holds."""
     path = run_dir / "config.json"
     if not path.exists():
         raise UsageError(f"{run_dir} is not the folder of a run: it has no config.json")

@@ -168,7 +168,7 @@ class RunConfig:
 
     @property
     def steps_per_batch(self) -> int:
-        """Of one rank."""
+        """Agent steps of a batch, of one rank."""
         return self.training.envs * self.training.unroll
 
     @property

@@ -21,7 +21,7 @@ from runners.weights import evaluated
 
 @dataclass(frozen=True)
 class Options:
-    """What to play, and how."""
+    """The run to play, and how."""
 
     run_dir: Annotated[str, tyro.conf.Positional]
     """Folder of a run."""

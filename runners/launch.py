@@ -64,7 +64,7 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
 
 
 def _division(config: RunConfig, training: Training) -> str:
-    """Who steps the environments."""
+    """Say who steps the environments."""
     actors, envs, own = config.training.actors, config.training.envs, training.learner_envs
     if not actors:
         turns = f", by turns in {training.groups} groups," if training.groups > 1 else ""

@@ -9,7 +9,7 @@ from networks.actor_critic import ActorCritic, Output, frozen_copy
 
 
 class ForwardPasses:
-    """Of `network`, by `forward` (itself, or compiled). Between passes it is in evaluation mode, without dropout.
+    """Forward passes of `network`, by `forward` (itself, or compiled). Between them it is without dropout.
 
     Actions come from the whole network. What the trust region and PPO's ratio compare is the scheme:
 
@@ -23,7 +23,7 @@ class ForwardPasses:
         self.before = frozen_copy(network) if dropout and scheme == "paired" else None
 
     def begin_batch(self) -> None:
-        """Before the first gradient step on a batch."""
+        """Call this before the first gradient step on a batch."""
         if self.before:
             self.before.load_state_dict(self.network.state_dict())
 

@@ -1,4 +1,4 @@
-"""Where batches come from: actor processes, or one actor in this process, or both.
+"""Sources of batches: actor processes, or one actor in this process, or both.
 
 Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights. `start` counts
 the starts of a run, so that resumed it repeats none of its random numbers; `saved` is an earlier `get_state()`, of
@@ -87,7 +87,7 @@ class LocalSampler:
         pass
 
     def cpu_seconds(self) -> float:
-        """Of processes other than this one."""
+        """Processor time of processes other than this one."""
         return 0.0
 
     def publish(self, network: ActorCritic) -> None:
@@ -210,7 +210,7 @@ Sampler = LocalSampler | ProcessSampler
 
 
 def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
-    """What to act with at first [P]: under --target-period not always the newest."""
+    """Weights to act with at first [P]: under --target-period not always the newest."""
     return flatten_weights(network) if saved is None else saved["weights"]
 
 

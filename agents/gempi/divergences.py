@@ -26,7 +26,8 @@ class Divergence(Protocol):
     """So many have a closed form together; None: any number."""
 
     def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
-        """From `advantages` [N], `log_bases` [m, N] = log b_j (0 off the support), lambda_j [m], `support` [N] bool."""
+        """Return the target from `advantages` [N], `log_bases` [m, N] = log b_j (0 off
+        the support), lambda_j [m] and `support` [N] bool."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What every EM method shares, whether a sample is a step of an agent or a completion of a language model.
+"""The flow that all EM methods share, whether a sample is a step of an agent or a completion of a language model.
 
 A batch is looked at once: the E-step gives every sample of it a weight. Gradient steps on parts of the batch, M-steps,
 then fit the network to these weights, inside a trust region around the policy that drew the samples.

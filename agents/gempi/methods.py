@@ -39,7 +39,7 @@ METHODS = {
 
 
 class Method(NamedTuple):
-    """What a row is made of."""
+    """The elements that a row names."""
 
     divergence: Divergence
     temperature: Temperature

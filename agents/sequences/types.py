@@ -1,4 +1,4 @@
-"""What passes between a language-model runner and the learning rules."""
+"""Types that pass between a language-model runner and the learning rules."""
 
 from typing import NamedTuple, Protocol
 
@@ -28,7 +28,7 @@ class Samples(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is settled about a batch before its gradient steps: `weights` [N], detached; `kept` [N] bool, the samples
+    """Everything settled about a batch before its gradient steps: `weights` [N], detached; `kept` [N] bool, the samples
     that they need the network for; the E-step's own `dual_loss`, a scalar; scalars to log."""
 
     weights: Tensor
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 class PartLoss(NamedTuple):
-    """Of some of a step's samples. Losses of all parts add up to the step's, and so does each of the metrics."""
+    """Loss of some of a step's samples. Losses of all parts add up to the step's, and so does each of the metrics."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
@@ -60,9 +60,9 @@ class SequenceAgent(Protocol):
         ...
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
-        """Of a part of the step: log pi of its tokens [n, C] as the M-step fits it (`fitted`) and as ratios and KLs
-        compare it (`compared`: without dropout, or the same); its `samples` and `weights`; `tokens`, how many all kept
-        samples of the step have together."""
+        """Return the loss of a part of the step, from log pi of its tokens [n, C] as the M-step fits it (`fitted`) and
+        as ratios and KLs compare it (`compared`: without dropout, or the same); its `samples` and `weights`; `tokens`,
+        how many all kept samples of the step have together."""
         ...
 
 

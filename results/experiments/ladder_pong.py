@@ -1,4 +1,4 @@
-"""From V-MPO as published to the preset `small`, one change a rung: what V-MPO needs where samples are few."""
+"""A ladder from V-MPO as published to the preset `small`, one change a rung: what it needs where samples are few."""
 
 from results.experiment import Experiment, Run
 

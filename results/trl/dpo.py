@@ -17,7 +17,7 @@ TOLERANCE = 1e-6
 
 
 def check(python: Path, task: str, bases: Path, folder: Path) -> str:
-    """In words, the losses and the norms of their gradients where the policy is the base model of seed 1 and the
+    """Say in words the losses and the norms of their gradients where the policy is the base model of seed 1 and the
     reference that of seed 0; RunError where they differ by more than TOLERANCE."""
     inputs, policy = (prepare(task, seed, 1, bases, folder / f"seed{seed}") for seed in (0, 1))
     flags = arguments(Method("TRL", "dpo", 1e-5), task, 0, 1, inputs, folder / "trl")[1:]

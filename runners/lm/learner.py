@@ -17,7 +17,7 @@ from runners.ranks import ONE_RANK, Ranks
 
 
 class Learner:
-    """What is trained: model, duals and value head, and their optimiser."""
+    """The trained parts: model, duals and value head, and their optimiser."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Learner:
             parameter.grad.mul_(self.ranks.size)
 
     def _log_probs(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """As the M-step fits them, and as they are compared with pi_t."""
+        """Log-probabilities as the M-step fits them, and as they are compared with pi_t."""
         fitted = None
         if self.agent.fits or not self.undropped:
             fitted = self._pass(prompts, tokens, mask, training=True)

@@ -163,7 +163,7 @@ def _known_mean(values: list[float]) -> float:
 
 
 def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[Problem, nn.Module]:
-    """What is to be learned, and the model that it starts from."""
+    """Make the problem that is to be learned, and the model that it starts from."""
     data, options = config.data, config.learner
     if data.data is None:
         source: Source = TaskSource(find_task(data.task))
