@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from envs.atari57 import RANDOM_AND_HUMAN
@@ -11,7 +11,8 @@ from envs.interface import EnvError
 Suite = Literal["atari", "control"]
 Backend = Literal["envpool", "ale", "gymnasium"]
 BACKENDS: dict[str, tuple[str, ...]] = {"atari": ("envpool", "ale"), "control": ("envpool", "gymnasium")}
-ATARI_ONLY = ("frame_stack", "sticky_actions", "noop_max", "episodic_life", "max_episode_frames", "full_actions")
+ATARI_ONLY = ("frame_stack", "sticky_actions", "eval_sticky_actions", "noop_max", "episodic_life")
+ATARI_ONLY += ("max_episode_frames", "full_actions")
 ATARI57 = "atari57"
 FRAME_SKIP = 4
 """Emulator frames of an Atari step."""
@@ -33,6 +34,9 @@ class EnvConfig:
     """Pictures of Atari that an observation holds, the newest last; a core with a memory may do with one."""
     sticky_actions: float = 0.0
     """Probability that Atari repeats the previous action, each frame (0.25 in Machado et al. 2018)."""
+    eval_sticky_actions: float | None = None
+    """The same in evaluations; by default as in training. Chance in training alone keeps a policy from relying on one
+    exact course of the game, and leaves the papers' protocol of evaluation as it is."""
     noop_max: int = 30
     """Atari episodes start with up to this many no-ops, in number drawn at random."""
     episodic_life: bool = False
@@ -58,8 +62,10 @@ class EnvConfig:
             raise EnvError(f"reward_scale must be greater than 0, got {self.reward_scale}")
         if not 1 <= self.frame_stack <= 16:
             raise EnvError(f"frame_stack must lie in 1..16, got {self.frame_stack}")
-        if not 0.0 <= self.sticky_actions < 1.0:
-            raise EnvError(f"sticky_actions is a probability in [0, 1), got {self.sticky_actions}")
+        for option in ("sticky_actions", "eval_sticky_actions"):
+            value = getattr(self, option)
+            if value is not None and not 0.0 <= value < 1.0:
+                raise EnvError(f"{option} is a probability in [0, 1), got {value}")
         if self.noop_max < 0:
             raise EnvError(f"noop_max must be 0 or more, got {self.noop_max}")
         if self.max_episode_frames < FRAME_SKIP or self.max_episode_frames % FRAME_SKIP:
@@ -72,6 +78,12 @@ class EnvConfig:
                     raise EnvError(f"{option} is an Atari option: {self.suite} tasks cannot honour it")
         if len(self.tasks) > 1:
             self._check_tasks()
+
+    @property
+    def evaluated(self) -> "EnvConfig":
+        """The environment as evaluations have it."""
+        sticky = self.sticky_actions if self.eval_sticky_actions is None else self.eval_sticky_actions
+        return replace(self, sticky_actions=sticky)
 
     @property
     def tasks(self) -> tuple[str, ...]:

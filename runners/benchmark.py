@@ -32,7 +32,7 @@ SETTLING = 3
 
 
 class Part(NamedTuple):
-    """Something to measure: `work` does some and returns how many units, on `cores`, with so many `threads` of torch."""
+    """Something to measure: `work` does some and returns how many units, on `cores`, with `threads` of torch."""
 
     work: Callable[[], int]
     cores: Sequence[int]

@@ -36,6 +36,7 @@ class ControlEnv(EnvConfig):
     suite: tyro.conf.Suppress[Literal["atari", "control"]] = "control"
     frame_stack: tyro.conf.Suppress[int] = 4
     sticky_actions: tyro.conf.Suppress[float] = 0.0
+    eval_sticky_actions: tyro.conf.Suppress[float | None] = None
     noop_max: tyro.conf.Suppress[int] = 30
     episodic_life: tyro.conf.Suppress[bool] = False
     max_episode_frames: tyro.conf.Suppress[int] = 108_000

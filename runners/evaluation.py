@@ -74,6 +74,7 @@ def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int, stream
     """
     envs = min(episodes, MOST_ENVS)
     quota = [episodes // envs + (i < episodes % envs) for i in range(envs)]
+    config = replace(config, env=config.env.evaluated)
     env = build_env(config, envs, stream=stream, threads=min(envs, cores()))
     sample = config.training.eval_policy == "sample"
     player = Player(env, network, sample, stream_seed(config, stream))
@@ -94,6 +95,8 @@ def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int, stream
     protocol = f"{how}, raw returns of whole episodes, shared evenly by {envs} environments"
     if config.env.suite == "atari":
         protocol += f", up to {config.env.noop_max} no-ops at the start"
+        if config.env.sticky_actions:
+            protocol += f", sticky actions {config.env.sticky_actions:g}"
     return _summary(scores, protocol)
 
 
@@ -123,6 +126,7 @@ def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
     it cannot be drawn."""
     if len(config.env.tasks) > 1:
         config = _of(config, config.env.tasks[0])
+    config = replace(config, env=config.env.evaluated)
     env = build_env(config, 1, stream=VIDEO, render=True)
     player = Player(env, network, config.training.eval_policy != "mode", stream_seed(config, VIDEO))
     frames = []

@@ -406,6 +406,23 @@ def test_noops_and_sticky_actions_are_the_only_chance(case):
     assert distinct(noop_max=30)[1] >= 2
 
 
+@atari
+@pytest.mark.parametrize("stack", [1, 3])
+def test_an_observation_holds_the_last_pictures(case, stack):
+    """Of a stack of 4 the newest ones, whatever the stack."""
+    backend, actions = CASES[case].backend, actions_of(Discrete(6), 40, 2)
+    whole, part = (play(EnvConfig("Pong", backend=backend, frame_stack=n), actions, num_envs=2) for n in (4, stack))
+    assert part.observation.shape[2] == stack
+    assert np.array_equal(part.observation, whole.observation[:, :, 4 - stack :])
+
+
+def test_evaluations_may_have_another_stickiness():
+    config = EnvConfig(sticky_actions=0.1)
+    assert config.evaluated.sticky_actions == 0.1
+    assert EnvConfig(sticky_actions=0.1, eval_sticky_actions=0.0).evaluated.sticky_actions == 0
+    assert EnvConfig(eval_sticky_actions=0.25).evaluated.sticky_actions == 0.25
+
+
 def test_a_lost_life_ends_an_episode_but_not_the_game():
     actions = actions_of(Discrete(4), 900, 2)
     steps = play(EnvConfig("Breakout", episodic_life=True), actions, num_envs=2)
@@ -586,6 +603,9 @@ def test_known_names_can_be_made():
         ({"name": "CartPole-v1", "suite": "control", "max_episode_frames": 400}, "max_episode_frames is an Atari"),
         ({"sticky_actions": 1.5}, "probability"),
         ({"sticky_actions": float("nan")}, "probability"),
+        ({"eval_sticky_actions": -0.1}, "eval_sticky_actions is a probability"),
+        ({"frame_stack": 0}, "frame_stack must lie in 1..16"),
+        ({"name": "CartPole-v1", "suite": "control", "frame_stack": 1}, "frame_stack is an Atari option"),
         ({"reward_scale": 0.0}, "greater than 0"),
         ({"noop_max": -1}, "0 or more"),
         ({"noop_max": 0}, "noop_max of 1 or more"),
