@@ -8,9 +8,10 @@ from rank_work import batch, config
 
 from agents.factory import make_agent
 from agents.ranks import Alone
-from results.cost_model import SMALL_MESSAGES, communication, link, predicted, table
+from results.cost_model import BATCH_MESSAGES, STEP_MESSAGES, STEPS, communication, link, predicted, table
 from runners.build import build_env, build_network
 from runners.learner import Learner
+from runners.presets import PRESETS
 
 FIGURES = {
     "command": ["python", "-m", "results.scaling"],
@@ -58,16 +59,17 @@ class Counting(Alone):
 
 
 def test_small_messages_are_counted():
-    """Of V-MPO as the `small` preset of Atari has it, a gradient step; the shares of log rows and episodes aside."""
+    """Those of a batch of V-MPO as the `small` preset of Atari has it; the shares of log rows and episodes aside."""
     one = config("vmpo", passes=1)
-    one = replace(one, training=replace(one.training, envs=8))
+    one = replace(one, training=replace(one.training, envs=8, minibatches=STEPS))
     env = build_env(one, 1, stream=0)
     env.close()
     ranks = Counting()
     agent = make_agent(one.agent, continuous=False, ranks=ranks)
     learner = Learner(one, build_network(one, env.spec), agent, torch.device("cpu"), ranks)
     learner.train(batch(one).unroll, 0.0)
-    assert (ranks.messages, ranks.gradients) == (SMALL_MESSAGES, 1)
+    assert (ranks.messages, ranks.gradients) == (BATCH_MESSAGES + STEPS * STEP_MESSAGES, STEPS)
+    assert PRESETS["atari", "small"]("vmpo").training.minibatches == STEPS
 
 
 def test_table():
