@@ -8,7 +8,16 @@ from rank_work import batch, config
 
 from agents.factory import make_agent
 from agents.ranks import Alone
-from results.cost_model import BATCH_MESSAGES, STEP_MESSAGES, STEPS, communication, link, predicted, table
+from results.cost_model import (
+    BATCH_MESSAGES,
+    SMALL_MESSAGES,
+    STEP_MESSAGES,
+    STEPS,
+    communication,
+    link,
+    predicted,
+    table,
+)
 from runners.build import build_env, build_network
 from runners.learner import Learner
 from runners.presets import PRESETS
