@@ -99,6 +99,6 @@ SHARED |= {"popart_step_size", "values"}
 
 
 def options_of(agent: AgentName, choices: dict[str, str], **options: object) -> dict[str, object]:
-    """`choices`, gempi's row, and those of `options` that have an effect on `agent` then."""
+    """Return `choices`, gempi's row, and those of `options` that have an effect on `agent` then and are not chosen."""
     used = AgentConfig(agent=agent, **choices).options
-    return choices | {name: value for name, value in options.items() if name in used}
+    return {name: value for name, value in options.items() if name in used} | choices

@@ -1,7 +1,7 @@
 from results.experiment import Experiment, Run
 from results.experiments.ladder_pong import PUBLISHED, SEEDS
 
-COMMAND = "runners.atari --game Breakout --actors 0 --no-video"
+COMMAND = "runners.atari --game Breakout --steps 1600000 --actors 0 --no-video"
 ENDS = {"as published": " ".join(PUBLISHED.values()), "preset": ""}
 
 EXPERIMENT = Experiment(

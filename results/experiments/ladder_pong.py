@@ -6,7 +6,7 @@ SEEDS = (10, 11, 12)
 """None of those that the preset was chosen on, nor of README's table."""
 
 PUBLISHED = {
-    "learning rates": "--learning-rate 1e-4 --dual-learning-rate 1e-4 --max-gradient-norm 0",
+    "learning rates": "--learning-rate 1e-4 --no-anneal --dual-learning-rate 1e-4 --max-gradient-norm 0",
     "PopArt": "--popart-step-size 1e-4 --value-coefficient 1",
     "pixels": "--no-centre-pixels",
     "warm-up": "--value-warmup 0",
@@ -38,6 +38,8 @@ ASIDE = {
     "preset, epsilon_eta 0.5": "--epsilon-eta 0.5",
     "preset, alpha idle": "--epsilon-alpha 1",
     "preset, entropy bonus": "--entropy-coefficient 0.0025",
+    "preset, constant rate": "--no-anneal",
+    "preset, sticky actions 0.1 in training": "--sticky-actions 0.1 --eval-sticky-actions 0",
     "preset, control variate": "--control-variate 1",
     "preset, E-step a gradient step": "--e-step minibatch",
     "preset, values online": "--values online",
@@ -47,7 +49,7 @@ ASIDE = {
 }
 """One change to the preset each."""
 
-COMMAND = "runners.atari --game Pong --actors 0 --no-video"
+COMMAND = "runners.atari --game Pong --steps 1600000 --actors 0 --no-video"
 
 EXPERIMENT = Experiment(
     name="ladder_pong",
