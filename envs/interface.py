@@ -22,6 +22,12 @@ class Discrete:
     """Actions 0 .. n-1."""
 
     n: int
+    shape = ()
+    dtype = "int64"
+
+    def sample(self, rng: np.random.Generator, num_envs: int) -> np.ndarray:
+        """Draw uniform actions [N]."""
+        return rng.integers(self.n, size=num_envs)
 
     def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
         """Integer actions [N] as they are; EnvError for a wrong shape or type, or an action outside 0 .. n-1."""
@@ -40,6 +46,15 @@ class MultiDiscrete:
     """K choices at once, the k-th of 0 .. sizes[k]-1."""
 
     sizes: tuple[int, ...]
+    dtype = "int64"
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self.sizes),)
+
+    def sample(self, rng: np.random.Generator, num_envs: int) -> np.ndarray:
+        """Draw uniform actions [N, K]."""
+        return rng.integers(self.sizes, size=(num_envs, *self.shape))
 
     def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
         """Return integer actions [N, K] as they are; EnvError for a wrong shape or type, or an action out of range."""
@@ -57,6 +72,11 @@ class Box:
     """Real actions in the cube [-1, 1]^shape; a backend rescales them to its simulator's own bounds."""
 
     shape: tuple[int, ...]
+    dtype = "float32"
+
+    def sample(self, rng: np.random.Generator, num_envs: int) -> np.ndarray:
+        """Draw uniform actions [N, *shape]."""
+        return rng.uniform(-1, 1, (num_envs, *self.shape)).astype(np.float32)
 
     def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
         """Actions [N, *shape] clipped to the cube, float32; EnvError for a wrong shape or type, NaN or infinity."""

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 
 from envs.factory import make_env
-from envs.interface import Discrete, EnvSpec, VectorEnv
+from envs.interface import Discrete, EnvSpec, MultiDiscrete, VectorEnv
 from networks.actor_critic import ActorCritic
+from networks.distributions import ActionSpace, Choice, Choices, Reals
+from networks.torsos import Part
 from runners.config import RunConfig
 from runners.devices import device_named
 
@@ -32,14 +34,34 @@ def build_env(
 
 def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
     """Make the network in evaluation mode, with weights from torch's global generator; learning turns dropout on."""
-    discrete = isinstance(spec.action, Discrete)
-    actions = spec.action.n if discrete else spec.action.shape[0]
     step_size = config.agent.popart_step_size
     bf16, tasks = config.training.precision == "bfloat16", len(config.env.tasks)
-    return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16, tasks).eval()
+    return ActorCritic(config.network, parts_of(config, spec), actions_of(spec), step_size, bf16, tasks).eval()
 
 
-def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:
+def parts_of(config: RunConfig, spec: EnvSpec) -> list[Part]:
+    """Describe the parts of an observation to the network."""
+    choice = config.network.normalise
+    return [
+        Part(
+            part.kind,
+            part.shape,
+            part.symbols,
+            part.kind == "vector" and (choice == "on" or choice == "auto" and part.unbounded),
+        )
+        for part in spec.parts
+    ]
+
+
+def actions_of(spec: EnvSpec) -> ActionSpace:
+    """Describe the actions to the network."""
+    action = spec.action
+    if isinstance(action, Discrete):
+        return Choice(action.n)
+    return Choices(action.sizes) if isinstance(action, MultiDiscrete) else Reals(action.shape[0])
+
+
+def random_observations(config: RunConfig, steps: int = 64) -> torch.Tensor:
     """Observations [steps, N, ...] under random actions, of 8 environments, or of one a task where tasks are more."""
     envs = max(8, len(config.env.tasks))
     env = build_env(config, envs, stream=PICTURES)
@@ -48,6 +70,8 @@ def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:
     for _ in range(steps - 1):
         if isinstance(spec.action, Discrete):
             action = rng.integers(spec.action.n, size=envs)
+        elif isinstance(spec.action, MultiDiscrete):
+            action = rng.integers(spec.action.sizes, size=(envs, len(spec.action.sizes)))
         else:
             action = rng.uniform(-1, 1, (envs, *spec.action.shape)).astype(np.float32)
         seen.append(env.step(action).observation)

@@ -39,7 +39,7 @@ class Player:
             for x in (step.observation, self.action, step.reward, step.first)
         )
         x = self.network.encode(observation, action, reward, first)
-        policy = self.network.policy_head(self.stepper.step(x, first))
+        policy = self.network.policy(self.stepper.step(x, first), observation)
         self.action = (policy.sample(self.generator) if self.sample else policy.mode()).cpu().numpy()
         return self.action
 

@@ -68,6 +68,7 @@ class Learner:
         annealing = min(1.0, (1 - progress) / (1 - training.anneal_from)) if training.anneal else 1.0
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         unroll = unroll.to(self.device)
+        self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         if agent_config.values == "online":
             unroll = unroll._replace(value=self._values(unroll))
         if self.reference:

@@ -215,7 +215,7 @@ def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
 
 
 def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool) -> Buffer:
-    policy_size = network.policy_head.output.out_features
+    policy_size = network.space.parameters
     training = config.training
     return make_buffer(spec, training.unroll, config.tasks, policy_size, network.initial_state(1), shared)
 

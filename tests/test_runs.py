@@ -20,7 +20,7 @@ from test_metrics import empty_charts
 from agents.factory import make_agent
 from runners import limits
 from runners.actor import Actor
-from runners.build import build_env, build_network, random_pictures
+from runners.build import build_env, build_network, random_observations
 from runners.checkpoint import Checkpoints
 from runners.cli import new_folder
 from runners.config import AtariEnv, ControlEnv, RunConfig, from_dict, to_dict
@@ -101,7 +101,7 @@ def test_the_learner_recomputes_the_behaviour_policy_from_pixels() -> None:
     for precision, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
         config = replace(config, training=replace(config.training, precision=precision))
         network = build_network(config, vector.spec)
-        network.fit_input(random_pictures(config, steps=2))
+        network.fit_input(random_observations(config, steps=2))
         buffer = make_buffer(vector.spec, 16, ONE_TASK, vector.spec.action.n, network.initial_state(1), shared=False)
         Actor(build_env(config, 4, stream=0), network, seed=1, tasks=ONE_TASK).collect(buffer)
         unroll = buffer.unroll
