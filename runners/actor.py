@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.types import Unroll
-from envs.interface import Discrete, MultiDiscrete, VectorEnv
+from envs.interface import VectorEnv
 from networks.actor_critic import ActorCritic
 from networks.cores import Stepper
 from networks.distributions import Distribution
@@ -97,8 +97,4 @@ def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:
 def no_action(env: VectorEnv) -> np.ndarray:
     """Return what stands for the previous action where an episode begins; the network never sees it."""
     action = env.spec.action
-    if isinstance(action, Discrete):
-        return np.zeros(env.num_envs, np.int64)
-    if isinstance(action, MultiDiscrete):
-        return np.zeros((env.num_envs, len(action.sizes)), np.int64)
-    return np.zeros((env.num_envs, *action.shape), np.float32)
+    return np.zeros((env.num_envs, *action.shape), action.dtype)

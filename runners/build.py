@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+import envs.interface
 from envs.factory import make_env
 from envs.interface import Discrete, EnvSpec, MultiDiscrete, VectorEnv
 from networks.actor_critic import ActorCritic
@@ -41,16 +42,12 @@ def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
 
 def parts_of(config: RunConfig, spec: EnvSpec) -> list[Part]:
     """Describe the parts of an observation to the network."""
-    choice = config.network.normalise
-    return [
-        Part(
-            part.kind,
-            part.shape,
-            part.symbols,
-            part.kind == "vector" and (choice == "on" or choice == "auto" and part.unbounded),
-        )
-        for part in spec.parts
-    ]
+
+    def normalised(part: envs.interface.Part) -> bool:
+        asked = config.network.normalise
+        return part.kind == "vector" and (part.unbounded if asked == "auto" else asked == "on")
+
+    return [Part(part.kind, part.shape, part.symbols, normalised(part)) for part in spec.parts]
 
 
 def actions_of(spec: EnvSpec) -> ActionSpace:
@@ -68,13 +65,7 @@ def random_observations(config: RunConfig, steps: int = 64) -> torch.Tensor:
     rng = np.random.default_rng(stream_seed(config, PICTURES))
     spec, seen = env.spec, [env.reset().observation]
     for _ in range(steps - 1):
-        if isinstance(spec.action, Discrete):
-            action = rng.integers(spec.action.n, size=envs)
-        elif isinstance(spec.action, MultiDiscrete):
-            action = rng.integers(spec.action.sizes, size=(envs, len(spec.action.sizes)))
-        else:
-            action = rng.uniform(-1, 1, (envs, *spec.action.shape)).astype(np.float32)
-        seen.append(env.step(action).observation)
+        seen.append(env.step(spec.action.sample(rng, envs)).observation)
     env.close()
     return torch.from_numpy(np.stack(seen))
 
