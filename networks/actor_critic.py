@@ -83,7 +83,7 @@ class ActorCritic(nn.Module):
         return self.core.initial_state(batch)
 
     def encode(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, first: Tensor) -> Tensor:
-        """The core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (several numbers an action: [N, A]).
+        """The core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (or [N, A] actions).
 
         The previous reward enters clipped to [-1, 1]; where an episode begins nothing came before.
         """
