@@ -211,7 +211,7 @@ def test_parameters_round_trip(make) -> None:
     p, q = make(0), make(1)
     parameters = p.parameters()
     assert parameters.shape == (*SHAPE, 2 * ACTIONS if make is gaussian else ACTIONS)
-    back = type(p).from_parameters(parameters)
+    back = p.like(parameters)
     torch.testing.assert_close(back.parameters(), parameters)
     torch.testing.assert_close(back.kl(p), torch.zeros(SHAPE, dtype=torch.float64), atol=1e-12, rtol=0)
     torch.testing.assert_close(back.kl(q), p.kl(q))

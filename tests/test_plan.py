@@ -24,6 +24,7 @@ from agent_oracles import (
     popart,
     psi,
     random_batch,
+    space,
     temperature_gradient,
     to_torch,
     top_k,
@@ -64,7 +65,7 @@ AGENTS = {
 
 def make(name: str, continuous: bool, **changes):
     options = dict(discount=GAMMA, gae_lambda=LAMBDA) | AGENTS[name] | changes
-    return make_agent(AgentConfig(agent=name.split(",")[0], **options), continuous).double()
+    return make_agent(AgentConfig(agent=name.split(",")[0], **options), space(continuous)).double()
 
 
 def of_columns(output: Output, index: Tensor) -> Output:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from agent_oracles import learned
+from agent_oracles import learned, space
 from test_metrics import empty_charts
 
 from agents.factory import make_agent
@@ -274,7 +274,7 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
     config = small("feedforward")
     env = build_env(config, 1, stream=0)
     network = build_network(config, env.spec)
-    learner = Learner(config, network, make_agent(config.agent, False), torch.device("cpu"))
+    learner = Learner(config, network, make_agent(config.agent, space(False)), torch.device("cpu"))
     rates = [group["lr"] for group in learner.optimizer.param_groups]
     assert rates == [config.training.learning_rate, config.training.dual_learning_rate]
     assert learner.optimizer.param_groups[1]["params"] == list(learner.agent.trust_region.parameters())

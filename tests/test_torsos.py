@@ -5,7 +5,8 @@ import torch
 
 from networks.actor_critic import ActorCritic
 from networks.config import NetworkConfig
-from networks.torsos import MLPTorso, NatureTorso, Pixels, ResNetTorso
+from networks.distributions import Choice
+from networks.torsos import MLPTorso, NatureTorso, Part, Pixels, ResNetTorso
 from runners.weights import flatten_weights, load_weights
 
 SHAPE = (4, 84, 84)
@@ -32,7 +33,7 @@ def test_pixels_are_scaled_or_centred_on_the_mean_picture() -> None:
 
 def test_the_mean_picture_travels_with_the_weights_and_is_never_trained() -> None:
     config = NetworkConfig(core="feedforward", centre_pixels=True, embedding=16, torso_hidden=32)
-    network, actor = (ActorCritic(config, SHAPE, 3, continuous=False) for _ in range(2))
+    network, actor = (ActorCritic(config, [Part("picture", SHAPE)], Choice(3)) for _ in range(2))
     x = pictures()
     network.fit_input(x.unsqueeze(1))
     load_weights(actor, flatten_weights(network))
