@@ -104,6 +104,9 @@ class TrainingConfig:
     """Folder of the run; by default a new one under runs/."""
     eval_episodes: int = 30
     """Episodes of the final evaluation."""
+    eval_steps: int = 1_000_000
+    """Agent steps after which an evaluation stops, over all of its environments; episodes that have not ended by then
+    are cut, and counted with their return so far."""
     eval_policy: Literal["mode", "sample", "both"] = "mode"
     """Evaluate the policy's mode, as the papers do, samples of it, or one after the other."""
     eval_every: int = 0
@@ -117,7 +120,7 @@ class TrainingConfig:
     """Record an episode at the end."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes"))
+        at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes", "eval_steps"))
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
         not_negative(self, ("actors", "value_warmup", "eval_every", "threads"))
