@@ -22,6 +22,7 @@ MOST_FRAMES = 3_000
 HORIZON = 256
 """Steps between moves of a transformer's key and value strips; any number gives the same actions."""
 SECONDS_ON_SCREEN, SECONDS_BETWEEN_LINES = 0.5, 30.0
+"""Seconds between reports of an evaluation, on a terminal and elsewhere."""
 
 
 class Player:
