@@ -22,7 +22,9 @@ class PPO(nn.Module):
 
     def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
         """Fix the advantages of a batch, standardised over the whole of it where that is asked for; no E-step."""
-        advantages = scaled_advantages(evaluation, unroll, popart, self.config.standardise_advantages, self.ranks)
+        advantages = scaled_advantages(
+            evaluation, unroll, popart, self.config.standardise_advantages, self.ranks, self.config.scale_rewards
+        )
         metrics = describe_values(evaluation, unroll, popart, self.ranks)
         return Plan(evaluation.returns, advantages, torch.ones_like(advantages), advantages.new_zeros(()), metrics)
 

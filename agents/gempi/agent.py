@@ -24,7 +24,9 @@ class Gempi(EM):
     def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
         """Make the E-step on the whole of `unroll`: advantages, then weights."""
         valid, ranks = unroll.valid, self.ranks
-        advantages = scaled_advantages(evaluation, unroll, popart, self.config.standardise_advantages, ranks)
+        advantages = scaled_advantages(
+            evaluation, unroll, popart, self.config.standardise_advantages, ranks, self.config.scale_rewards
+        )
         log_ratios = {}
         if unroll.reference is not None:
             old, reference = map(self.space.distribution, (unroll.policy, unroll.reference))
