@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
+HUGE = 1e6
+"""Bounds of real actions from here on are none: nobody wants a policy to begin there."""
+
 
 class EnvError(ValueError):
     """One line that says what is wrong with an environment, its options or its actions, and what would be right."""
@@ -62,8 +65,11 @@ class MultiDiscrete:
         shape = (num_envs, len(self.sizes))
         if action.shape != shape or action.dtype.kind not in "iu":
             raise EnvError(f"actions must be integers of shape {shape}, got {action.dtype} {action.shape}")
-        if action.min() < 0 or (action.max(0) >= self.sizes).any():
-            raise EnvError(f"actions must be at least 0 and less than {self.sizes}, got up to {action.max(0).tolist()}")
+        wrong = (action < 0) | (action >= self.sizes)
+        if wrong.any():
+            raise EnvError(
+                f"actions must be at least 0 and less than {self.sizes}, got {action[wrong.any(1)][0].tolist()}"
+            )
         return action
 
 
@@ -144,7 +150,7 @@ class EnvSpec:
 
     @property
     def observation_dtype(self) -> str:
-        """"uint8" for pictures and symbols alone, "float32" for all else."""
+        """ "uint8" for pictures and symbols alone, "float32" for all else."""
         return self.parts[0].dtype if len(self.parts) == 1 else "float32"
 
 
@@ -177,15 +183,19 @@ class VectorEnv(Protocol):
         """First step of every environment (`first` is all True). Call it once; episodes restart by themselves."""
         ...
 
-    def send(self, action: np.ndarray) -> None:
-        """Start a step with actions, [N] or [N, K] integers, or [N, *shape] floats. EnvError for actions that are not valid."""
+    def send(self, action: np.ndarray, playing: np.ndarray | None = None) -> None:
+        """Start a step with actions: [N] or [N, K] integers, or [N, *shape] floats.
+
+        `playing` [N] bool says which environments take it. The others stand still: `recv` returns their last
+        observation again, with reward 0 and no flag. EnvError for actions that are not valid.
+        """
         ...
 
     def recv(self) -> TimeStep:
         """Wait for the step that `send` started."""
         ...
 
-    def step(self, action: np.ndarray) -> TimeStep:
+    def step(self, action: np.ndarray, playing: np.ndarray | None = None) -> TimeStep:
         """`send`, then `recv`."""
         ...
 

@@ -16,7 +16,7 @@ import pytest
 from envs.backend import BackendEnv, RawStep
 from envs.config import EnvConfig
 from envs.factory import known_names, make_env
-from envs.interface import Box, Discrete, EnvError, EnvSpec, TimeStep
+from envs.interface import Box, Discrete, EnvError, EnvSpec, Part, TimeStep
 
 PONG = EnvConfig("Pong", max_episode_frames=800)
 CASES = {
@@ -541,13 +541,13 @@ class Simulator(BackendEnv):
     """Says whatever it is told, as a simulator might that leaves memory of a reset step as it was."""
 
     def __init__(self, *script: tuple[float, bool, bool]):
-        super().__init__(EnvSpec("script", (1,), "float32", Discrete(2), 1, 10), 1, render=False)
+        super().__init__(EnvSpec("script", (Part("", "vector", (1,)),), Discrete(2), 1, 10), 1, render=False)
         self.script = iter(script)
 
     def _reset(self):
         return np.zeros((1, 1), np.float32)
 
-    def _send(self, action):
+    def _send(self, action, ids):
         pass
 
     def _recv(self):
