@@ -43,16 +43,15 @@ class AleAtari(BackendEnv):
         self._seeds = np.array(environment_seeds(seed, num_envs))
 
     def _reset(self) -> np.ndarray:
-        self._observation, _ = self._ale.reset(seed=self._seeds)
-        return self._observation
+        return self._ale.reset(seed=self._seeds)[0]
 
     def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
         self._plays = slice(None) if ids is None else ids
         self._ale.send(action.astype(np.int64, copy=False))
 
     def _recv(self) -> RawStep:
-        self._observation, reward, terminated, truncated, _ = self._ale.recv()
-        return RawStep(*(rows[self._plays] for rows in (self._observation, reward, terminated, truncated)))
+        observation, reward, terminated, truncated, _ = self._ale.recv()
+        return RawStep(*(rows[self._plays] for rows in (observation, reward, terminated, truncated)))
 
     def _render(self) -> np.ndarray:
         return np.repeat(self._observation[:, -1, :, :, None], 3, axis=-1)

@@ -87,7 +87,7 @@ class EnvConfig:
         """EnvError unless every option but `options`, and those that all honour, has its default."""
         for option in fields(self):
             if option.name not in (*ALWAYS, *options) and getattr(self, option.name) != EnvConfig.default(option.name):
-                others = " and ".join(suite.name for suite in SUITES if option.name in suite.options)
+                others = ", ".join(suite.name for suite in SUITES if option.name in suite.options)
                 raise EnvError(f"{option.name} is an option of {others}: {who} cannot honour it")
 
     @staticmethod

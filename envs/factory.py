@@ -12,6 +12,10 @@ from envs.names import atari_name, unknown
 from envs.suites import ANY, ATARI, SUITES, Suite, backend_class, backend_of, known_names, suite_of
 
 MAX_SEED = 2**31 - 1
+OWN = (
+    "An environment of your own must be registered with gymnasium in a module that is imported, --env module:Name-v0: "
+    'actor processes do not see what is registered under if __name__ == "__main__"'
+)
 
 
 def make_env(
@@ -92,7 +96,7 @@ def _require_game(name: str) -> None:
 
 
 def _require_registered(name: str) -> None:
-    """EnvError unless gymnasium has `name`, with the nearest names of all suites."""
+    """EnvError, with the nearest names of all suites, unless gymnasium has `name`."""
     import gymnasium
 
     if name in gymnasium.registry or ":" in name:  # a module is imported by the backend, which looks then
@@ -100,8 +104,6 @@ def _require_registered(name: str) -> None:
     try:
         game, _ = atari_name(name, known_names("atari"))
     except EnvError:
-        from envs.gymnasium_backend import OWN
-
-        known = [known for suite in SUITES if suite is not ATARI for known in known_names(suite.name)]
-        raise EnvError(f"{unknown('environment', name, sorted(set(known)))} Else: {OWN}") from None
+        known = sorted({known for suite in SUITES if suite is not ATARI for known in known_names(suite.name)})
+        raise EnvError(f"{unknown('environment', name, known)} {OWN}") from None
     raise EnvError(f"unknown environment {name!r}: as an Atari game it is {game}, of suite atari")

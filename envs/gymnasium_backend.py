@@ -15,16 +15,12 @@ from envs.config import EnvConfig
 from envs.interface import Action, EnvError, EnvSpec
 from envs.names import unknown
 from envs.spaces import MASK, Reader, action_of, choices_of
-from envs.suites import Suite
+from envs.suites import Suite, gymnasium_names
 
 # Without a display MuJoCo draws by EGL only when it is told to, before it is first imported.
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
-OWN = (
-    "an environment of your own must be registered with gymnasium in a module that is imported, --env module:Name-v0 "
-    '(actor processes do not see what is registered under if __name__ == "__main__")'
-)
 FAILURES = (gymnasium.error.Error, ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError)
 
 
@@ -41,7 +37,9 @@ def registered(name: str, suite: Suite) -> str:
             except ImportError as error:
                 raise EnvError(f"{name} needs the module {needed}: {one_line(error)} ({advice})") from error
     if task not in gymnasium.registry:
-        raise EnvError(f"{unknown('environment', task, sorted(gymnasium.registry))} Else: {OWN}")
+        if module:
+            raise EnvError(f"importing {module} registers no {task} with gymnasium: call gymnasium.register at import")
+        raise EnvError(unknown("environment", task, sorted(gymnasium_names(suite))))
     return task
 
 

@@ -25,7 +25,7 @@ class MultiTask:
         self.num_envs = sum(part.num_envs for part in parts)
         self._parts = parts
         self._starts = np.cumsum([part.num_envs for part in parts])[:-1]
-        self._steps: list[TimeStep] = []
+        self._steps: list[TimeStep | None] = [None] * len(parts)
         self._plays = [True] * len(parts)
 
     def reset(self) -> TimeStep:

@@ -45,7 +45,7 @@ def unknown(kind: str, name: str, known: Sequence[str]) -> str:
     for candidate in known:
         versions.setdefault(_plain(candidate), []).append(candidate)
     nearest = [found for key in difflib.get_close_matches(_plain(name), versions, n=3) for found in versions[key]]
-    hint = f"did you mean {' or '.join(nearest[:3])}?" if nearest else f"for example {', '.join(known[:3])}"
+    hint = f"did you mean {' or '.join(nearest[:3])}?" if nearest else f"known are {', '.join(known[:3])}, ..."
     return f"unknown {kind} {name!r}: {hint}"
 
 

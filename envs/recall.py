@@ -77,7 +77,6 @@ class Recall(BackendEnv):
         distracts = ((self._t > 0) & (self._t < self._go))[:, None]
         observation[:, CUES:GO] = distracts * self._rng.uniform(-1.0, 1.0, (self.num_envs, FEATURES))
         observation[:, GO] = shows_go
-        self._observation = observation
         return observation
 
     def _render(self) -> np.ndarray:
