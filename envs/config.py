@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from envs.atari57 import RANDOM_AND_HUMAN
 from envs.interface import HUGE, EnvError
-from envs.names import unknown
+from envs.names import atari_name
 from envs.suites import SUITES, Preset, of_preset
 
 Backend = Literal["auto", "envpool", "ale", "gymnasium"]
@@ -112,8 +112,14 @@ class EnvConfig:
             if self.tasks.count(game) > 1:
                 raise EnvError(f"{game} is named twice in {self.name}")
             if game not in RANDOM_AND_HUMAN:
-                hint = unknown("game", game, tuple(RANDOM_AND_HUMAN))
-                raise EnvError(f"several games are of the 57 of {ATARI57}: {hint}")
+                raise EnvError(f"several games must be of the 57 of {ATARI57}, {game!r} is not: {_nearest(game)}")
+
+
+def _nearest(game: str) -> str:
+    try:
+        return f"did you mean {atari_name(game, tuple(RANDOM_AND_HUMAN))[0]}?"
+    except EnvError as error:
+        return str(error)
 
 
 def hidden_options(preset: Preset) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def _require_registered(name: str) -> None:
     """EnvError, with the nearest names of all suites, unless gymnasium has `name`."""
     import gymnasium
 
-    if name in gymnasium.registry or ":" in name:  # a module is imported by the backend, which looks then
+    if ":" in name or (ANY.has(name) and name in gymnasium.registry):  # the backend imports modules, and looks then
         return
     try:
         game, _ = atari_name(name, known_names("atari"))

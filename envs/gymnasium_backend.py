@@ -3,6 +3,7 @@
 import inspect
 import os
 import warnings
+from ctypes.util import find_library
 from importlib import import_module
 from typing import Any
 
@@ -17,9 +18,12 @@ from envs.names import unknown
 from envs.spaces import MASK, Reader, action_of, choices_of
 from envs.suites import Suite, gymnasium_names
 
-# Without a display MuJoCo draws by EGL only when it is told to, before it is first imported.
+# Without a display MuJoCo draws by EGL or OSMesa, only when it is told to before its first import, which fails where
+# it is told to and the library is not there.
 if not os.environ.get("DISPLAY"):
-    os.environ.setdefault("MUJOCO_GL", "egl")
+    for library in ("EGL", "OSMesa"):
+        if find_library(library):
+            os.environ.setdefault("MUJOCO_GL", library.lower())
 
 FAILURES = (gymnasium.error.Error, ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError)
 

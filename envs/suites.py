@@ -126,7 +126,7 @@ ANY = Suite(
     "gymnasium",
     "control",
     {"gymnasium": GYMNASIUM},
-    pattern=r"",
+    pattern=r"(?!ALE/)",  # these are there or not as ale-py was imported before, and are of the suite atari
     options=("max_episode_steps", "action_bound"),
 )
 SUITES = (ATARI, RECALL, POPGYM, MINIGRID, DM_CONTROL, CONTROL, OTHERS, ANY)
@@ -134,8 +134,10 @@ SUITES = (ATARI, RECALL, POPGYM, MINIGRID, DM_CONTROL, CONTROL, OTHERS, ANY)
 
 
 def suite_of(name: str, preset: Preset) -> Suite:
-    """Return the suite of an environment among those of a preset."""
-    return next(suite for suite in SUITES if suite.preset == preset and (preset == "atari" or suite.has(name)))
+    """Return the suite of an environment among those of a preset; names that nobody has are of the last."""
+    if preset == "atari":
+        return ATARI
+    return next((suite for suite in SUITES if suite.preset == preset and suite.has(name)), ANY)
 
 
 def of_preset(preset: Preset, values: Callable[[Suite], Sequence[str]]) -> tuple[str, ...]:

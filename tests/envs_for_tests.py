@@ -97,11 +97,12 @@ class Tiny(gymnasium.Env):
 
 
 class Oracle(gymnasium.Env):
-    """A vector that is `wrong` at step 3, for what an environment must not do."""
+    """What an environment must not do: most of it at step 3."""
+
+    metadata = {"render_modes": ["rgb_array"]}
 
     def __init__(self, wrong: str, render_mode: str | None = None):
         self.wrong, self.render_mode = wrong, render_mode
-        self.metadata = {"render_modes": ["rgb_array"]}
         self.observation_space = spaces.Dict(
             {"a": spaces.Discrete(4), "b": spaces.Box(-1, 1, (2, 3), np.float32), "text": spaces.Discrete(2)}
         )

@@ -242,6 +242,26 @@ def test_environments_go_on_where_they_stood_still(case):
     env.close()
 
 
+def test_games_may_stand_still():
+    """Also all environments of one of several games."""
+    config = EnvConfig("Pong,Breakout", max_episode_frames=80)
+    actions = actions_of(Discrete(18), 50, 4)
+    expected = play(config, actions, num_envs=4)
+    env = make_env(config, 4, 7)
+    env.reset()
+    playing = np.array([False, True, False, False])
+    for t, action in enumerate(actions):
+        step = env.step(action, playing if t >= 15 else None)
+        assert same(TimeStep(*(x[1] for x in step)), TimeStep(*(x[t + 1, 1] for x in expected)))
+        if t >= 15:
+            assert np.array_equal(step.observation[~playing], expected.observation[15, ~playing])
+            assert (
+                not (step.first | step.terminated | step.truncated)[~playing].any() and not step.reward[~playing].any()
+            )
+            assert np.isnan(step.episode_return[~playing]).all()
+    env.close()
+
+
 @every
 def test_wrong_actions_are_refused_and_do_no_harm(case):
     env = make_env(CASES[case], ENVS, 7)
