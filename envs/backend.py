@@ -18,6 +18,14 @@ def environment_seeds(seed: int, num_envs: int) -> list[int]:
     return (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).tolist()
 
 
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """Return `values` in float32, where numbers that are too large for it become infinite."""
+    if values.dtype == np.float32:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
 def one_line(error: Exception) -> str:
     """Return what a simulator complains of, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -125,14 +133,12 @@ class BackendEnv(ABC):
         self._steps += 1
         plays = np.ones(self.num_envs, bool)
         if self._ids is not None:
-            plays[:] = False
-            plays[self._ids] = True
+            plays = np.isin(np.arange(self.num_envs), self._ids)
             raw = self._spread(raw, plays)
         first = self._first & plays
         # Some simulators leave a reset step's reward uninitialised, so it is masked by selection, never multiplied.
         reward = np.where(first, 0, raw.reward)
-        with np.errstate(over="ignore"):
-            scaled = (self.reward_scale * reward).astype(np.float32, copy=False)
+        scaled = to_float32(self.reward_scale * reward)
         if not np.isfinite(scaled).all():
             i = np.flatnonzero(~np.isfinite(scaled))[0]
             raise self._not_finite("reward", reward[i], i)

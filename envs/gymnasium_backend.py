@@ -20,10 +20,10 @@ from envs.suites import Suite, gymnasium_names
 
 # Without a display MuJoCo draws by EGL or OSMesa, only when it is told to before its first import, which fails where
 # it is told to and the library is not there.
-if not os.environ.get("DISPLAY"):
-    for library in ("EGL", "OSMesa"):
-        if find_library(library):
-            os.environ.setdefault("MUJOCO_GL", library.lower())
+if not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
+    library = next(filter(find_library, ("EGL", "OSMesa")), None)
+    if library:
+        os.environ["MUJOCO_GL"] = library.lower()
 
 FAILURES = (gymnasium.error.Error, ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -70,7 +70,7 @@ class GymnasiumEnv(BackendEnv):
             raise EnvError(f"gymnasium cannot make {name}: {one_line(error)}") from error
         env = self._envs[0]
         action, self._own_action = action_of(name, env.action_space, config.action_bound)
-        # What an environment has to say of its masks it says at its reset, and agents must know before theirs.
+        # Whether an environment brings masks is known only after its reset, and agents must know before theirs.
         self._resets = [
             env.reset(seed=own_seed)
             for env, own_seed in zip(self._envs, environment_seeds(seed, num_envs), strict=True)
@@ -99,11 +99,11 @@ class GymnasiumEnv(BackendEnv):
             rewards.append(reward)
             flags.append(ends)
         try:
-            reward = np.array(rewards, np.float64)
+            reward = np.array(rewards, np.float64).reshape(len(rewards))
         except (TypeError, ValueError) as error:
-            raise EnvError(f"{self.spec.name}: rewards must be numbers, got {rewards[0]!r}") from error
+            raise EnvError(f"{self.spec.name}: a reward must be one number: {one_line(error)}") from error
         terminated, truncated = np.array(flags, bool).T
-        return RawStep(self._reader.stack(observations), reward.reshape(len(rewards)), terminated, truncated)
+        return RawStep(self._reader.stack(observations), reward, terminated, truncated)
 
     def _render(self) -> np.ndarray:
         try:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import Space, spaces
 
+from envs.backend import to_float32
 from envs.interface import HUGE, Action, Box, Discrete, EnvError, MultiDiscrete, Part
 
 MOST_VALUES = 4096
@@ -139,8 +140,7 @@ def _part(name: str, path: Path, space: Space, action: Action, symbols: Mapping)
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # too large for float32 is found where all that is not finite is
-        return values.reshape(len(values), -1).astype(np.float32, copy=False)
+    return to_float32(values.reshape(len(values), -1))
 
 
 def _onehot(own: str, what: str, sizes: Sequence[int], starts: Sequence[int]) -> tuple[Part, Read]:
@@ -186,6 +186,7 @@ def _picture_axes(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
 
 def _picture(values: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
     """Put pictures [N, H, W], [N, H, W, C] or [N, C, H, W] into [N, C, H, W]."""
+    values = values.astype(np.uint8, copy=False)
     if values.ndim == 3:
         return values[:, None]
     return np.ascontiguousarray(values.transpose(0, *(1 + axis for axis in axes)))

@@ -135,7 +135,7 @@ class Oracle(gymnasium.Env):
     def step(self, action):
         self.t += 1
         seen, info = self._see()
-        reward = {"reward": np.nan, "none": None, "much": 1e39}.get(self.wrong, 0.0) if self.t == 3 else 0.0
+        reward = {"reward": np.nan, "none": None, "pair": np.zeros(2), "words": "a lot", "much": 1e39}.get(self.wrong, 0.0) if self.t == 3 else 0.0
         return seen, reward, False, False, info
 
     def render(self):
@@ -153,7 +153,7 @@ class Fails(Tiny):
         raise RuntimeError("gladLoadGL error\nsecond line")
 
 
-WRONG = "text long action nan inf huge shape value missing reward none much mask size info picture".split()
+WRONG = "text long action nan inf huge shape value missing reward none pair words much mask size info picture".split()
 
 
 def _register(name: str, kind: type, limit: int | None, **options) -> None:

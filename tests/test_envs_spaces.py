@@ -140,6 +140,8 @@ def test_symbols_keep_their_grid():
         ("reward", "reward is NaN at step 3 of environment 0"),
         ("much", "reward is 1e+39 at step 3"),
         ("none", "reward is NaN at step 3"),
+        ("pair", "a reward must be one number"),
+        ("words", "a reward must be one number"),
         ("mask", "the action mask of environment 0 allows nothing at step 3"),
         ("size", "observation 'action_mask' has 3 entries, but actions have 2 choices"),
         ("info", "has 5 entries, but actions have 2 choices"),
