@@ -15,6 +15,7 @@ from networks.actor_critic import ActorCritic
 from runners.actor import no_action
 from runners.build import EVALUATION, VIDEO, build_env, stream_seed
 from runners.config import RunConfig, cores
+from runners.errors import while_running
 from runners.video import write_gif
 
 MOST_ENVS = 32
@@ -92,7 +93,7 @@ def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int, stream
     played, unfinished = np.zeros(envs, np.int64), np.zeros(envs)
     taken = 0
     try:
-        with Progress(config.env.name, episodes) as progress:
+        with Progress(config.env.name, episodes) as progress, while_running():
             step = env.reset()
             while (playing := played < quota).any() and taken < training.eval_steps:
                 step = env.step(player.act(step, playing), playing)
