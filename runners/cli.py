@@ -51,7 +51,10 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
     refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
-        print(f"warning: this run's learning rate was to reach 0 at --steps {saved.training.steps}; it is set anew")
+        print(
+            f"warning: this run's learning rate was to reach 0 after {saved.training.steps:,} steps, now after "
+            f"{config.training.steps:,}: it jumps to what the new schedule has here (m_step/learning_rate in the metrics)"
+        )
     return config, run_dir
 
 
