@@ -112,7 +112,8 @@ class EnvConfig:
             if self.tasks.count(game) > 1:
                 raise EnvError(f"{game} is named twice in {self.name}")
             if game not in RANDOM_AND_HUMAN:
-                raise EnvError(f"several games must be of the 57 of {ATARI57}, {game!r} is not: {_nearest(game)}")
+                wrong = f"among several games each must be one of the 57 of {ATARI57}, {game!r} is not"
+                raise EnvError(f"{wrong}: {_nearest(game)}")
 
 
 def _nearest(game: str) -> str:

@@ -152,7 +152,7 @@ def test_other_games_get_suggestions():
         with pytest.raises(EnvError, match=says):
             prepare(EnvConfig(typed))
     for typed in ("PongNoFrameskip-v4,Breakout", "Breakout,pong"):
-        with pytest.raises(EnvError, match="of the 57 of atari57, .* did you mean Pong"):
+        with pytest.raises(EnvError, match="one of the 57 of atari57, .* did you mean Pong"):
             EnvConfig(typed)
     several, notes = prepare(EnvConfig("Pong,Breakout"))
     assert several.name == "Pong,Breakout" and not notes
