@@ -53,7 +53,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(
             f"warning: this run's learning rate was to reach 0 after {saved.training.steps:,} steps, now after "
-            f"{config.training.steps:,}: it jumps to what the new schedule has here (m_step/learning_rate in the metrics)"
+            f"{config.training.steps:,}: it jumps to what the new schedule has here (m_step/learning_rate in metrics)"
         )
     return config, run_dir
 

@@ -135,7 +135,11 @@ class Oracle(gymnasium.Env):
     def step(self, action):
         self.t += 1
         seen, info = self._see()
-        reward = {"reward": np.nan, "none": None, "pair": np.zeros(2), "words": "a lot", "much": 1e39}.get(self.wrong, 0.0) if self.t == 3 else 0.0
+        reward = (
+            {"reward": np.nan, "none": None, "pair": np.zeros(2), "words": "a lot", "much": 1e39}.get(self.wrong, 0.0)
+            if self.t == 3
+            else 0.0
+        )
         return seen, reward, False, False, info
 
     def render(self):
