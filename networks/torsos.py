@@ -16,8 +16,6 @@ from networks.normaliser import Normaliser
 
 SMALLEST_NATURE = 36
 """Least height and width in pixels that leave the Nature CNN's last convolution something to see."""
-SYMBOL_SIZE = 8
-"""Size of a symbol's embedding."""
 
 
 class Part(NamedTuple):
@@ -160,31 +158,36 @@ class SmallTorso(nn.Module):
 
 
 class SymbolTorso(nn.Module):
-    """Embeddings of a grid of symbols [H, W, C], two convolutions of 3 x 3 over the cells, and a linear layer.
+    """Two convolutions of 3 x 3 over a grid of symbols [H, W, C], and a linear layer.
 
-    Channel c has `symbols[c]` values, each with an embedding of its own: a door is not twice a wall.
+    Each value of each channel is an input of its own, so that the first convolution has an embedding for it: a door is
+    not twice a wall. `symbols[c]` values are told apart in channel c; those beyond count as the last.
     """
 
-    def __init__(self, shape: tuple[int, int, int], symbols: tuple[int, ...], channels: int, hidden: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], symbols: tuple[int, ...], channels: tuple[int, int], hidden: int
+    ) -> None:
         super().__init__()
-        height, width, depth = shape
-        self.output_size = hidden
-        self.embedding = nn.Embedding(sum(symbols), SYMBOL_SIZE)
-        self.register_buffer("most", torch.tensor(symbols) - 1, persistent=False)
-        self.register_buffer("start", torch.tensor(symbols).cumsum(0) - torch.tensor(symbols), persistent=False)
-        pad = (1 if height < 5 else 0, 1 if width < 5 else 0)
+        height, width, _ = shape
+        self.output_size, self.inputs = hidden, sum(symbols)
+        sizes = torch.tensor(symbols)
+        self.register_buffer("last", sizes - 1, persistent=False)
+        self.register_buffer("start", sizes.cumsum(0) - sizes, persistent=False)
+        padding = (int(height < 5), int(width < 5))
         self.body = nn.Sequential(
-            nn.Conv2d(depth * SYMBOL_SIZE, channels, 3, padding=pad),
+            nn.Conv2d(self.inputs, channels[0], 3, padding=padding),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=pad),
+            nn.Conv2d(channels[0], channels[1], 3, padding=padding),
             nn.ReLU(inplace=True),
             nn.Flatten(),
         )
-        self.linear = nn.Linear(_conv_output(self.body, (depth * SYMBOL_SIZE, height, width)), hidden)
+        self.linear = nn.Linear(_conv_output(self.body, (self.inputs, height, width)), hidden)
         orthogonal(self)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, observation: Tensor) -> Tensor:
-        x = self.embedding(observation.long().clamp(min=0).minimum(self.most) + self.start).flatten(3)
+        symbols = observation.long().clamp(min=0).minimum(self.last) + self.start
+        x = torch.zeros(*symbols.shape[:3], self.inputs, device=symbols.device).scatter_(-1, symbols, 1.0)
         return self.linear(self.body(x.permute(0, 3, 1, 2))).relu()
 
 
@@ -262,7 +265,7 @@ def make_torso(config: NetworkConfig, parts: Sequence[Part]) -> Torso:
 
 def _single(config: NetworkConfig, part: Part) -> Torso:
     if part.kind == "symbols":
-        return SymbolTorso(part.shape, part.symbols, config.nature_channels[1], config.torso_hidden)
+        return SymbolTorso(part.shape, part.symbols, config.nature_channels[:2], config.torso_hidden)
     if part.kind in FLAT:
         return _mlp(config, [part])
     name = torso_of([part]) if config.torso == "auto" else config.torso

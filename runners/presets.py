@@ -92,7 +92,9 @@ def small_control(agent: str, **choices: str) -> RunConfig:
     em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4, epsilon_reference=2.0)
     return RunConfig(
         env=ControlEnv(),
-        network=NetworkConfig(torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64),
+        network=NetworkConfig(
+            nature_channels=(16, 32, 32), torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64
+        ),
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,

@@ -145,9 +145,9 @@ def test_a_whole_unroll_is_the_same_step_by_step(name: str, core: str) -> None:
 
 
 def test_symbols_are_names_and_not_amounts() -> None:
-    """Each value of each channel has an embedding of its own; a value beyond the last counts as the last."""
-    torso = SymbolTorso((7, 7, 2), (3, 4), 8, 16)
-    assert torso.embedding.weight.shape[0] == 7
+    """Each value of each channel is an input of its own; a value beyond the last counts as the last."""
+    torso = SymbolTorso((7, 7, 2), (3, 4), (8, 8), 16)
+    assert torso.body[0].in_channels == 7
     grid = torch.zeros(1, 7, 7, 2, dtype=torch.uint8)
     seen = {torso(grid + torch.tensor([a, b], dtype=torch.uint8)).sum().item() for a in range(3) for b in range(4)}
     assert len(seen) == 12
