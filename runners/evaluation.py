@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from envs.atari57 import human_normalised
+from envs.factory import resolve
 from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
 from runners.actor import no_action
@@ -187,7 +188,7 @@ def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
     finally:
         env.close()
     path.parent.mkdir(parents=True, exist_ok=True)
-    gif = write_gif(path, np.stack(frames), fps=15 if config.env.suite == "atari" else 30)
+    gif = write_gif(path, np.stack(frames), fps=resolve(config.env)[0].video_fps)
     score = step.episode_return[0]
     print(f"video of an episode, {'cut short' if np.isnan(score) else f'return {score:g}'}: {path}")
     return gif

@@ -34,7 +34,8 @@ GAMES = "Pong,Breakout,Freeway"
 )
 def test_the_simulators_share_the_threads(games, envs, threads, each, monkeypatch) -> None:
     made = []
-    monkeypatch.setattr(factory, "_atari", lambda config, envs, seed, threads, render: made.append(threads) or Mock())
+    make = lambda config, suite, envs, seed, threads, render: made.append(threads) or Mock()  # noqa: E731
+    monkeypatch.setattr(factory, "backend_class", lambda suite, backend: make)
     monkeypatch.setattr(factory, "MultiTask", lambda parts, name: parts)
     make_env(EnvConfig(suite="atari", name=games), envs, seed=0, threads=threads)
     assert made == each
