@@ -44,7 +44,8 @@ class NetworkConfig:
     mlp_size: int = 256
     """Inner size of the transformer's position-wise MLP."""
     memory: int = 64
-    """Previous steps a transformer layer attends to, besides the present one."""
+    """Previous steps a transformer layer attends to, besides the present one; the longest time that an LSTM's units
+    keep what they hold when training begins."""
     dropout: float = 0.0
     """Chance that a unit is dropped while learning: of the torso's features, and of what each of the core's sub-blocks
     (a transformer's attention and MLP, the LSTM) gives. Acting, evaluation and value targets see the whole network."""

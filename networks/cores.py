@@ -56,16 +56,21 @@ class LSTMCore(nn.Module):
 
     An unroll is cut into segments, one an episode in it, which run beside each other as columns of the fused kernel,
     all as long as the longest: where lengths differ it computes steps that nobody reads, for far fewer calls.
+
+    At the start, units keep what they hold for 1 to `span` - 1 steps, evenly drawn (Tallec and Ollivier 2018, eq. 16).
+    With a forget bias of 1 all of them lose a quarter in each step, and a cue of 30 steps ago leaves 1e-4 of its trace.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0) -> None:
+    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0, span: int = 64) -> None:
         super().__init__()
         self.output_size = hidden_size
         self.dropout = nn.Dropout(dropout)
         self.lstm = nn.LSTM(input_size, hidden_size)
-        with torch.no_grad():  # torch's rows: input, forget, cell, output. A forget bias of 1 (Jozefowicz et al. 2015):
-            self.lstm.bias_ih_l0[hidden_size : 2 * hidden_size] = 1  # at 0 half of the memory is lost in each step
-            self.lstm.bias_hh_l0[hidden_size : 2 * hidden_size] = 0
+        with torch.no_grad():  # torch's rows: input, forget, cell, output
+            into, forget, _, _ = self.lstm.bias_ih_l0.split(hidden_size)
+            forget.uniform_(1, max(2, span - 1)).log_()
+            into.copy_(-forget)
+            self.lstm.bias_hh_l0[: 2 * hidden_size] = 0
 
     def train(self, mode: bool = True) -> "LSTMCore":
         """The LSTM itself has no dropout and stays in training mode, which cuDNN asks for before a backward pass."""
@@ -133,7 +138,7 @@ def make_core(config: NetworkConfig) -> Core:
     if config.core == "feedforward":
         return FeedforwardCore(config.embedding)
     if config.core == "lstm":
-        return LSTMCore(config.embedding, config.embedding, config.dropout)
+        return LSTMCore(config.embedding, config.embedding, config.dropout, config.memory)
     return TransformerCore(
         config.embedding,
         config.layers,

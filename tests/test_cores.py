@@ -176,6 +176,19 @@ def test_lstm_matches_its_equations(pattern: str) -> None:
         np.testing.assert_allclose(array(actual), reference, atol=1e-9)
 
 
+@pytest.mark.parametrize("span", [3, 64])
+def test_lstm_starts_with_time_scales_up_to_its_span(span: int) -> None:
+    """An open forget gate f keeps what it holds for 1 / (1 - f) steps, and its input gate is 1 - f."""
+    torch.manual_seed(0)
+    core = LSTMCore(SIZE, 4000, span=span)
+    bias = core.lstm.bias_ih_l0 + core.lstm.bias_hh_l0
+    into, forget, _, _ = bias.sigmoid().split(4000)
+    torch.testing.assert_close(into, 1 - forget)
+    steps = 1 / (1 - forget)
+    assert 2 <= steps.min() < 2.1 and 0.97 * span < steps.max() <= span
+    torch.testing.assert_close(steps.mean(), torch.tensor((span + 2) / 2), rtol=0.05, atol=0)
+
+
 def test_feedforward_core_has_no_memory() -> None:
     core, x = FeedforwardCore(SIZE), inputs(0)
     y, state = core(x, firsts("random"), core.initial_state(BATCH))
