@@ -72,6 +72,11 @@ def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int
     return _summary(scores, protocol) | {"episodes": episodes * len(tasks), "games": games}
 
 
+def figure(x: float) -> str:
+    """Write a return to two places, or a small one to three digits."""
+    return f"{x:.2f}" if x == 0 or abs(x) >= 0.1 else f"{x:.3g}"
+
+
 def worst_mean(result: dict[str, Any]) -> float:
     """The mean return of an evaluation; of two policies that of the worse."""
     return min(result["mean"], result.get("by_mode", result)["mean"])

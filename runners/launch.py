@@ -12,7 +12,7 @@ from runners.checkpoint import Checkpoints, fits
 from runners.cli import new_folder, parse
 from runners.config import RunConfig, to_dict
 from runners.display import Display
-from runners.evaluation import evaluate, record_video, worst_mean
+from runners.evaluation import evaluate, figure, record_video, worst_mean
 from runners.files import write_atomically
 from runners.metrics import CsvLog, TensorBoardLog
 from runners.provenance import git_commit, machine, package_versions
@@ -169,9 +169,9 @@ def _finish(
         "machine": {**machine(), "device": str(training.device)},
     }
     write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
-    by_mode = f" by samples, {result['by_mode']['mean']:.2f} by the mode" if "by_mode" in result else ""
+    by_mode = f" by samples, {figure(result['by_mode']['mean'])} by the mode" if "by_mode" in result else ""
     print(
-        f"evaluation: {result['mean']:.2f} +- {result['std']:.2f}{by_mode} over {result['episodes']} episodes; "
+        f"evaluation: {figure(result['mean'])} +- {figure(result['std'])}{by_mode} over {result['episodes']} episodes; "
         f"{training.steps:,} steps in {training.wall_seconds:.0f} s ({summary['steps_per_second']:,.0f} a second); "
         f"{run_dir / 'summary.json'}"
     )
