@@ -13,9 +13,8 @@ class NetworkConfig:
     """torso -> + previous action and reward -> core -> policy and value heads."""
 
     torso: TorsoName = "auto"
-    """Encoder of pictures: the Nature CNN, the IMPALA ResNet, two small convolutions for small pictures, or an MLP;
-    auto goes by their size. Vectors have an MLP, grids of symbols embeddings and convolutions; several parts, one
-    each."""
+    """Encoder of pictures: the Nature CNN, the IMPALA ResNet, or two small convolutions; auto goes by their size.
+    Vectors have an MLP, grids of symbols convolutions over one-hots; several parts, one each."""
     normalise: Literal["auto", "on", "off"] = "auto"
     """Bring vector observations to mean 0 and deviation 1, running; auto: those whose bounds are absent or wider than
     [-10, 10]."""

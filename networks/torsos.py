@@ -269,8 +269,6 @@ def _single(config: NetworkConfig, part: Part) -> Torso:
     if part.kind in FLAT:
         return _mlp(config, [part])
     name = torso_of([part]) if config.torso == "auto" else config.torso
-    if name == "mlp":
-        return MLPTorso(part.size, config.torso_hidden)
     if name == "nature":
         return NatureTorso(part.shape, config.nature_channels, config.torso_hidden, config.centre_pixels)
     if name == "small":

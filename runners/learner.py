@@ -68,7 +68,6 @@ class Learner:
         annealing = min(1.0, (1 - progress) / (1 - training.anneal_from)) if training.anneal else 1.0
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         unroll = unroll.to(self.device)
-        self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         if agent_config.values == "online":
             unroll = unroll._replace(value=self._values(unroll))
         if self.reference:
@@ -90,6 +89,8 @@ class Learner:
                 break
         if self.reference:
             self.reference.follow(self.network)
+        # Last, so that a batch is learned from by the moments that it was acted with.
+        self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         self._log({"m_step/learning_rate": torch.tensor(training.learning_rate * annealing)})
         self._check()
 

@@ -36,6 +36,8 @@ def check_torso(config: RunConfig, spec: EnvSpec) -> None:
     """UsageError where an option for pictures meets an environment without, or a torso pictures too small for it."""
     pictures = [part for part in spec.parts if part.kind == "picture"]
     torso, shown = config.network.torso, ", ".join(f"{part.kind} {part.shape}" for part in spec.parts)
+    if pictures and torso == "mlp":
+        raise UsageError(f"--torso mlp reads vectors; {spec.name} shows {shown}: leave --torso at auto")
     if not pictures and torso not in ("auto", "mlp"):
         raise UsageError(f"--torso {torso} reads pictures; {spec.name} shows {shown}: leave --torso at auto")
     if not pictures and config.network.centre_pixels:

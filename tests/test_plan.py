@@ -467,7 +467,7 @@ def test_cartpole_is_learned_whatever_its_reward_is_worth(scale: float) -> None:
             config,
             env=ControlEnv(reward_scale=each),
             network=replace(config.network, core="feedforward"),
-            training=replace(config.training, steps=60_000, seed=1, log_seconds=1e9),
+            training=replace(config.training, steps=100_000, seed=1, log_seconds=1e9),
         )
         training = Training(config)
         for _ in training.run():

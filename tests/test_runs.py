@@ -296,7 +296,7 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.atari", "--stepz", "5"], "--stepz"),
         (["runners.atari", "--memory", "0"], "--memory must be at least 1"),
         (["runners.atari", "--envs", "7"], "--envs 7"),
-        (["runners.control", "--torso", "nature"], "--torso mlp"),
+        (["runners.control", "--torso", "nature"], "leave --torso at auto"),
         (["runners.control", "--centre-pixels"], "--centre-pixels"),
         (["runners.control", "--unroll", "1000000000"], "GB"),
         (["runners.control", "--core", "lstm", "--compile"], "--compile"),
@@ -307,7 +307,10 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--clip-epsilon", "0.1"], "--clip-epsilon has no effect on --agent vmpo"),
         (["runners.control", "--popart-step-size", "2"], "--popart-step-size must lie between 0 and 1"),
         (["runners.control", "--agent", "awr", "--dropout", "0.1", "--dropout-scheme", "masked"], "--dropout-scheme"),
-        (["runners.atari", "--torso", "mlp", "--no-centre-pixels"], "--torso mlp reads vectors; Pong shows pixels"),
+        (
+            ["runners.atari", "--torso", "mlp", "--no-centre-pixels"],
+            "mlp reads vectors; Pong shows picture",
+        ),
         (["runners.control", "--resume", "no/such/run"], "no/such/run"),
         (["runners.evaluate", "no/such/run"], "no/such/run"),
         pytest.param(
