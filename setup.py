@@ -42,6 +42,7 @@ setup(
     extras_require={
         "test": TEST,
         "mujoco": ["gymnasium[mujoco]"],
+        "memory": ["popgym>=1.0.7", "minigrid>=3.0"],
         "lm": LM,
         "dev": [*TEST, "ruff>=0.6"],
     },

@@ -28,6 +28,9 @@ class AgentConfig(EMConfig):
     """EM methods: samples that an E-step looks at: the whole batch, once; or those of each gradient step apart."""
     standardise_advantages: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1 (over its valid steps)."""
+    scale_rewards: bool = False
+    """Learn from advantages in units of the running standard deviation of the return, PopArt's, as if rewards were
+    divided by it; with several tasks always, of each its own."""
     value_coefficient: float = 1.0
     """Weight of the value loss 0.5 (V - G)^2, in PopArt's normalised units."""
     entropy_coefficient: float = 0.0
@@ -65,6 +68,8 @@ class AgentConfig(EMConfig):
         positive(self, ("clip_epsilon", "popart_step_size"))
         in_unit_interval(self, ("popart_step_size",))
         not_negative(self, ("value_coefficient", "entropy_coefficient", "target_kl"))
+        if self.scale_rewards and self.standardise_advantages:
+            raise ValueError("--scale-rewards has no effect with --standardise-advantages: leave one of them out")
         self.refuse_idle(self.options, f"--agent {self.agent}")
         self.check_em(None if self.agent == "ppo" else self.row)
 
@@ -95,7 +100,7 @@ class AgentConfig(EMConfig):
 
 
 SHARED = {"agent", "discount", "gae_lambda", "standardise_advantages", "value_coefficient", "entropy_coefficient"}
-SHARED |= {"popart_step_size", "values"}
+SHARED |= {"popart_step_size", "values", "scale_rewards"}
 
 
 def options_of(agent: AgentName, choices: dict[str, str], **options: object) -> dict[str, object]:

@@ -57,14 +57,20 @@ def describe_values(
 
 @torch.no_grad()
 def scaled_advantages(
-    evaluation: Evaluation, unroll: Unroll, popart: PopArtHead, standardised: bool, ranks: Ranks = ALONE
+    evaluation: Evaluation,
+    unroll: Unroll,
+    popart: PopArtHead,
+    standardised: bool,
+    ranks: Ranks = ALONE,
+    in_units_of_returns: bool = False,
 ) -> Tensor:
     """Advantages [T, B] as a learning rule uses them: as they are, or with mean 0 and deviation 1 over the batch.
 
-    Where several tasks share a batch, each one's are in units of the standard deviation of its returns first.
+    With `in_units_of_returns`, and where several tasks share a batch, they are in units of the running standard
+    deviation of the returns first, of each task its own.
     """
     advantages = evaluation.advantages
-    if popart.tasks > 1:
+    if popart.tasks > 1 or in_units_of_returns:
         advantages = in_deviations(advantages, unroll, popart)
     return standardise(advantages, unroll.valid, ranks) if standardised else advantages
 

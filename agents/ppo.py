@@ -9,19 +9,22 @@ from agents.gempi.em import Settle, once
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from agents.types import Loss, Passes, Plan, Unroll
+from networks.distributions import ActionSpace
 from networks.heads import PopArtHead
 
 
 class PPO(nn.Module):
     """L = -L_clip + c_v L_V - c_e H (GEMPI section 4). Its minibatches are sequences, so the memory stays whole."""
 
-    def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
+    def __init__(self, config: AgentConfig, space: ActionSpace, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.config, self.ranks = config, ranks
 
     def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
         """Fix the advantages of a batch, standardised over the whole of it where that is asked for; no E-step."""
-        advantages = scaled_advantages(evaluation, unroll, popart, self.config.standardise_advantages, self.ranks)
+        advantages = scaled_advantages(
+            evaluation, unroll, popart, self.config.standardise_advantages, self.ranks, self.config.scale_rewards
+        )
         metrics = describe_values(evaluation, unroll, popart, self.ranks)
         return Plan(evaluation.returns, advantages, torch.ones_like(advantages), advantages.new_zeros(()), metrics)
 

@@ -81,12 +81,12 @@ class Passes(NamedTuple):
 def one_pass(output: Output, unroll: Unroll) -> Passes:
     """Passes without dropout: from the policy that acted to the one of `output`."""
     new = rows(output.policy)
-    return Passes(output, type(new).from_parameters(unroll.policy), new)
+    return Passes(output, new.like(unroll.policy), new)
 
 
 def rows(policy: Distribution) -> Distribution:
     """The policy at the T steps, of one over all T+1 rows."""
-    return type(policy)(*(parameter[:-1] for parameter in policy))
+    return policy.like(policy.parameters()[:-1])
 
 
 class Plan(NamedTuple):

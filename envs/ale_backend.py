@@ -6,17 +6,19 @@ from ale_py.vector_env import AtariVectorEnv
 
 from envs.backend import BackendEnv, RawStep, environment_seeds, one_line
 from envs.config import FRAME_SKIP, EnvConfig
-from envs.interface import Discrete, EnvError, EnvSpec
+from envs.interface import Discrete, EnvError, EnvSpec, Part
+from envs.suites import Suite
 
 
 class AleAtari(BackendEnv):
     """The preprocessing and actions of `EnvpoolAtari`; FIRE comes before the no-ops of a reset, not after.
 
     Where an episode ends, ale leaves out the newest frame from the maximum of two: some pixels of the last
-    observation are one agent step old. Pictures are the agent's own view, 84x84 grey.
+    observation are one agent step old. Pictures are the agent's own view, 84x84 grey. All environments step together:
+    one that `playing` leaves out goes on unseen, so it must stay out from then on.
     """
 
-    def __init__(self, config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool):
+    def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
         if config.episodic_life:
             raise EnvError("ale restarts the whole game at a lost life: for episodic_life take backend envpool")
         try:
@@ -35,21 +37,21 @@ class AleAtari(BackendEnv):
         except (AssertionError, RuntimeError, ValueError, OSError) as error:
             raise EnvError(f"ale cannot make {config.name}: {one_line(error)}") from error
         action = Discrete(int(self._ale.single_action_space.n))
-        shape = self._ale.single_observation_space.shape
-        spec = EnvSpec(config.name, shape, "uint8", action, FRAME_SKIP, config.max_episode_frames // FRAME_SKIP)
+        picture = Part("", "picture", self._ale.single_observation_space.shape)
+        spec = EnvSpec(config.name, (picture,), action, FRAME_SKIP, config.max_episode_frames // FRAME_SKIP)
         super().__init__(spec, num_envs, render)
         self._seeds = np.array(environment_seeds(seed, num_envs))
 
     def _reset(self) -> np.ndarray:
-        self._observation, _ = self._ale.reset(seed=self._seeds)
-        return self._observation
+        return self._ale.reset(seed=self._seeds)[0]
 
-    def _send(self, action: np.ndarray) -> None:
+    def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
+        self._plays = slice(None) if ids is None else ids
         self._ale.send(action.astype(np.int64, copy=False))
 
     def _recv(self) -> RawStep:
-        self._observation, reward, terminated, truncated, _ = self._ale.recv()
-        return RawStep(self._observation, reward, terminated, truncated)
+        observation, reward, terminated, truncated, _ = self._ale.recv()
+        return RawStep(*(rows[self._plays] for rows in (observation, reward, terminated, truncated)))
 
     def _render(self) -> np.ndarray:
         return np.repeat(self._observation[:, -1, :, :, None], 3, axis=-1)
@@ -60,5 +62,5 @@ class AleAtari(BackendEnv):
 
 
 def _rom(name: str) -> str:
-    """ale's name of a game: MsPacman -> ms_pacman."""
+    """Return ale's name of a game: MsPacman -> ms_pacman."""
     return next((rom for rom in roms.get_all_rom_ids() if rom.replace("_", "") == name.lower()), name)

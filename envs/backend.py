@@ -1,11 +1,12 @@
 """What every backend shares: the order of calls, next-step autoreset, and the accounting of true episodes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from envs.interface import EnvError, EnvSpec, TimeStep
+from envs.interface import EnvError, EnvSpec, MultiDiscrete, TimeStep
 
 
 def environment_seeds(seed: int, num_envs: int) -> list[int]:
@@ -17,13 +18,21 @@ def environment_seeds(seed: int, num_envs: int) -> list[int]:
     return (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).tolist()
 
 
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """Return `values` in float32, where numbers that are too large for it become infinite."""
+    if values.dtype == np.float32:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
 def one_line(error: Exception) -> str:
-    """What a simulator complains of."""
-    return " ".join(str(error).split())
+    """Return what a simulator complains of, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class RawStep(NamedTuple):
-    """What a simulator says after one step of N environments, in their order."""
+    """What a simulator says after one step of the environments that took it, in their order."""
 
     observation: np.ndarray
     reward: np.ndarray
@@ -45,10 +54,10 @@ class EpisodeAccount:
         self._return[where] = 0.0
         self._length[where] = 0
 
-    def update(self, reward: np.ndarray, first: np.ndarray, over: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Add a step; (return, length), which are NaN and 0 except where `over`."""
+    def update(self, reward: np.ndarray, counts: np.ndarray, over: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Add a step where it `counts`; return (return, length), which are NaN and 0 except where `over`."""
         self._return += reward
-        self._length += ~first
+        self._length += counts
         if not over.any():
             return np.full(over.shape, np.nan), np.zeros(over.shape, np.int64)
         closed = np.where(over, self._return, np.nan), np.where(over, self._length, 0)
@@ -59,7 +68,8 @@ class EpisodeAccount:
 class BackendEnv(ABC):
     """A `VectorEnv` from what a simulator does: subclasses fill in the methods with an underscore.
 
-    `reward_scale` multiplies rewards, not the returns of true episodes.
+    `reward_scale` multiplies rewards, not the returns of true episodes. Observations and rewards that are not finite
+    end the run here, where the environment that sent them is still known.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, render: bool):
@@ -69,6 +79,9 @@ class BackendEnv(ABC):
         self._can_render = render
         self._account = EpisodeAccount(num_envs)
         self._first = np.ones(num_envs, bool)
+        self._steps = 0
+        self._ids: np.ndarray | None = None
+        self._choices = list(_masked_choices(spec))
         self._phase = "made"
 
     @abstractmethod
@@ -76,12 +89,12 @@ class BackendEnv(ABC):
         """First observations."""
 
     @abstractmethod
-    def _send(self, action: np.ndarray) -> None:
-        """Start a step; the action is valid, reals lie in [-1, 1]."""
+    def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
+        """Start a step of the environments `ids`, ascending, or of all; `action` [N, ...] is valid, in [-1, 1]."""
 
     @abstractmethod
     def _recv(self) -> RawStep:
-        """Wait for the step."""
+        """Wait for the step of the environments that `_send` named."""
 
     def _render(self) -> np.ndarray:
         """[N, H, W, 3] uint8."""
@@ -93,11 +106,11 @@ class BackendEnv(ABC):
     def reset(self) -> TimeStep:
         self._expect("made", "reset is called once, before the first step: episodes restart by themselves")
         n = self.num_envs
-        observation = self._reset()
+        self._observation = self._checked(self._reset(), np.zeros(n, bool))
         self._phase = "idle"
         self._first = np.zeros(n, bool)
         return TimeStep(
-            observation=observation,
+            observation=self._observation,
             reward=np.zeros(n, np.float32),
             first=np.ones(n, bool),
             terminated=np.zeros(n, bool),
@@ -106,25 +119,38 @@ class BackendEnv(ABC):
             episode_length=np.zeros(n, np.int64),
         )
 
-    def send(self, action: np.ndarray) -> None:
+    def send(self, action: np.ndarray, playing: np.ndarray | None = None) -> None:
         self._expect("idle", "send comes after reset, and after recv has returned the step before")
-        self._send(self.spec.action.validate(action, self.num_envs))
+        action = self.spec.action.validate(action, self.num_envs)
+        self._ids = ids_of(playing, self.num_envs)
+        self._send(action, self._ids)
         self._phase = "sent"
 
     def recv(self) -> TimeStep:
         self._expect("sent", "recv comes after send")
         raw = self._recv()
         self._phase = "idle"
-        first = self._first
+        self._steps += 1
+        plays = np.ones(self.num_envs, bool)
+        if self._ids is not None:
+            plays = np.isin(np.arange(self.num_envs), self._ids)
+            raw = self._spread(raw, plays)
+        first = self._first & plays
         # Some simulators leave a reset step's reward uninitialised, so it is masked by selection, never multiplied.
         reward = np.where(first, 0, raw.reward)
+        scaled = to_float32(self.reward_scale * reward)
+        if not np.isfinite(scaled).all():
+            i = np.flatnonzero(~np.isfinite(scaled))[0]
+            raise self._not_finite("reward", reward[i], i)
         truncated = raw.truncated & ~raw.terminated
-        self._first = raw.terminated | truncated
-        over = self._first if raw.game_over is None else raw.game_over
-        episode_return, episode_length = self._account.update(reward, first, over)
+        ended = raw.terminated | truncated
+        self._observation = self._checked(raw.observation, ended)
+        self._first = np.where(plays, ended, self._first)
+        over = ended if raw.game_over is None else raw.game_over
+        episode_return, episode_length = self._account.update(reward, plays & ~first, over)
         return TimeStep(
-            observation=raw.observation,
-            reward=(self.reward_scale * reward).astype(np.float32, copy=False),
+            observation=self._observation,
+            reward=scaled,
             first=first,
             terminated=raw.terminated,
             truncated=truncated,
@@ -132,8 +158,8 @@ class BackendEnv(ABC):
             episode_length=episode_length,
         )
 
-    def step(self, action: np.ndarray) -> TimeStep:
-        self.send(action)
+    def step(self, action: np.ndarray, playing: np.ndarray | None = None) -> TimeStep:
+        self.send(action, playing)
         return self.recv()
 
     def render(self) -> np.ndarray:
@@ -151,3 +177,74 @@ class BackendEnv(ABC):
         # A simulator waits for ever for a step that nobody sent.
         if self._phase != phase:
             raise EnvError("the environment is closed" if self._phase == "closed" else rule)
+
+    def _spread(self, raw: RawStep, plays: np.ndarray) -> RawStep:
+        """Give the environments that stood still their rows: the last observation, and zeros."""
+        whole = [self._observation.copy()]
+        whole += [np.zeros(self.num_envs, rows.dtype) for rows in raw[1:] if rows is not None]
+        for there, rows in zip(whole, raw, strict=False):
+            there[plays] = rows
+        return RawStep(*whole)
+
+    def _checked(self, observation: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        """Return observations that are finite, with masks that allow something; EnvError otherwise.
+
+        An episode's last observation needs no mask, and often has none: there everything is allowed.
+        """
+        if observation.dtype.kind == "f" and not np.isfinite(observation).all():
+            i, *index = np.argwhere(~np.isfinite(observation))[0]
+            raise self._not_finite(self._place(index), observation[i, *index], i)
+        for choice in self._choices:
+            nothing = ~observation[:, choice].any(1)
+            if (nothing & ~ended).any():
+                i = np.flatnonzero(nothing & ~ended)[0]
+                raise EnvError(f"{self.spec.name}: the action mask of environment {i} allows nothing {self._when}")
+            if nothing.any():
+                observation[nothing, choice] = 1.0
+        return observation
+
+    @property
+    def _when(self) -> str:
+        return f"at step {self._steps}" if self._steps else "at its reset"
+
+    def _not_finite(self, what: str, value: float, i: int) -> EnvError:
+        number = "NaN" if np.isnan(value) else f"{value:g}"
+        return EnvError(
+            f"{self.spec.name}: {what} is {number} {self._when} of environment {i}: an environment must return finite "
+            "numbers, within float32"
+        )
+
+    def _place(self, index: list[int]) -> str:
+        """Name the number at `index` of an observation as the environment has it: "position[2]"."""
+        parts = self.spec.parts
+        if len(parts) > 1:
+            (flat,) = index
+            for part in parts:
+                if flat < part.size:
+                    break
+                flat -= part.size
+            index = list(np.unravel_index(flat, part.shape))
+        else:
+            (part,) = parts
+        return f"{part.name or 'observation'}[{', '.join(map(str, index))}]"
+
+
+def ids_of(playing: np.ndarray | None, num_envs: int) -> np.ndarray | None:
+    """Return the numbers of the environments that play, None for all; EnvError where `playing` is no such mask."""
+    if playing is None:
+        return None
+    playing = np.asarray(playing)
+    if playing.shape != (num_envs,) or playing.dtype != bool or not playing.any():
+        raise EnvError(f"playing must be {num_envs} booleans, one at least True")
+    return None if playing.all() else np.flatnonzero(playing)
+
+
+def _masked_choices(spec: EnvSpec) -> Iterator[slice]:
+    """Where in an observation the mask of each choice lies."""
+    sizes = spec.action.sizes if isinstance(spec.action, MultiDiscrete) else (getattr(spec.action, "n", 0),)
+    start = 0
+    for part in spec.parts:
+        if part.kind == "mask":
+            edges = start + np.cumsum([0, *sizes])
+            yield from (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+        start += part.size

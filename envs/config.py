@@ -1,21 +1,21 @@
 """Which environment, simulated by what, under which rules."""
 
-import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from envs.atari57 import RANDOM_AND_HUMAN
-from envs.interface import EnvError
+from envs.interface import HUGE, EnvError
+from envs.names import atari_name
+from envs.suites import SUITES, Preset, of_preset
 
-Suite = Literal["atari", "control"]
-Backend = Literal["envpool", "ale", "gymnasium"]
-BACKENDS: dict[str, tuple[str, ...]] = {"atari": ("envpool", "ale"), "control": ("envpool", "gymnasium")}
-ATARI_ONLY = ("frame_stack", "sticky_actions", "eval_sticky_actions", "noop_max", "episodic_life")
-ATARI_ONLY += ("max_episode_frames", "full_actions")
+Backend = Literal["auto", "envpool", "ale", "gymnasium"]
 ATARI57 = "atari57"
 FRAME_SKIP = 4
 """Emulator frames of an Atari step."""
+ALWAYS = ("name", "suite", "backend", "reward_scale")
+"""Options that every environment honours."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,12 @@ class EnvConfig:
     """Defaults are the Atari protocol of the papers (DQN, IMPALA, GTrXL, V-MPO). Reported returns are raw, always."""
 
     name: str = "Pong"
-    """Atari game (Pong, MsPacman, ...) or control task (CartPole-v1, Pendulum-v1, recall-30, ...)."""
-    suite: Suite = "atari"
-    """Family of environments: Atari from pixels, or control from vector observations."""
-    backend: Backend = "envpool"
-    """Simulator: envpool runs both suites, ale Atari, gymnasium control."""
+    """Atari game (Pong, MsPacman, ...) or any other environment (CartPole-v1, MiniGrid-MemoryS7-v0, recall-30, a
+    module:Name-v0 of your own, ...)."""
+    suite: Preset = "atari"
+    """Whether the name is that of an Atari game, or of anything else (control)."""
+    backend: Backend = "auto"
+    """Simulator: auto takes envpool where it knows the name, otherwise gymnasium; ale is a second one for Atari."""
     reward_scale: float = 1.0
     """Multiplies the reward that the agent learns from, and sees; reported returns are raw all the same."""
     frame_stack: int = 4
@@ -45,19 +46,22 @@ class EnvConfig:
     """Time limit of an Atari episode in frames (4 a step): 30 minutes of play."""
     full_actions: bool = False
     """All 18 Atari actions, not the game's minimal set; with several games always."""
+    max_episode_steps: int = 0
+    """Time limit of an episode in steps, of environments other than Atari; 0: the environment's own, or none."""
+    action_bound: float = 0.0
+    """Cut real actions to [-B, B], for environments whose own bounds are infinite; 0 leaves the bounds as they are."""
 
     def __post_init__(self) -> None:
         """EnvError, one line, for values that no environment could honour."""
         for option, value, allowed in (
-            ("suite", self.suite, get_args(Suite)),
+            ("suite", self.suite, get_args(Preset)),
             ("backend", self.backend, get_args(Backend)),
         ):
             if value not in allowed:
                 raise EnvError(f"unknown {option} {value!r}: choose one of {', '.join(allowed)}")
-        if self.backend not in BACKENDS[self.suite]:
-            raise EnvError(
-                f"backend {self.backend} does not run {self.suite}: choose {' or '.join(BACKENDS[self.suite])}"
-            )
+        backends = ("auto", *of_preset(self.suite, lambda suite: tuple(suite.backends)))
+        if self.backend not in backends:
+            raise EnvError(f"backend {self.backend} does not run {self.suite}: choose {' or '.join(backends)}")
         if not 0 < self.reward_scale < math.inf:
             raise EnvError(f"reward_scale must be greater than 0, got {self.reward_scale}")
         if not 1 <= self.frame_stack <= 16:
@@ -71,13 +75,24 @@ class EnvConfig:
         if self.max_episode_frames < FRAME_SKIP or self.max_episode_frames % FRAME_SKIP:
             multiple = f"a multiple of {FRAME_SKIP} (frames a step)"
             raise EnvError(f"max_episode_frames must be {multiple}, got {self.max_episode_frames}")
-        if self.suite != "atari":
-            defaults = {field.name: field.default for field in fields(self)}
-            for option in ATARI_ONLY:
-                if getattr(self, option) != defaults[option]:
-                    raise EnvError(f"{option} is an Atari option: {self.suite} tasks cannot honour it")
+        if self.max_episode_steps < 0:
+            raise EnvError(f"max_episode_steps must be 0 or more, got {self.max_episode_steps}")
+        if not 0 <= self.action_bound < HUGE:
+            raise EnvError(f"action_bound must lie in [0, {HUGE:g}), got {self.action_bound}")
+        self.honoured_by(self.suite, of_preset(self.suite, lambda suite: suite.options))
         if len(self.tasks) > 1:
             self._check_tasks()
+
+    def honoured_by(self, who: str, options: Sequence[str]) -> None:
+        """EnvError unless every option but `options`, and those that all honour, has its default."""
+        for option in fields(self):
+            if option.name not in (*ALWAYS, *options) and getattr(self, option.name) != EnvConfig.default(option.name):
+                others = ", ".join(suite.name for suite in SUITES if option.name in suite.options)
+                raise EnvError(f"{option.name} is an option of {others}: {who} cannot honour it")
+
+    @staticmethod
+    def default(option: str) -> Any:
+        return EnvConfig.__dataclass_fields__[option].default
 
     @property
     def evaluated(self) -> "EnvConfig":
@@ -97,6 +112,18 @@ class EnvConfig:
             if self.tasks.count(game) > 1:
                 raise EnvError(f"{game} is named twice in {self.name}")
             if game not in RANDOM_AND_HUMAN:
-                nearest = difflib.get_close_matches(game, RANDOM_AND_HUMAN, n=3)
-                hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see envs/atari57.py"
-                raise EnvError(f"among several games each must be one of the 57 of {ATARI57}, {game!r} is not: {hint}")
+                wrong = f"among several games each must be one of the 57 of {ATARI57}, {game!r} is not"
+                raise EnvError(f"{wrong}: {_nearest(game)}")
+
+
+def _nearest(game: str) -> str:
+    try:
+        return f"did you mean {atari_name(game, tuple(RANDOM_AND_HUMAN))[0]}?"
+    except EnvError as error:
+        return str(error)
+
+
+def hidden_options(preset: Preset) -> tuple[str, ...]:
+    """Options that no environment of a preset honours: its command line need not show them."""
+    shown = (*ALWAYS, *of_preset(preset, lambda suite: suite.options))
+    return tuple(option.name for option in fields(EnvConfig) if option.name not in shown)

@@ -1,4 +1,4 @@
-"""Atari games and vector-observation tasks simulated by envpool (Weng et al. 2022), the default backend."""
+"""Atari games and many other tasks simulated by envpool (Weng et al. 2022), the default backend."""
 
 import warnings
 from typing import Any
@@ -9,35 +9,17 @@ from envpool.registration import registry
 
 from envs.backend import BackendEnv, RawStep, environment_seeds, one_line
 from envs.config import FRAME_SKIP, EnvConfig
-from envs.interface import Box, Discrete, EnvError, EnvSpec
-from envs.spaces import ActionScale, vector_spec
+from envs.interface import Discrete, EnvError, EnvSpec, Part
+from envs.names import unknown
+from envs.spaces import Reader, action_of
+from envs.suites import Suite, known_names
 
-ATARI = "envpool.atari"
-# Families that observe vectors. Tasks of other families work too if theirs is one; they are only not suggested.
-CONTROL = ("envpool.classic_control", "envpool.mujoco.gym", "envpool.box2d")
-
-
-def atari_names() -> list[str]:
-    """Every game, as in Pong, MsPacman."""
-    return [task.removesuffix("-v5") for task, entry in registry.specs.items() if entry[0] == ATARI]
-
-
-def control_names() -> list[str]:
-    """Tasks of the families known to observe vectors."""
-    return [
-        task
-        for task, entry in registry.specs.items()
-        if entry[0] in CONTROL and "/" not in task and not task.startswith("CarRacing")
-    ]
-
-
-def is_control(name: str) -> bool:
-    """Return whether envpool has a task of this name outside Atari."""
-    return name in registry.specs and registry.specs[name][0] != ATARI
+NO_LIMIT = 2**31 - 1
+"""What envpool has for the time limit of tasks without one, or 0."""
 
 
 class EnvpoolEnv(BackendEnv):
-    """One synchronous envpool: `recv` returns all environments in their order, on any number of threads."""
+    """One synchronous envpool: `recv` returns what `send` was given, in that order, on any number of threads."""
 
     def __init__(self, spec: EnvSpec, num_envs: int, pool: Any, render: bool):
         super().__init__(spec, num_envs, render)
@@ -47,8 +29,11 @@ class EnvpoolEnv(BackendEnv):
         self._pool.async_reset()
         return self._pool.recv()[0]
 
-    def _send(self, action: np.ndarray) -> None:
-        self._pool.send(action)
+    def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
+        if ids is None:
+            self._pool.send(action)
+        else:
+            self._pool.send(action[ids], ids.astype(np.int32))
 
     def _render(self) -> np.ndarray:
         try:
@@ -68,7 +53,7 @@ class EnvpoolAtari(EnvpoolEnv):
     the learner's episode.
     """
 
-    def __init__(self, config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool):
+    def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
         if config.noop_max < 1:
             raise EnvError("envpool needs noop_max of 1 or more: ale takes 0")  # at 0 it never returns from a reset
         max_episode_steps = config.max_episode_frames // FRAME_SKIP
@@ -88,7 +73,8 @@ class EnvpoolAtari(EnvpoolEnv):
             max_episode_steps=max_episode_steps,
         )
         action = Discrete(int(pool.action_space.n))
-        spec = EnvSpec(config.name, pool.observation_space.shape, "uint8", action, FRAME_SKIP, max_episode_steps)
+        picture = Part("", "picture", pool.observation_space.shape)
+        spec = EnvSpec(config.name, (picture,), action, FRAME_SKIP, max_episode_steps)
         super().__init__(spec, num_envs, pool, render)
         self._lives = np.zeros(num_envs, np.int32)
 
@@ -97,36 +83,48 @@ class EnvpoolAtari(EnvpoolEnv):
         game_over = info["terminated"].astype(bool)
         # envpool calls a game that is lost on the very last step allowed a truncation.
         terminated |= truncated & game_over
+        plays = slice(None) if self._ids is None else self._ids
         # The no-ops after a lost life may lose the last one: the next game then starts without a word.
-        lost_in_noops = self._first & (info["elapsed_step"] > 0) & (info["lives"] > self._lives)
-        self._lives = info["lives"]
+        lost_in_noops = self._first[plays] & (info["elapsed_step"] > 0) & (info["lives"] > self._lives[plays])
+        self._lives[plays] = info["lives"]
         return RawStep(observation, reward, terminated, truncated, game_over | truncated | lost_in_noops)
 
 
 class EnvpoolControl(EnvpoolEnv):
-    """Any envpool task that observes one flat vector: classic control, MuJoCo, Box2D.
+    """Any other task of envpool: classic control, MuJoCo, Box2D, dm_control, MiniGrid, ...
 
     A failure on the very last step allowed counts as truncated: here envpool does not tell the two apart.
     """
 
-    def __init__(self, config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool):
-        if render and registry.specs[config.name][0].startswith("envpool.mujoco"):
+    def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
+        name = config.name
+        if name not in registry.specs:
+            raise EnvError(unknown("environment", name, known_names(suite.name)))
+        if render and registry.specs[name][0].startswith("envpool.mujoco"):
             # Without a display its OpenGL ends the whole process: there is no error to catch.
-            raise EnvError(f"envpool draws {config.name} only with a display: for pictures take backend gymnasium")
-        pool = _make(config.name, num_envs, seed, threads, render)
-        spec = vector_spec(config.name, pool.observation_space, pool.action_space, pool.spec.config.max_episode_steps)
-        self._scale = ActionScale(pool.action_space) if isinstance(spec.action, Box) else None
-        super().__init__(spec, num_envs, pool, render)
+            other = ": for pictures take backend gymnasium" if "gymnasium" in suite.backends else ""
+            raise EnvError(f"envpool draws {name} only with a display{other}")
+        limit = {"max_episode_steps": config.max_episode_steps} if config.max_episode_steps else {}
+        pool = _make(name, num_envs, seed, threads, render, **limit)
+        action, self._own_action = action_of(name, pool.action_space, config.action_bound)
+        self._read = Reader(name, pool.observation_space, action, suite.symbols, suite.ignored)
+        limit = int(pool.spec.config.max_episode_steps)
+        super().__init__(
+            EnvSpec(name, self._read.parts, action, 1, 0 if limit >= NO_LIMIT else limit), num_envs, pool, render
+        )
 
     def _reset(self) -> np.ndarray:
-        return super()._reset().astype(np.float32, copy=False)
+        observation = self._read(super()._reset())
+        if len(observation) != self.num_envs:
+            raise EnvError(f"{self.spec.name} is for several players: take an environment for one")
+        return observation
 
-    def _send(self, action: np.ndarray) -> None:
-        super()._send(self._scale(action) if self._scale else action)
+    def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
+        super()._send(self._own_action(action), ids)
 
     def _recv(self) -> RawStep:
         observation, reward, terminated, truncated, _ = self._pool.recv()
-        return RawStep(observation.astype(np.float32, copy=False), reward, terminated, truncated)
+        return RawStep(self._read(observation), reward, terminated, truncated)
 
 
 def _make(task: str, num_envs: int, seed: int, threads: int, render: bool, **options: Any) -> Any:

@@ -1,30 +1,21 @@
-"""From a configuration to environments: the only place that knows every backend."""
+"""From a configuration to environments."""
 
-import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from envs import recall
-from envs.backend import BackendEnv
-from envs.config import EnvConfig, Suite
+from envs.config import ATARI57, EnvConfig
 from envs.interface import EnvError, VectorEnv
 from envs.multi_task import MultiTask, share_out
+from envs.names import atari_name, unknown
+from envs.suites import ANY, ATARI, SUITES, Suite, backend_class, backend_of, known_names, suite_of
 
 MAX_SEED = 2**31 - 1
-
-# Backends are imported where they are used: each needs a simulator that takes its time to load.
-
-
-def known_names(suite: Suite) -> list[str]:
-    """Names worth suggesting, sorted: all Atari games, or the control tasks (recall at its usual delays)."""
-    from envs import envpool_backend
-
-    if suite == "atari":
-        return sorted(envpool_backend.atari_names())
-    return sorted([*envpool_backend.control_names(), "recall-30", "recall-100"])
+OWN = (
+    "An environment of your own must be registered with gymnasium in a module that is imported, --env module:Name-v0: "
+    'actor processes do not see what is registered under if __name__ == "__main__"'
+)
 
 
 def make_env(
@@ -35,7 +26,7 @@ def make_env(
     render: bool = False,
     tasks: Sequence[int] | None = None,
 ) -> VectorEnv:
-    """`num_envs` environments; the same seed and actions give the same trajectories.
+    """Make `num_envs` environments; the same seed and actions give the same trajectories.
 
     `threads` is how many the simulators may use, one at least each: envpool and ale do, the others step in the caller's
     thread. Where `config` names several tasks, `tasks` [N], ascending, says which of them each environment plays; by
@@ -49,10 +40,42 @@ def make_env(
     if len(config.tasks) > 1:
         tasks = share_out(len(config.tasks), num_envs) if tasks is None else tasks
         return _multi_task(config, np.asarray(tasks), seed, threads, render)
-    make = _atari if config.suite == "atari" else _control
-    env = make(config, num_envs, seed, min(threads, num_envs), render)
+    suite, backend = resolve(config)
+    env = backend_class(suite, backend)(config, suite, num_envs, seed, min(threads, num_envs), render)
     env.reward_scale = config.reward_scale
     return env
+
+
+def resolve(config: EnvConfig) -> tuple[Suite, str]:
+    """Return the suite of `config` and its backend; EnvError for names and options that these do not have."""
+    suite = suite_of(config.tasks[0], config.suite)
+    if suite is ATARI:
+        for name in config.tasks:
+            _require_game(name)
+    elif suite is ANY:
+        _require_registered(config.name)
+    backend = backend_of(suite, config.name, config.backend)
+    config.honoured_by(config.name, suite.options)
+    return suite, backend
+
+
+def prepare(config: EnvConfig) -> tuple[EnvConfig, tuple[str, ...]]:
+    """Return `config` with names spelt as here, and lines that whoever starts a run should read.
+
+    EnvError as `resolve`, before anything is simulated.
+    """
+    notes: list[str] = []
+    if config.suite == "atari" and config.name != ATARI57:
+        taken = [atari_name(name, known_names("atari")) for name in config.tasks]
+        config = replace(config, name=",".join(name for name, _ in taken))
+        notes += [note for _, note in taken if note]
+    suite, _ = resolve(config)
+    return config, (*notes, *([suite.notice] if suite.notice else []))
+
+
+def steps_in_python(config: EnvConfig) -> bool:
+    """Return whether a step costs the interpreter's time, so that more processes step faster."""
+    return resolve(config)[1] == "gymnasium"
 
 
 def _multi_task(config: EnvConfig, tasks: np.ndarray, seed: int, threads: int, render: bool) -> VectorEnv:
@@ -64,46 +87,23 @@ def _multi_task(config: EnvConfig, tasks: np.ndarray, seed: int, threads: int, r
     return MultiTask(parts, config.name)
 
 
-def _atari(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> BackendEnv:
-    _require(config.name, known_names("atari"), "game")
-    if config.backend == "ale":
-        from envs.ale_backend import AleAtari
-
-        return AleAtari(config, num_envs, seed, threads, render)
-    from envs.envpool_backend import EnvpoolAtari
-
-    return EnvpoolAtari(config, num_envs, seed, threads, render)
+def _require_game(name: str) -> None:
+    games = known_names("atari")
+    if name not in games:
+        suite = suite_of(name, "control")
+        elsewhere = "" if suite is ANY else f" ({name} is of suite control)"
+        raise EnvError(unknown("game", name, games) + elsewhere)
 
 
-def _control(config: EnvConfig, num_envs: int, seed: int, threads: int, render: bool) -> BackendEnv:
-    delay = recall.delay_of(config.name)
-    if delay is not None:
-        if config.backend != "envpool":
-            raise EnvError(f"{config.name} is built in, {config.backend} does not run it: leave backend at envpool")
-        return recall.Recall(delay, num_envs, seed, render)
-    if config.backend == "gymnasium":
-        from envs.gymnasium_backend import GymnasiumControl, task_names
+def _require_registered(name: str) -> None:
+    """EnvError, with the nearest names of all suites, unless gymnasium has `name`."""
+    import gymnasium
 
-        _require(config.name, task_names(), "environment")
-        return GymnasiumControl(config, num_envs, seed, render)
-    from envs.envpool_backend import EnvpoolControl, is_control
-
-    if not is_control(config.name):
-        _require(config.name, known_names("control"), "environment")
-    return EnvpoolControl(config, num_envs, seed, threads, render)
-
-
-def _require(name: str, known: list[str], kind: str) -> None:
-    """EnvError with the nearest known names (case, underscores and versions aside) unless `name` is one."""
-    if name in known:
+    if ":" in name or (ANY.has(name) and name in gymnasium.registry):  # the backend imports modules, and looks then
         return
-
-    def plain(text: str) -> str:
-        return re.sub(r"[\s_]|-v\d+$", "", text.lower())
-
-    versions: dict[str, list[str]] = {}
-    for candidate in known:
-        versions.setdefault(plain(candidate), []).append(candidate)
-    nearest = [found for key in difflib.get_close_matches(plain(name), versions, n=3) for found in versions[key]]
-    hint = f"did you mean {' or '.join(nearest[:3])}?" if nearest else f"for example {', '.join(known[:3])}"
-    raise EnvError(f"unknown {kind} {name!r}: {hint}")
+    try:
+        game, _ = atari_name(name, known_names("atari"))
+    except EnvError:
+        known = sorted({known for suite in SUITES if suite is not ATARI for known in known_names(suite.name)})
+        raise EnvError(f"{unknown('environment', name, known)} {OWN}") from None
+    raise EnvError(f"unknown environment {name!r}: as an Atari game it is {game}, of suite atari")

@@ -1,61 +1,160 @@
-"""Vector-observation tasks simulated by gymnasium itself, one after the other: slow, and any registered task."""
+"""Whatever is registered with gymnasium, simulated one after the other: in Python, so slow, and any environment."""
 
+import inspect
+import os
 import warnings
+from ctypes.util import find_library
+from importlib import import_module
+from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 
 from envs.backend import BackendEnv, RawStep, environment_seeds, one_line
 from envs.config import EnvConfig
-from envs.interface import Box, EnvError
-from envs.spaces import ActionScale, vector_spec
+from envs.interface import Action, EnvError, EnvSpec
+from envs.names import unknown
+from envs.spaces import MASK, Reader, action_of, choices_of
+from envs.suites import Suite, gymnasium_names
+
+# Without a display MuJoCo draws by EGL or OSMesa, only when it is told to before its first import, which fails where
+# it is told to and the library is not there.
+if not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
+    library = next(filter(find_library, ("EGL", "OSMesa")), None)
+    if library:
+        os.environ["MUJOCO_GL"] = library.lower()
+
+FAILURES = (gymnasium.error.Error, ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError)
 
 
-def task_names() -> list[str]:
-    """Everything registered with gymnasium, whatever it observes."""
-    return sorted(gymnasium.registry)
+def registered(name: str, suite: Suite) -> str:
+    """Return the id in gymnasium's registry of "Name-v0" or "module:Name-v0", whose module is imported.
+
+    EnvError for a module that cannot be imported, and for an id that nothing has registered.
+    """
+    module, _, task = name.rpartition(":")
+    for needed, advice in ((suite.package, "pip install -e '.[memory]'"), (module, "is it on PYTHONPATH?")):
+        if needed:
+            try:
+                import_module(needed)
+            except ImportError as error:
+                raise EnvError(f"{name} needs the module {needed}: {one_line(error)} ({advice})") from error
+    if task not in gymnasium.registry:
+        if module:
+            raise EnvError(f"importing {module} registers no {task} with gymnasium: call gymnasium.register at import")
+        raise EnvError(unknown("environment", task, sorted(gymnasium_names(suite))))
+    return task
 
 
-class GymnasiumControl(BackendEnv):
-    """A `SyncVectorEnv`: it steps in `recv`, in this thread."""
+class GymnasiumEnv(BackendEnv):
+    """A list of environments, which step in `recv`, in this thread.
 
-    def __init__(self, config: EnvConfig, num_envs: int, seed: int, render: bool):
+    An environment may bring `info["action_mask"]` at its first reset: it then is a part of each observation, and where
+    a later step brings none everything is allowed.
+    """
+
+    def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
+        name, task = config.name, registered(config.name, suite)
+        options: dict[str, Any] = {"disable_env_checker": True}
+        if config.max_episode_steps:
+            options["max_episode_steps"] = config.max_episode_steps
+        if render:
+            options["render_mode"] = "rgb_array"
+            _check_draws(name, task)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # notes on newer versions of a task
-                self._env = gymnasium.make_vec(
-                    config.name,
-                    num_envs,
-                    vectorization_mode="sync",
-                    render_mode="rgb_array" if render else None,
-                    vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
-                )
-        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-            raise EnvError(f"gymnasium cannot make {config.name}: {one_line(error)}") from error
-        space = self._env.single_action_space
-        spec = vector_spec(
-            config.name, self._env.single_observation_space, space, gymnasium.spec(config.name).max_episode_steps
+                warnings.simplefilter("ignore")  # notes on newer versions of a task, and on the precision of bounds
+                self._envs = [gymnasium.make(task, **options) for _ in range(num_envs)]
+        except FAILURES as error:
+            raise EnvError(f"gymnasium cannot make {name}: {one_line(error)}") from error
+        env = self._envs[0]
+        action, self._own_action = action_of(name, env.action_space, config.action_bound)
+        # Whether an environment brings masks is known only after its reset, and agents must know before theirs.
+        self._resets = [
+            env.reset(seed=own_seed)
+            for env, own_seed in zip(self._envs, environment_seeds(seed, num_envs), strict=True)
+        ]
+        self._mask = _InfoMask(name, env.observation_space, action, [info for _, info in self._resets])
+        self._reader = Reader(name, self._mask.space, action, suite.symbols, suite.ignored)
+        super().__init__(
+            EnvSpec(name, self._reader.parts, action, 1, env.spec.max_episode_steps or 0), num_envs, render
         )
-        self._scale = ActionScale(space) if isinstance(spec.action, Box) else None
-        super().__init__(spec, num_envs, render)
-        self._seeds = environment_seeds(seed, num_envs)
 
     def _reset(self) -> np.ndarray:
-        observation, _ = self._env.reset(seed=self._seeds)
-        return observation.astype(np.float32, copy=False)
+        return self._reader.stack([self._mask.joined(*reset) for reset in self._resets])
 
-    def _send(self, action: np.ndarray) -> None:
-        self._action = self._scale(action) if self._scale else action
+    def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
+        self._action = self._own_action(action)
+        self._stepping = range(self.num_envs) if ids is None else ids
 
     def _recv(self) -> RawStep:
-        observation, reward, terminated, truncated, _ = self._env.step(self._action)
-        return RawStep(observation.astype(np.float32, copy=False), reward, terminated, truncated)
+        observations, rewards, flags = [], [], []
+        for i in self._stepping:
+            if self._first[i]:
+                (observation, info), reward, ends = self._envs[i].reset(), 0.0, (False, False)
+            else:
+                observation, reward, *ends, info = self._envs[i].step(self._action[i])
+            observations.append(self._mask.joined(observation, info))
+            rewards.append(reward)
+            flags.append(ends)
+        try:
+            reward = np.array(rewards, np.float64).reshape(len(rewards))
+        except (TypeError, ValueError) as error:
+            raise EnvError(f"{self.spec.name}: a reward must be one number: {one_line(error)}") from error
+        terminated, truncated = np.array(flags, bool).T
+        return RawStep(self._reader.stack(observations), reward, terminated, truncated)
 
     def _render(self) -> np.ndarray:
         try:
-            return np.stack(self._env.render())
-        except (gymnasium.error.Error, ImportError) as error:
+            pictures = np.stack([np.asarray(env.render()) for env in self._envs])
+        except Exception as error:  # whatever a drawing library raises
             raise EnvError(f"gymnasium cannot draw {self.spec.name}: {one_line(error)}") from error
+        if pictures.ndim != 4 or pictures.shape[-1] != 3:
+            raise EnvError(f"gymnasium cannot draw {self.spec.name}: its render() returns no picture [H, W, 3]")
+        return pictures.astype(np.uint8, copy=False)
 
     def _close(self) -> None:
-        self._env.close()
+        for env in self._envs:
+            env.close()
+
+
+class _InfoMask:
+    """The masks that environments bring beside their observations, joined to these."""
+
+    def __init__(self, name: str, space: gymnasium.Space, action: Action, infos: list[dict]):
+        self._name = name
+        self._size = choices_of(action)
+        within = isinstance(space, spaces.Dict)
+        self._brought = any(MASK in info for info in infos) and self._size > 0 and not (within and MASK in space.spaces)
+        self._within = within
+        self.space = space
+        if self._brought:
+            own = dict(space.spaces) if within else {"observation": space}
+            self.space = spaces.Dict({**own, MASK: spaces.MultiBinary(self._size)})
+
+    def joined(self, observation: Any, info: dict) -> Any:
+        if not self._brought:
+            return observation
+        mask = info.get(MASK)
+        if mask is None:
+            mask = np.ones(self._size, np.int8)
+        elif isinstance(mask, tuple | list):  # one for each choice of a MultiDiscrete
+            mask = np.concatenate([np.ravel(choice) for choice in mask])
+        mask = np.ravel(mask)
+        if mask.size != self._size:
+            raise EnvError(
+                f"{self._name}: info['{MASK}'] has {mask.size} entries, but actions have {self._size} choices"
+            )
+        return {**(observation if self._within else {"observation": observation}), MASK: mask != 0}
+
+
+def _check_draws(name: str, task: str) -> None:
+    """EnvError for an environment that says that it has no pictures."""
+    entry = gymnasium.registry[task].entry_point
+    try:
+        creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    except FAILURES as error:
+        raise EnvError(f"gymnasium cannot make {name}: {one_line(error)}") from error
+    if inspect.isclass(creator) and "rgb_array" not in (creator.metadata or {}).get("render_modes", ()):
+        raise EnvError(f"gymnasium cannot draw {name}: its metadata has no render mode rgb_array")

@@ -6,10 +6,14 @@ Learners must mask the transition into a `first` step; a truncated episode boots
 with the flag.
 """
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+
+HUGE = 1e6
+"""Bounds of real actions from here on are none: nobody wants a policy to begin there."""
 
 
 class EnvError(ValueError):
@@ -21,6 +25,12 @@ class Discrete:
     """Actions 0 .. n-1."""
 
     n: int
+    shape = ()
+    dtype = "int64"
+
+    def sample(self, rng: np.random.Generator, num_envs: int) -> np.ndarray:
+        """Draw uniform actions [N]."""
+        return rng.integers(self.n, size=num_envs)
 
     def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
         """Integer actions [N] as they are; EnvError for a wrong shape or type, or an action outside 0 .. n-1."""
@@ -35,10 +45,44 @@ class Discrete:
 
 
 @dataclass(frozen=True)
+class MultiDiscrete:
+    """K choices at once, the k-th of 0 .. sizes[k]-1."""
+
+    sizes: tuple[int, ...]
+    dtype = "int64"
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self.sizes),)
+
+    def sample(self, rng: np.random.Generator, num_envs: int) -> np.ndarray:
+        """Draw uniform actions [N, K]."""
+        return rng.integers(self.sizes, size=(num_envs, *self.shape))
+
+    def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
+        """Return integer actions [N, K] as they are; EnvError for a wrong shape or type, or an action out of range."""
+        action = np.asarray(action)
+        shape = (num_envs, len(self.sizes))
+        if action.shape != shape or action.dtype.kind not in "iu":
+            raise EnvError(f"actions must be integers of shape {shape}, got {action.dtype} {action.shape}")
+        wrong = (action < 0) | (action >= self.sizes)
+        if wrong.any():
+            raise EnvError(
+                f"actions must be at least 0 and less than {self.sizes}, got {action[wrong.any(1)][0].tolist()}"
+            )
+        return action
+
+
+@dataclass(frozen=True)
 class Box:
     """Real actions in the cube [-1, 1]^shape; a backend rescales them to its simulator's own bounds."""
 
     shape: tuple[int, ...]
+    dtype = "float32"
+
+    def sample(self, rng: np.random.Generator, num_envs: int) -> np.ndarray:
+        """Draw uniform actions [N, *shape]."""
+        return rng.uniform(-1, 1, (num_envs, *self.shape)).astype(np.float32)
 
     def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
         """Actions [N, *shape] clipped to the cube, float32; EnvError for a wrong shape or type, NaN or infinity."""
@@ -51,19 +95,63 @@ class Box:
         return action.astype(np.float32, copy=False).clip(-1.0, 1.0)
 
 
+Action = Discrete | MultiDiscrete | Box
+
+Kind = Literal["vector", "onehot", "picture", "symbols", "mask"]
+
+
 @dataclass(frozen=True)
-class EnvSpec:
-    """What an agent has to know about one environment."""
+class Part:
+    """One part of an observation.
+
+    `kind` says what its numbers are: a `vector` [n] of reals; `onehot` [n], zeros and ones; a `picture` [C, H, W] of
+    0..255; `symbols` [H, W, C], a grid whose cells hold C numbers, the c-th one of `symbols[c]`, that name things; a
+    `mask` [n], 1 where an action is allowed, of all choices of a MultiDiscrete in a row.
+    """
 
     name: str
-    observation_shape: tuple[int, ...]
-    observation_dtype: str
-    """"uint8" for images, "float32" for vectors."""
-    action: Discrete | Box
+    """Where the environment's own observation has it, as "image" or "agent/position"; empty for the whole."""
+    kind: Kind
+    shape: tuple[int, ...]
+    symbols: tuple[int, ...] = ()
+    """How many values each of a cell's numbers may take."""
+    unbounded: bool = False
+    """A vector whose bounds are absent, or wider than [-10, 10]."""
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> str:
+        """Type of the part where it is the whole observation."""
+        return "uint8" if self.kind in ("picture", "symbols") else "float32"
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent has to know about one environment.
+
+    An observation of one part has that part's shape and type. Several parts are one float32 vector: flattened, one
+    after the other.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    action: Action
     frames_per_step: int
     """Emulator frames that one agent step takes: 4 for Atari, 1 elsewhere."""
     max_episode_steps: int
-    """Time limit in agent steps."""
+    """Time limit in agent steps; 0 where the environment alone knows when an episode ends."""
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return self.parts[0].shape if len(self.parts) == 1 else (sum(part.size for part in self.parts),)
+
+    @property
+    def observation_dtype(self) -> str:
+        """ "uint8" for pictures and symbols alone, "float32" for all else."""
+        return self.parts[0].dtype if len(self.parts) == 1 else "float32"
 
 
 class TimeStep(NamedTuple):
@@ -95,15 +183,19 @@ class VectorEnv(Protocol):
         """First step of every environment (`first` is all True). Call it once; episodes restart by themselves."""
         ...
 
-    def send(self, action: np.ndarray) -> None:
-        """Start a step with actions, [N] integers or [N, *shape] floats. EnvError for actions that are not valid."""
+    def send(self, action: np.ndarray, playing: np.ndarray | None = None) -> None:
+        """Start a step with actions: [N] or [N, K] integers, or [N, *shape] floats.
+
+        `playing` [N] bool says which environments take it. The others stand still: `recv` returns their last
+        observation again, with reward 0 and no flag. EnvError for actions that are not valid.
+        """
         ...
 
     def recv(self) -> TimeStep:
         """Wait for the step that `send` started."""
         ...
 
-    def step(self, action: np.ndarray) -> TimeStep:
+    def step(self, action: np.ndarray, playing: np.ndarray | None = None) -> TimeStep:
         """`send`, then `recv`."""
         ...
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from envs.backend import ids_of
 from envs.interface import EnvError, TimeStep, VectorEnv
 
 
 def share_out(tasks: int, num_envs: int) -> np.ndarray:
-    """Which of `tasks` each environment plays, [N] int64, in blocks: as evenly as can be."""
+    """Return which of `tasks` each environment plays, [N] int64, in blocks: as evenly as can be."""
     return np.arange(num_envs) * tasks // num_envs
 
 
@@ -24,20 +25,30 @@ class MultiTask:
         self.num_envs = sum(part.num_envs for part in parts)
         self._parts = parts
         self._starts = np.cumsum([part.num_envs for part in parts])[:-1]
+        self._steps: list[TimeStep | None] = [None] * len(parts)
+        self._plays = [True] * len(parts)
 
     def reset(self) -> TimeStep:
-        return _joined([part.reset() for part in self._parts])
+        self._steps = [part.reset() for part in self._parts]
+        return _joined(self._steps)
 
-    def send(self, action: np.ndarray) -> None:
+    def send(self, action: np.ndarray, playing: np.ndarray | None = None) -> None:
         action = self.spec.action.validate(action, self.num_envs)
-        for part, own in zip(self._parts, np.split(action, self._starts), strict=True):
-            part.send(own)
+        plays = np.ones(self.num_envs, bool) if ids_of(playing, self.num_envs) is None else playing
+        split = zip(self._parts, np.split(action, self._starts), np.split(plays, self._starts), strict=True)
+        self._plays = []
+        for part, own, own_plays in split:
+            self._plays.append(bool(own_plays.any()))
+            if own_plays.any():
+                part.send(own, own_plays)
 
     def recv(self) -> TimeStep:
-        return _joined([part.recv() for part in self._parts])
+        each = zip(self._parts, self._plays, self._steps, strict=True)
+        self._steps = [part.recv() if plays else standing(step) for part, plays, step in each]
+        return _joined(self._steps)
 
-    def step(self, action: np.ndarray) -> TimeStep:
-        self.send(action)
+    def step(self, action: np.ndarray, playing: np.ndarray | None = None) -> TimeStep:
+        self.send(action, playing)
         return self.recv()
 
     def render(self) -> np.ndarray:
@@ -46,6 +57,12 @@ class MultiTask:
     def close(self) -> None:
         for part in self._parts:
             part.close()
+
+
+def standing(step: TimeStep) -> TimeStep:
+    """Return what environments show that stand still after `step`."""
+    nothing = TimeStep(*map(np.zeros_like, step))
+    return nothing._replace(observation=step.observation, episode_return=np.full_like(step.episode_return, np.nan))
 
 
 def _joined(steps: list[TimeStep]) -> TimeStep:

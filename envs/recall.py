@@ -5,7 +5,9 @@ import re
 import numpy as np
 
 from envs.backend import BackendEnv, RawStep
-from envs.interface import Discrete, EnvError, EnvSpec
+from envs.config import EnvConfig
+from envs.interface import Discrete, EnvError, EnvSpec, Part
+from envs.suites import Suite
 
 CUES = 4
 FEATURES = 4
@@ -15,10 +17,8 @@ MARGIN = 12
 COLOURS = np.array([[228, 87, 86], [76, 120, 168], [84, 162, 75], [238, 202, 59]], np.uint8)
 
 
-def delay_of(name: str) -> int | None:
-    """The N of `recall-N`; None for the name of another task, EnvError for a delay that is not 1 or more."""
-    if not name.lower().startswith("recall"):
-        return None
+def delay_of(name: str) -> int:
+    """Return the N of `recall-N`; EnvError where it is no number of 1 or more."""
     match = re.fullmatch(r"recall-([1-9]\d{0,6})", name)
     if match is None:
         raise EnvError(f"{name!r} is not a recall task: write recall-N with a delay N of 1 or more, as recall-30")
@@ -41,8 +41,9 @@ class Recall(BackendEnv):
     memory of them reaches the first episode, and count as no episode.
     """
 
-    def __init__(self, delay: int, num_envs: int, seed: int, render: bool):
-        spec = EnvSpec(f"recall-{delay}", (GO + 1,), "float32", Discrete(CUES), 1, delay + 2)
+    def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
+        delay = delay_of(config.name)
+        spec = EnvSpec(config.name, (Part("", "vector", (GO + 1,)),), Discrete(CUES), 1, delay + 2)
         super().__init__(spec, num_envs, render)
         self._go = delay + 1
         self._rng = np.random.default_rng(seed)
@@ -53,17 +54,21 @@ class Recall(BackendEnv):
     def _reset(self) -> np.ndarray:
         return self._observe()
 
-    def _send(self, action: np.ndarray) -> None:
+    def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
         self._action = action
+        self._plays = slice(None) if ids is None else ids
 
     def _recv(self) -> RawStep:
         ended = self._t == self._go
         reward = (ended & (self._action == self._cue)).astype(np.float32)
         begins = self._t > self._go
-        self._t = np.where(begins, 0, self._t + 1)
-        self._cue = np.where(begins, self._rng.integers(CUES, size=self.num_envs), self._cue)
+        cue = np.where(begins, self._rng.integers(CUES, size=self.num_envs), self._cue)
+        plays = self._plays
+        self._t[plays] = np.where(begins, 0, self._t + 1)[plays]
+        self._cue[plays] = cue[plays]
         self._account.discard(self._t == 0)
-        return RawStep(self._observe(), reward, ended, truncated=self._t == -1, game_over=ended)
+        observation, ended, truncated = self._observe()[plays], ended[plays], self._t[plays] == -1
+        return RawStep(observation, reward[plays], ended, truncated, game_over=ended)
 
     def _observe(self) -> np.ndarray:
         observation = np.zeros((self.num_envs, GO + 1), np.float32)
@@ -72,7 +77,6 @@ class Recall(BackendEnv):
         distracts = ((self._t > 0) & (self._t < self._go))[:, None]
         observation[:, CUES:GO] = distracts * self._rng.uniform(-1.0, 1.0, (self.num_envs, FEATURES))
         observation[:, GO] = shows_go
-        self._observation = observation
         return observation
 
     def _render(self) -> np.ndarray:

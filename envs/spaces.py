@@ -1,42 +1,258 @@
-"""From gymnasium's spaces, which envpool speaks too, to ours."""
+"""From gymnasium's spaces, which envpool speaks too, to the parts of an observation and to our actions."""
 
-import gymnasium
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
+from gymnasium import Space, spaces
 
-from envs.interface import Box, Discrete, EnvError, EnvSpec
+from envs.backend import to_float32
+from envs.interface import HUGE, Action, Box, Discrete, EnvError, MultiDiscrete, Part
+
+MOST_VALUES = 4096
+"""The longest one-hot vector that a Discrete becomes."""
+WIDE = 10.0
+"""Bounds of observations beyond this ask for normalisation."""
+SMALLEST_SIDE, MOST_CHANNELS = 8, 16
+"""A picture's sides have at least as many pixels, and it has at most as many channels."""
+MASK = "action_mask"
+
+Path = tuple[str | int, ...]
+Read = Callable[[np.ndarray], np.ndarray]
+
+
+class Leaf(NamedTuple):
+    """A part of an observation: where it lies, its shape there, and what turns a batch of it into ours."""
+
+    path: Path
+    shape: tuple[int, ...]
+    part: Part
+    read: Read
+
+
+class Reader:
+    """Turn observations of one space into arrays [N, ...] of `parts`, as `EnvSpec` describes them.
+
+    `symbols` says for the parts that it names how many values each number of a cell may take; parts in `ignored` are
+    left out. A part named action_mask is a mask. EnvError for what nothing here can read, and, as a batch comes, for
+    values that the space rules out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        space: Space,
+        action: Action,
+        symbols: Mapping[str, tuple[int, ...]] | None = None,
+        ignored: Sequence[str] = (),
+    ):
+        self._name = name
+        self._leaves = [
+            Leaf(path, leaf.shape or (), *_part(name, path, leaf, action, symbols or {}))
+            for path, leaf in _leaves(space, ignored)
+        ]
+        if not self._leaves:
+            raise EnvError(f"{name} shows nothing that an agent could observe")
+        self.parts = tuple(leaf.part for leaf in self._leaves)
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        """Read a batch: arrays [N, ...] in the dictionaries and tuples of the space."""
+        return self._join([self._read(leaf, np.asarray(_at(batch, leaf.path))) for leaf in self._leaves])
+
+    def stack(self, observations: Sequence[Any]) -> np.ndarray:
+        """Read N observations that came one by one."""
+        arrays = []
+        for leaf in self._leaves:
+            try:
+                values = np.array([_at(observation, leaf.path) for observation in observations])
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise EnvError(f"{self._name}: {_label(leaf.path)} is not what its space says: {error}") from error
+            arrays.append(self._read(leaf, values))
+        return self._join(arrays)
+
+    def _read(self, leaf: Leaf, values: np.ndarray) -> np.ndarray:
+        if values.shape[1:] != leaf.shape or values.dtype.kind not in "fiub":
+            found = f"{values.dtype} {values.shape[1:]}"
+            raise EnvError(f"{self._name}: {_label(leaf.path)} is {found} where its space says {leaf.shape}")
+        return leaf.read(values)
+
+    def _join(self, arrays: list[np.ndarray]) -> np.ndarray:
+        if len(arrays) == 1:
+            return arrays[0]
+        return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1, dtype=np.float32)
+
+
+def _leaves(space: Space, ignored: Sequence[str], path: Path = ()) -> Iterator[tuple[Path, Space]]:
+    """The spaces that hold no others, with the way to each."""
+    if _name(path) in ignored:
+        return
+    if isinstance(space, spaces.Dict):
+        children = list(space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        children = list(enumerate(space.spaces))
+    else:
+        yield path, space
+        return
+    for key, child in children:
+        yield from _leaves(child, ignored, (*path, key))
+
+
+def _at(observation: Any, path: Path) -> Any:
+    for key in path:
+        observation = observation[key]
+    return observation
+
+
+def _name(path: Path) -> str:
+    return "/".join(map(str, path))
+
+
+def _label(path: Path) -> str:
+    return f"observation {_name(path)!r}" if path else "the observation"
+
+
+def _part(name: str, path: Path, space: Space, action: Action, symbols: Mapping) -> tuple[Part, Read]:
+    """Describe one leaf and how a batch of it is read."""
+    own, what = _name(path), f"{name}: {_label(path)}"
+    shape, size = space.shape or (), math.prod(space.shape or ())
+    if path and path[-1] == MASK and not isinstance(action, Box):
+        if size != choices_of(action):
+            raise EnvError(f"{what} has {size} entries, but actions have {choices_of(action)} choices")
+        return Part(own, "mask", (size,)), lambda values: _flat(values != 0)
+    if isinstance(space, spaces.Discrete):
+        return _onehot(own, what, [space.n], [space.start])
+    if isinstance(space, spaces.MultiDiscrete):
+        return _onehot(own, what, space.nvec.ravel(), space.start.ravel())
+    if isinstance(space, spaces.MultiBinary):
+        return Part(own, "onehot", (size,)), _flat
+    if not isinstance(space, spaces.Box):
+        raise EnvError(
+            f"{what} is a {type(space).__name__}: only numbers can be observed, in Box, Discrete and the like"
+        )
+    if own in symbols and len(shape) == 3 and shape[-1] == len(symbols[own]):
+        return Part(own, "symbols", shape, tuple(symbols[own])), _symbols(what, np.array(symbols[own]))
+    if space.dtype == np.uint8 and (axes := _picture_axes(shape)) and space.high.max() > 127:
+        sides = tuple(([1, *shape] if len(shape) == 2 else shape)[axis] for axis in axes)
+        return Part(own, "picture", sides), lambda values: _picture(values, axes)
+    unbounded = not (np.abs([space.low.astype(float), space.high.astype(float)]) <= WIDE).all()
+    return Part(own, "vector", (size,), unbounded=unbounded), _flat
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return to_float32(values.reshape(len(values), -1))
+
+
+def _onehot(own: str, what: str, sizes: Sequence[int], starts: Sequence[int]) -> tuple[Part, Read]:
+    sizes, starts = np.array(sizes, np.int64), np.array(starts, np.int64)
+    if sizes.max() > MOST_VALUES:
+        raise EnvError(f"{what} has {sizes.max()} values: a one-hot vector of more than {MOST_VALUES} is too long")
+    offsets = np.cumsum(sizes) - sizes
+    total = int(sizes.sum())
+
+    def read(values: np.ndarray) -> np.ndarray:
+        index = values.reshape(len(values), -1).astype(np.int64) - starts
+        if ((index < 0) | (index >= sizes)).any():
+            wrong = ((index < 0) | (index >= sizes)).any(1)
+            raise EnvError(f"{what} is {values[wrong][0]}, which its space rules out")
+        onehot = np.zeros((len(values), total), np.float32)
+        np.put_along_axis(onehot, index + offsets, 1.0, axis=1)
+        return onehot
+
+    return Part(own, "onehot", (total,)), read
+
+
+def _symbols(what: str, counts: np.ndarray) -> Read:
+    def read(values: np.ndarray) -> np.ndarray:
+        # A network looks symbols up in a table by their number.
+        if (values >= counts).any():
+            raise EnvError(f"{what} holds symbols up to {values.max((0, 1, 2)).tolist()}, not below {counts.tolist()}")
+        return values.astype(np.uint8, copy=False)
+
+    return read
+
+
+def _picture_axes(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Where a picture has its channels, height and width, after an axis of channels is put before H x W."""
+    if len(shape) == 2:
+        return (0, 1, 2) if min(shape) >= SMALLEST_SIDE else None
+    if len(shape) != 3:
+        return None
+    for channels, height, width in sorted(((2, 0, 1), (0, 1, 2)), key=lambda axes: shape[axes[0]]):
+        if shape[channels] <= MOST_CHANNELS and min(shape[height], shape[width]) >= SMALLEST_SIDE:
+            return channels, height, width
+    return None
+
+
+def _picture(values: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
+    """Put pictures [N, H, W], [N, H, W, C] or [N, C, H, W] into [N, C, H, W]."""
+    values = values.astype(np.uint8, copy=False)
+    if values.ndim == 3:
+        return values[:, None]
+    return np.ascontiguousarray(values.transpose(0, *(1 + axis for axis in axes)))
+
+
+# Actions
+
+
+def choices_of(action: Action) -> int:
+    """Return how many entries a mask of these actions has; 0 for reals, which have none."""
+    if isinstance(action, Box):
+        return 0
+    return action.n if isinstance(action, Discrete) else sum(action.sizes)
 
 
 class ActionScale:
-    """The cube [-1, 1]^k onto a simulator's own bounds."""
+    """The cube [-1, 1]^k onto a simulator's own bounds; `bound` cuts these to [-bound, bound], 0 leaves them.
 
-    def __init__(self, space: gymnasium.spaces.Box):
-        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise EnvError("the task's actions have no bounds: they cannot be rescaled from [-1, 1]")
-        self._dtype = space.dtype
-        self._centre = (space.high + space.low) / 2
-        self._half_range = (space.high - space.low) / 2
+    Integers share the cube evenly: each value has an interval of the same width.
+    """
+
+    def __init__(self, space: spaces.Box, bound: float = 0.0, name: str = "the environment"):
+        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+        if bound:
+            low, high = np.maximum(low, -bound), np.minimum(high, bound)
+        if not (np.abs([low, high]) < HUGE).all():
+            raise EnvError(
+                f"the actions of {name} have no bounds that [-1, 1] could be rescaled to: --action-bound B cuts them to"
+                " [-B, B]"
+            )
+        self._shape, self._dtype = space.shape, space.dtype
+        self._integers = space.dtype.kind in "iub"
+        if self._integers:
+            low, high = np.ceil(low), np.floor(high)
+        if (low > high).any():
+            raise EnvError(f"--action-bound {bound:g} leaves {name} no actions between {space.low} and {space.high}")
+        self._low, self._high = low, high
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
-        """[N, k] float32 in [-1, 1] -> [N, k] in the simulator's bounds and type."""
-        return (self._centre + action * self._half_range).astype(self._dtype, copy=False)
+        """[N, k] float32 in [-1, 1] -> [N, *shape] in the simulator's bounds and type."""
+        share = (action.astype(np.float64) + 1) / 2
+        if self._integers:
+            own = self._low + np.floor(share * (self._high - self._low + 1))
+        else:
+            own = self._low + share * (self._high - self._low)
+        return np.minimum(own, self._high).astype(self._dtype).reshape(len(action), *self._shape)
 
 
-def vector_spec(
-    name: str, observation: gymnasium.Space, action: gymnasium.Space, max_episode_steps: int | None
-) -> EnvSpec:
-    """Spec of a task that observes one flat vector of reals; EnvError where it does not."""
-    if (
-        not isinstance(observation, gymnasium.spaces.Box)
-        or len(observation.shape) != 1
-        or not np.issubdtype(observation.dtype, np.floating)
-    ):
-        raise EnvError(f"{name} does not observe one flat vector of reals: take another task, as CartPole-v1")
-    if isinstance(action, gymnasium.spaces.Discrete) and action.start == 0:
-        kind: Discrete | Box = Discrete(int(action.n))
-    elif isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1:
-        kind = Box(tuple(action.shape))
+def action_of(name: str, space: Space, bound: float = 0.0) -> tuple[Action, Callable[[np.ndarray], np.ndarray]]:
+    """Return the actions that an agent takes, and what turns a batch of them into the simulator's own.
+
+    EnvError for spaces that are no single Discrete, MultiDiscrete, MultiBinary or Box.
+    """
+    if isinstance(space, spaces.Box):
+        return Box((math.prod(space.shape),)), ActionScale(space, bound, name)
+    if bound:
+        raise EnvError(f"--action-bound is for real actions, those of {name} are choices: leave it out")
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return Discrete(int(space.n)), (lambda action: action + start) if start else (lambda action: action)
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes, start = tuple(space.nvec.ravel().tolist()), space.start
+    elif isinstance(space, spaces.MultiBinary):
+        sizes, start = (2,) * math.prod(space.shape), 0
     else:
-        raise EnvError(f"{name} has actions that are neither 0..n-1 nor vectors of reals: take another, as CartPole-v1")
-    if max_episode_steps is None:
-        raise EnvError(f"{name} has no time limit: an episode might never end")
-    return EnvSpec(name, tuple(observation.shape), "float32", kind, 1, int(max_episode_steps))
+        raise EnvError(
+            f"{name} takes a {type(space).__name__}: actions must be Discrete, MultiDiscrete, MultiBinary or Box"
+        )
+    return MultiDiscrete(sizes), lambda action: (action.reshape(-1, *space.shape) + start).astype(space.dtype)

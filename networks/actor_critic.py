@@ -1,18 +1,19 @@
 """The agent's network: torso -> + previous action and reward -> core -> policy and value."""
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from networks.config import NetworkConfig
 from networks.cores import State, make_core
-from networks.distributions import Distribution
+from networks.distributions import ActionSpace, Distribution
 from networks.heads import PolicyHead, PopArtHead
 from networks.initialisation import orthogonal
-from networks.torsos import make_torso
+from networks.normaliser import Normaliser
+from networks.torsos import Part, Pixels, make_torso, modules_of
 
 
 class Output(NamedTuple):
@@ -24,47 +25,71 @@ class Output(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """`actions` choices of a categorical policy, or dimensions of a Gaussian one (`continuous`).
+    """From observations of `parts` to policies over `space` and values.
 
     `bf16_torso` runs the torso alone in bfloat16: convolutions gain most from it, and log-probabilities, duals and
-    returns stay in float32.
+    returns stay in float32. A part that is a mask says which actions are allowed, and is no input.
     """
 
     def __init__(
         self,
         config: NetworkConfig,
-        observation_shape: tuple[int, ...],
-        actions: int,
-        continuous: bool,
+        parts: Sequence[Part],
+        space: ActionSpace,
         popart_step_size: float = 1e-4,
         bf16_torso: bool = False,
         tasks: int = 1,
     ) -> None:
         super().__init__()
-        self.actions, self.continuous, self.bf16_torso = actions, continuous, bf16_torso
-        self.torso = make_torso(config, observation_shape)
+        self.space, self.bf16_torso = space, bf16_torso
+        self.torso = make_torso(config, parts)
+        ends = torch.tensor([part.size for part in parts]).cumsum(0).tolist()
+        masks = [slice(end - p.size, end) for p, end in zip(parts, ends, strict=True) if p.kind == "mask"]
+        self.mask = masks[0] if masks else None
+        """Where a row of an observation says which actions are allowed."""
         self.dropout = nn.Dropout(config.dropout)
-        self.embed = nn.Linear(self.torso.output_size + actions + 1, config.embedding)
+        self.embed = nn.Linear(self.torso.output_size + space.size + 1, config.embedding)
         orthogonal(self.embed)
         self.core = make_core(config)
-        self.policy_head = PolicyHead(self.core.output_size, config.head_hidden, actions, continuous)
+        self.policy_head = PolicyHead(self.core.output_size, config.head_hidden, space)
         self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size, tasks)
 
     def fit_input(self, observation: Tensor) -> None:
         """Set what the torso takes off its input from `observation` [T, B, ...], before acting begins."""
-        self.torso.pixels.fit(observation.flatten(0, 1))
+        flat = observation.flatten(0, 1)
+        for module, x in modules_of(self.torso, flat):
+            if isinstance(module, Pixels):
+                module.fit(x)
+        self.update_input(observation, torch.ones(observation.shape[:2], dtype=torch.bool))
+
+    def update_input(self, observation: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        """Show the running moments of normalised vectors `observation` [T, B, ...] where `mask` [T, B]."""
+        if not self.normalises:
+            return
+        for module, x in modules_of(self.torso, observation.flatten(0, 1)):
+            if isinstance(module, Normaliser):
+                module.update(x, mask.flatten(), total)
+
+    @property
+    def normalises(self) -> bool:
+        """Whether running moments of observations are kept."""
+        return any(isinstance(module, Normaliser) for module in self.torso.modules())
+
+    def policy(self, y: Tensor, observation: Tensor) -> Distribution:
+        """Policy [...] of the core's output `y` [..., D] at `observation` [..., *shape], which may forbid actions."""
+        return self.policy_head(y, None if self.mask is None else observation[..., self.mask] > 0)
 
     def initial_state(self, batch: int) -> State:
         return self.core.initial_state(batch)
 
     def encode(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, first: Tensor) -> Tensor:
-        """The core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (a Gaussian's actions [N, A]).
+        """The core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (or [N, A] actions).
 
         The previous reward enters clipped to [-1, 1]; where an episode begins nothing came before.
         """
         with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.bf16_torso):
             features = self.dropout(self.torso(observation))
-        action = previous_action if self.continuous else one_hot(previous_action.long(), self.actions)
+        action = self.space.embed(previous_action)
         before = torch.cat([action.to(self.embed.weight.dtype), previous_reward.clamp(-1, 1).unsqueeze(-1)], -1)
         before = before * ~first.unsqueeze(-1)
         return self.embed(torch.cat([features.to(before.dtype), before], -1)).relu()
@@ -86,7 +111,7 @@ class ActorCritic(nn.Module):
         steps, batch = first.shape
         flat = (x.flatten(0, 1) for x in (observation, previous_action, previous_reward, first))
         y, state = self.core(self.encode(*flat).unflatten(0, (steps, batch)), first, state, need_state)
-        return Output(self.policy_head(y), self.value_head(y, task), state)
+        return Output(self.policy(y, observation), self.value_head(y, task), state)
 
 
 def frozen_copy(network: ActorCritic) -> ActorCritic:

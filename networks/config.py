@@ -5,15 +5,19 @@ from typing import Literal
 
 CoreName = Literal["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
 GateName = Literal["gru", "input", "output", "highway", "sigtanh"]
-TorsoName = Literal["nature", "resnet", "mlp"]
+TorsoName = Literal["auto", "nature", "resnet", "small", "mlp"]
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """torso -> + previous action and reward -> core -> policy and value heads."""
 
-    torso: TorsoName = "nature"
-    """Observation encoder: the Nature CNN, the IMPALA ResNet, or an MLP for vectors."""
+    torso: TorsoName = "auto"
+    """Encoder of pictures: the Nature CNN, the IMPALA ResNet, or two small convolutions; auto goes by their size.
+    Vectors have an MLP, grids of symbols convolutions over one-hots; several parts, one each."""
+    normalise: Literal["auto", "on", "off"] = "auto"
+    """Bring vector observations to mean 0 and deviation 1, running; auto: those whose bounds are absent or wider than
+    [-10, 10]."""
     nature_channels: tuple[int, int, int] = (32, 64, 64)
     """Channels of the Nature CNN's three convolutions."""
     resnet_channels: tuple[int, int, int] = (16, 32, 32)

@@ -1,15 +1,16 @@
-"""Action distributions: categorical, and Gaussian with a diagonal covariance.
+"""Action spaces and distributions over them: categorical, a product of categoricals, and Gaussian.
 
-Both are named tuples of tensors with any leading shape `[...]`. `parameters` and `from_parameters` pack one into a
-single tensor `[..., P]`, the form in which a behaviour policy travels with its unroll.
+A distribution has any leading shape `[...]`. `parameters` packs it into a single tensor `[..., P]`, the form in which a
+behaviour policy travels with its unroll, and its action space makes it anew: `space.distribution(parameters)`.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, one_hot
 
 
 class Categorical(NamedTuple):
@@ -43,9 +44,43 @@ class Categorical(NamedTuple):
         """[..., A]: the logits."""
         return self.logits
 
-    @classmethod
-    def from_parameters(cls, parameters: Tensor) -> Self:
-        return cls(parameters)
+    def like(self, parameters: Tensor) -> Self:
+        return type(self)(parameters)
+
+
+class MultiCategorical(NamedTuple):
+    """A product of K categoricals: `logits` [..., sizes[0] + ... + sizes[K-1]]; actions are [..., K]."""
+
+    logits: Tensor
+    sizes: tuple[int, ...]
+
+    def _factors(self) -> list[Categorical]:
+        return [Categorical(logits) for logits in self.logits.split(self.sizes, -1)]
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return torch.stack([factor.sample(generator) for factor in self._factors()], -1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([factor.mode() for factor in self._factors()], -1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """log pi(action), [...], for integer `action` [..., K]: the factors' sum."""
+        return sum(factor.log_prob(a) for factor, a in zip(self._factors(), action.unbind(-1), strict=True))
+
+    def entropy(self) -> Tensor:
+        """In nats, [...]: the factors' sum."""
+        return sum(factor.entropy() for factor in self._factors())
+
+    def kl(self, other: Self) -> Tensor:
+        """KL(self || other) in nats, [...]: the factors' sum."""
+        return sum(p.kl(q) for p, q in zip(self._factors(), other._factors(), strict=True))
+
+    def parameters(self) -> Tensor:
+        """[..., P]: the logits of all factors in a row."""
+        return self.logits
+
+    def like(self, parameters: Tensor) -> Self:
+        return type(self)(parameters, self.sizes)
 
 
 class Gaussian(NamedTuple):
@@ -89,9 +124,71 @@ class Gaussian(NamedTuple):
         """[..., 2A]: means, then standard deviations."""
         return torch.cat([self.mean, self.std], -1)
 
-    @classmethod
-    def from_parameters(cls, parameters: Tensor) -> Self:
-        return cls(*parameters.chunk(2, -1))
+    def like(self, parameters: Tensor) -> Self:
+        return type(self)(*parameters.chunk(2, -1))
 
 
-Distribution = Categorical | Gaussian
+Distribution = Categorical | MultiCategorical | Gaussian
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `size` actions."""
+
+    size: int
+
+    @property
+    def parameters(self) -> int:
+        """P, the length of a distribution's parameters."""
+        return self.size
+
+    def distribution(self, parameters: Tensor) -> Categorical:
+        """Make the distribution of `parameters` [..., P]."""
+        return Categorical(parameters)
+
+    def embed(self, action: Tensor) -> Tensor:
+        """[...] -> [..., size]: zeros, and a one at the action."""
+        return one_hot(action.long(), self.size)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """K choices at once, the k-th among `sizes[k]` actions."""
+
+    sizes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def parameters(self) -> int:
+        return self.size
+
+    def distribution(self, parameters: Tensor) -> MultiCategorical:
+        return MultiCategorical(parameters, self.sizes)
+
+    def embed(self, action: Tensor) -> Tensor:
+        """[..., K] -> [..., size]: a one for each choice."""
+        each = zip(action.long().unbind(-1), self.sizes, strict=True)
+        return torch.cat([one_hot(a, size) for a, size in each], -1)
+
+
+@dataclass(frozen=True)
+class Reals:
+    """A vector of `size` reals in the cube [-1, 1]."""
+
+    size: int
+
+    @property
+    def parameters(self) -> int:
+        return 2 * self.size
+
+    def distribution(self, parameters: Tensor) -> Gaussian:
+        return Gaussian(*parameters.chunk(2, -1))
+
+    def embed(self, action: Tensor) -> Tensor:
+        return action
+
+
+ActionSpace = Choice | Choices | Reals

@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from networks.distributions import Categorical, Distribution, Gaussian
+from networks.distributions import ActionSpace, Distribution, Reals
 from networks.initialisation import orthogonal
 
 STD_FLOOR = 1e-3
 """Least standard deviation of a Gaussian policy, in units of the action cube's half-width."""
+
+FORBIDDEN = -1e9
+"""Logit of a choice that is not allowed: its probability is 0, and p log p too, as the logit is finite."""
 
 
 ROUNDING = 1e-12
@@ -18,26 +21,29 @@ ROUNDING = 1e-12
 
 
 class PolicyHead(nn.Module):
-    """Categorical over `actions` choices, or Gaussian over `actions` dimensions of the cube [-1, 1]."""
+    """Distributions over the actions of `space`: logits, or means and deviations in units of the cube [-1, 1]."""
 
-    def __init__(self, input_size: int, hidden: int, actions: int, continuous: bool, initial_std: float = 0.6) -> None:
+    def __init__(self, input_size: int, hidden: int, space: ActionSpace, initial_std: float = 0.6) -> None:
         super().__init__()
-        self.continuous = continuous
+        self.space = space
         self.body = nn.Sequential(nn.Linear(input_size, hidden), nn.ReLU())
-        self.output = nn.Linear(hidden, 2 * actions if continuous else actions)
+        self.output = nn.Linear(hidden, space.parameters)
         orthogonal(self.body)
         orthogonal(self.output, 0.01)
-        if continuous:
+        if isinstance(space, Reals):
             with torch.no_grad():  # softplus(bias) + floor = initial_std
-                self.output.bias[actions:] = torch.tensor(initial_std - STD_FLOOR).expm1().log()
+                self.output.bias[space.size :] = torch.tensor(initial_std - STD_FLOOR).expm1().log()
 
-    def forward(self, x: Tensor) -> Distribution:
-        """`x` [..., D] -> a distribution with leading shape [...], float32."""
+    def forward(self, x: Tensor, allowed: Tensor | None = None) -> Distribution:
+        """`x` [..., D] -> a distribution with leading shape [...], float32; `allowed` [..., P] bool: choices that are
+        not have probability 0."""
         parameters = self.output(self.body(x))
-        if not self.continuous:
-            return Categorical(parameters)
-        mean, raw_std = parameters.chunk(2, -1)
-        return Gaussian(mean, softplus(raw_std) + STD_FLOOR)
+        if isinstance(self.space, Reals):
+            mean, raw_std = parameters.chunk(2, -1)
+            parameters = torch.cat([mean, softplus(raw_std) + STD_FLOOR], -1)
+        elif allowed is not None:
+            parameters = parameters.masked_fill(~allowed, FORBIDDEN)
+        return self.space.distribution(parameters)
 
 
 class PopArtHead(nn.Module):

@@ -4,12 +4,35 @@ Pixels become floats here, on the device that computes. Convolutions compute cha
 """
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from networks.config import NetworkConfig
 from networks.initialisation import orthogonal
+from networks.normaliser import Normaliser
+
+SMALLEST_NATURE = 36
+"""Least height and width in pixels that leave the Nature CNN's last convolution something to see."""
+
+
+class Part(NamedTuple):
+    """One part of an observation: its `kind` is vector, onehot, picture, symbols or mask.
+
+    `symbols` counts the values of each channel of a grid of symbols; `normalised` vectors are brought to mean 0 and
+    deviation 1.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    symbols: tuple[int, ...] = ()
+    normalised: bool = False
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
 def _conv_output(body: nn.Module, shape: tuple[int, ...]) -> int:
@@ -108,26 +131,168 @@ class ResNetTorso(nn.Module):
         return self.linear(self.body(self.pixels(observation))).relu()
 
 
-class MLPTorso(nn.Module):
-    """Two tanh layers over a flat vector."""
+class SmallTorso(nn.Module):
+    """Two convolutions of 3 x 3 and a linear layer, for pictures too small for the Nature CNN; the second one strides
+    where the picture has 16 pixels or more."""
 
-    def __init__(self, size: int, hidden: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], channels: tuple[int, int], hidden: int, centred: bool = False
+    ) -> None:
         super().__init__()
         self.output_size = hidden
+        self.pixels = Pixels(shape, centred)
+        stride = 2 if min(shape[1:]) >= 16 else 1
+        self.body = nn.Sequential(
+            nn.Conv2d(shape[0], channels[0], 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels[0], channels[1], 3, stride, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+        )
+        self.linear = nn.Linear(_conv_output(self.body, shape), hidden)
+        orthogonal(self)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.linear(self.body(self.pixels(observation))).relu()
+
+
+class SymbolTorso(nn.Module):
+    """Two convolutions of 3 x 3 over a grid of symbols [H, W, C], and a linear layer.
+
+    Each value of each channel is an input of its own, so that the first convolution has an embedding for it: a door is
+    not twice a wall. `symbols[c]` values are told apart in channel c; those beyond count as the last.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], symbols: tuple[int, ...], channels: tuple[int, int], hidden: int
+    ) -> None:
+        super().__init__()
+        height, width, _ = shape
+        self.output_size, self.inputs = hidden, sum(symbols)
+        sizes = torch.tensor(symbols)
+        self.register_buffer("last", sizes - 1, persistent=False)
+        self.register_buffer("start", sizes.cumsum(0) - sizes, persistent=False)
+        padding = (int(height < 5), int(width < 5))
+        self.body = nn.Sequential(
+            nn.Conv2d(self.inputs, channels[0], 3, padding=padding),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels[0], channels[1], 3, padding=padding),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+        )
+        self.linear = nn.Linear(_conv_output(self.body, (self.inputs, height, width)), hidden)
+        orthogonal(self)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        symbols = observation.long().clamp(min=0).minimum(self.last) + self.start
+        x = torch.zeros(*symbols.shape[:3], self.inputs, device=symbols.device).scatter_(-1, symbols, 1.0)
+        return self.linear(self.body(x.permute(0, 3, 1, 2))).relu()
+
+
+class MLPTorso(nn.Module):
+    """Two tanh layers over a flat vector, whose `normalised` entries [size] bool are brought to mean 0, deviation 1."""
+
+    def __init__(self, size: int, hidden: int, normalised: Sequence[bool] = ()) -> None:
+        super().__init__()
+        self.output_size = hidden
+        self.normaliser = Normaliser(normalised) if any(normalised) else None
         self.body = nn.Sequential(nn.Linear(size, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh())
         orthogonal(self)
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.body(observation.flatten(1).to(self.body[0].weight.dtype))
+        x = observation.flatten(1).to(self.body[0].weight.dtype)
+        return self.body(self.normaliser(x) if self.normaliser else x)
 
 
-Torso = NatureTorso | ResNetTorso | MLPTorso
+class MixedTorso(nn.Module):
+    """Several parts in a row of one vector: vectors and one-hots joined go through one MLP, each picture and each grid
+    of symbols through an encoder of its own; a linear layer joins what they give."""
+
+    def __init__(self, config: NetworkConfig, parts: Sequence[Part]) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.output_size = config.torso_hidden
+        flat = [part for part in parts if part.kind in FLAT]
+        self.vector = _mlp(config, flat) if flat else None
+        grids = [part for part in parts if part.kind in ("picture", "symbols")]
+        self.grids = nn.ModuleList(_single(config, part) for part in grids)
+        features = sum(torso.output_size for torso in (*self.grids, *([self.vector] if self.vector else [])))
+        self.linear = nn.Linear(features, config.torso_hidden)
+        orthogonal(self.linear)
+
+    def split(self, observation: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """[N, size] -> vectors and one-hots [N, n], and each picture or grid in its own shape."""
+        pieces = observation.split([part.size for part in self.parts], -1)
+        flat = [x for x, part in zip(pieces, self.parts, strict=True) if part.kind in FLAT]
+        shaped = [
+            x.unflatten(-1, part.shape)
+            for x, part in zip(pieces, self.parts, strict=True)
+            if part.kind in ("picture", "symbols")
+        ]
+        return torch.cat(flat, -1) if flat else None, shaped
+
+    def forward(self, observation: Tensor) -> Tensor:
+        flat, shaped = self.split(observation)
+        features = [torso(x) for torso, x in zip(self.grids, shaped, strict=True)]
+        if self.vector is not None:
+            features.append(self.vector(flat))
+        return self.linear(torch.cat([x.to(self.linear.weight.dtype) for x in features], -1)).relu()
 
 
-def make_torso(config: NetworkConfig, shape: tuple[int, ...]) -> Torso:
-    """The encoder that `config` names, for observations of `shape`."""
-    if config.torso == "mlp":
-        return MLPTorso(math.prod(shape), config.torso_hidden)
-    if config.torso == "nature":
-        return NatureTorso(shape, config.nature_channels, config.torso_hidden, config.centre_pixels)
-    return ResNetTorso(shape, config.resnet_channels, config.torso_hidden, config.centre_pixels)
+FLAT = ("vector", "onehot")
+Torso = NatureTorso | ResNetTorso | SmallTorso | SymbolTorso | MLPTorso | MixedTorso
+
+
+def torso_of(parts: Sequence[Part]) -> str:
+    """Return the name of the torso that observations of these `parts` get by --torso auto."""
+    seen = [part for part in parts if part.kind != "mask"]
+    if len(seen) > 1:
+        return "mixed"
+    part = seen[0]
+    if part.kind == "picture":
+        return "nature" if min(part.shape[1:]) >= SMALLEST_NATURE else "small"
+    return "symbols" if part.kind == "symbols" else "mlp"
+
+
+def make_torso(config: NetworkConfig, parts: Sequence[Part]) -> Torso:
+    """Make the encoder for observations of `parts`, pictures by the one that `config` names."""
+    if torso_of(parts) == "mixed" or len(parts) > 1:
+        return MixedTorso(config, parts)
+    return _single(config, parts[0])
+
+
+def _single(config: NetworkConfig, part: Part) -> Torso:
+    if part.kind == "symbols":
+        return SymbolTorso(part.shape, part.symbols, config.nature_channels[:2], config.torso_hidden)
+    if part.kind in FLAT:
+        return _mlp(config, [part])
+    name = torso_of([part]) if config.torso == "auto" else config.torso
+    if name == "nature":
+        return NatureTorso(part.shape, config.nature_channels, config.torso_hidden, config.centre_pixels)
+    if name == "small":
+        return SmallTorso(part.shape, config.nature_channels[:2], config.torso_hidden, config.centre_pixels)
+    return ResNetTorso(part.shape, config.resnet_channels, config.torso_hidden, config.centre_pixels)
+
+
+def _mlp(config: NetworkConfig, parts: Sequence[Part]) -> MLPTorso:
+    normalised = [part.normalised for part in parts for _ in range(part.size)]
+    return MLPTorso(len(normalised), config.torso_hidden, normalised)
+
+
+def modules_of(torso: Torso, observation: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """Pair each part of `torso` that learns from what it sees, a Normaliser or Pixels, with its part of `observation`
+    [N, ...]."""
+    if isinstance(torso, MixedTorso):
+        flat, shaped = torso.split(observation)
+        pairs = list(zip(torso.grids, shaped, strict=True))
+        pairs += [(torso.vector, flat)] if torso.vector is not None else []
+    else:
+        pairs = [(torso, observation)]
+    learned: list[tuple[nn.Module, Tensor]] = []
+    for each, x in pairs:
+        module = getattr(each, "normaliser", None) or getattr(each, "pixels", None)
+        if module is not None:
+            learned.append((module, x))
+    return learned

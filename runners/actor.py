@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.types import Unroll
-from envs.interface import Discrete, VectorEnv
+from envs.interface import VectorEnv
 from networks.actor_critic import ActorCritic
 from networks.cores import Stepper
 from networks.distributions import Distribution
@@ -82,7 +82,7 @@ class Actor:
             torch.compiler.cudagraph_mark_step_begin()
         network, heads = self.network, self.network.value_head
         y = self.stepper.step(self.encode(*before, first), first)
-        return network.policy_head(y), heads.denormalise(heads(y, self.tasks), self.tasks)
+        return network.policy(y, before[0]), heads.denormalise(heads(y, self.tasks), self.tasks)
 
 
 def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:
@@ -96,6 +96,5 @@ def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:
 
 def no_action(env: VectorEnv) -> np.ndarray:
     """Return what stands for the previous action where an episode begins; the network never sees it."""
-    if isinstance(env.spec.action, Discrete):
-        return np.zeros(env.num_envs, np.int64)
-    return np.zeros((env.num_envs, *env.spec.action.shape), np.float32)
+    action = env.spec.action
+    return np.zeros((env.num_envs, *action.shape), action.dtype)

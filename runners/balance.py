@@ -9,8 +9,9 @@ import torch
 
 from agents.factory import make_agent
 from agents.types import Unroll
-from envs.interface import Discrete, EnvSpec
+from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
+from runners.build import actions_of
 from runners.config import RunConfig, cores
 from runners.learner import Learner
 from runners.samplers import LocalSampler
@@ -109,7 +110,7 @@ def learned(config: RunConfig, unroll: Unroll, spec: EnvSpec, network: ActorCrit
     minibatches = max(1, envs * training.minibatches // training.envs)
     sizes = {"envs": envs, "minibatches": minibatches if envs % minibatches == 0 else 1, "actors": 0}
     probe = replace(config, training=replace(training, **sizes))
-    agent = make_agent(config.agent, continuous=not isinstance(spec.action, Discrete))
+    agent = make_agent(config.agent, actions_of(spec))
     learner = Learner(probe, copy.deepcopy(network), agent, torch.device("cpu"), fresh=False)
     return least_seconds(lambda: learner.train(unroll, 0.0))
 

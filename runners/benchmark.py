@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from envs.interface import Discrete, EnvSpec, TimeStep, VectorEnv
+from envs.interface import EnvSpec, TimeStep, VectorEnv
 from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
 from runners.build import build_env, build_network, pick_device
@@ -154,16 +154,13 @@ def environment_alone(config: RunConfig, stack: ExitStack) -> Callable[[], int]:
     env = build_env(config, config.training.envs, stream=0)
     stack.callback(env.close)
     rng, spec = np.random.default_rng(0), env.spec
-    if isinstance(spec.action, Discrete):
-        actions = rng.integers(spec.action.n, size=(64, env.num_envs))
-    else:
-        actions = rng.uniform(-1, 1, (64, env.num_envs, *spec.action.shape)).astype(np.float32)
+    actions = [spec.action.sample(rng, env.num_envs) for _ in range(64)]
     env.reset()
 
     def some_steps() -> int:
         for action in actions:
             env.step(action)
-        return actions.shape[0] * env.num_envs
+        return len(actions) * env.num_envs
 
     return some_steps
 

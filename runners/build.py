@@ -3,9 +3,12 @@
 import numpy as np
 import torch
 
+import envs.interface
 from envs.factory import make_env
-from envs.interface import Discrete, EnvSpec, VectorEnv
+from envs.interface import Discrete, EnvSpec, MultiDiscrete, VectorEnv
 from networks.actor_critic import ActorCritic
+from networks.distributions import ActionSpace, Choice, Choices, Reals
+from networks.torsos import Part
 from runners.config import RunConfig
 from runners.devices import device_named
 
@@ -32,25 +35,37 @@ def build_env(
 
 def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
     """Make the network in evaluation mode, with weights from torch's global generator; learning turns dropout on."""
-    discrete = isinstance(spec.action, Discrete)
-    actions = spec.action.n if discrete else spec.action.shape[0]
     step_size = config.agent.popart_step_size
     bf16, tasks = config.training.precision == "bfloat16", len(config.env.tasks)
-    return ActorCritic(config.network, spec.observation_shape, actions, not discrete, step_size, bf16, tasks).eval()
+    return ActorCritic(config.network, parts_of(config, spec), actions_of(spec), step_size, bf16, tasks).eval()
 
 
-def random_pictures(config: RunConfig, steps: int = 64) -> torch.Tensor:
+def parts_of(config: RunConfig, spec: EnvSpec) -> list[Part]:
+    """Describe the parts of an observation to the network."""
+
+    def normalised(part: envs.interface.Part) -> bool:
+        asked = config.network.normalise
+        return part.kind == "vector" and (part.unbounded if asked == "auto" else asked == "on")
+
+    return [Part(part.kind, part.shape, part.symbols, normalised(part)) for part in spec.parts]
+
+
+def actions_of(spec: EnvSpec) -> ActionSpace:
+    """Describe the actions to the network."""
+    action = spec.action
+    if isinstance(action, Discrete):
+        return Choice(action.n)
+    return Choices(action.sizes) if isinstance(action, MultiDiscrete) else Reals(action.shape[0])
+
+
+def random_observations(config: RunConfig, steps: int = 64) -> torch.Tensor:
     """Observations [steps, N, ...] under random actions, of 8 environments, or of one a task where tasks are more."""
     envs = max(8, len(config.env.tasks))
     env = build_env(config, envs, stream=PICTURES)
     rng = np.random.default_rng(stream_seed(config, PICTURES))
     spec, seen = env.spec, [env.reset().observation]
     for _ in range(steps - 1):
-        if isinstance(spec.action, Discrete):
-            action = rng.integers(spec.action.n, size=envs)
-        else:
-            action = rng.uniform(-1, 1, (envs, *spec.action.shape)).astype(np.float32)
-        seen.append(env.step(action).observation)
+        seen.append(env.step(spec.action.sample(rng, envs)).observation)
     env.close()
     return torch.from_numpy(np.stack(seen))
 

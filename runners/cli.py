@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import strftime
 from typing import Any, TypeVar, get_args
@@ -16,12 +17,13 @@ import tyro
 from agents.checks import flag
 from agents.config import AgentName
 from agents.gempi.config import CHOICES
-from runners.config import RunConfig, from_dict, to_dict
+from envs.factory import prepare, steps_in_python
+from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import PRESETS
 
 MAY_CHANGE = frozenset(
-    "steps actors learner_envs device threads compile eval_episodes eval_policy eval_every video".split()
+    "steps actors learner_envs device threads compile eval_episodes eval_steps eval_policy eval_every video".split()
     + ["log_seconds", "checkpoint_seconds"]
 )
 """Settings that may differ from the saved ones when a run is resumed."""
@@ -34,23 +36,38 @@ Config = TypeVar("Config")
 
 def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     """The configuration that `argv` asks for, and the run folder to resume, if any."""
-    decides = peek(argv, preset="small", agent="vmpo")
+    decides = peek(argv, preset="small", agent="vmpo", actors=None)
     if decides.resume is None:
         # An unknown name is left for the parser proper to refuse.
         make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
         refuse_used(config.training.run_dir)
-        return config, None
+        env, notes = prepare(config.env)
+        print(*notes, sep="\n", end="\n" * bool(notes))
+        config = replace(config, env=env)
+        return (config if decides.actors else with_actors(config)), None
     run_dir, saved = resumed(decides, [suite], from_dict)
     config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
     refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
-        print(f"warning: this run's learning rate was to reach 0 at --steps {saved.training.steps}; it is set anew")
+        print(
+            f"warning: this run's learning rate was to reach 0 after {saved.training.steps:,} steps, now after "
+            f"{config.training.steps:,}: it jumps to what the new schedule has here (m_step/learning_rate in metrics)"
+        )
     return config, run_dir
 
 
-def peek(argv: list[str], **names: str) -> argparse.Namespace:
+def with_actors(config: RunConfig) -> RunConfig:
+    """Give an environment that steps in Python processes of its own, on all cores but the learner's."""
+    if not steps_in_python(config.env):
+        return config
+    envs = config.training.envs
+    actors = max((n for n in range(1, min(envs, cores() - 1) + 1) if envs % n == 0), default=config.training.actors)
+    return replace(config, training=replace(config.training, actors=actors))
+
+
+def peek(argv: list[str], **names: str | None) -> argparse.Namespace:
     """Flags that decide over the others' defaults: `names` with defaults of their own, gempi's choices, --resume."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", const="")

@@ -2,45 +2,55 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 import tyro
 
 from agents.checks import at_least_one, flag, not_negative, positive
 from agents.config import AgentConfig
-from envs.config import EnvConfig
+from envs.config import EnvConfig, hidden_options
 from envs.multi_task import share_out
+from envs.suites import Preset
 from networks.config import NetworkConfig
 
 PresetName = Literal["small", "paper"]
 
 
-@dataclass(frozen=True)
+def only_for(preset: Preset) -> Callable[[type], type]:
+    """Make a dataclass of environment options whose command line has those alone that a suite of `preset` honours."""
+
+    def decorate(cls: type) -> type:
+        types = get_type_hints(EnvConfig)
+        for name in hidden_options(preset):
+            cls.__annotations__[name] = tyro.conf.Suppress[types[name]]
+            setattr(cls, name, EnvConfig.default(name))
+        return dataclass(frozen=True)(cls)
+
+    return decorate
+
+
+@only_for("atari")
 class AtariEnv(EnvConfig):
     """Which game, and how it is stepped."""
 
     name: Annotated[str, tyro.conf.arg(name="game")] = "Pong"
     """Atari game, as ALE spells it: Pong, SpaceInvaders, MsPacman, ...; one agent learns several at once, with commas
     between their names, or all of atari57."""
-    suite: tyro.conf.Suppress[Literal["atari", "control"]] = "atari"
+    suite: tyro.conf.Suppress[Preset] = "atari"
 
 
-@dataclass(frozen=True)
+@only_for("control")
 class ControlEnv(EnvConfig):
-    """Which task, and how it is stepped."""
+    """Which environment, and how it is stepped."""
 
     name: Annotated[str, tyro.conf.arg(name="env")] = "CartPole-v1"
-    """Task with a vector observation: CartPole-v1, Pendulum-v1, ..., or recall-N with a delay of N steps."""
-    suite: tyro.conf.Suppress[Literal["atari", "control"]] = "control"
-    frame_stack: tyro.conf.Suppress[int] = 4
-    sticky_actions: tyro.conf.Suppress[float] = 0.0
-    eval_sticky_actions: tyro.conf.Suppress[float | None] = None
-    noop_max: tyro.conf.Suppress[int] = 30
-    episodic_life: tyro.conf.Suppress[bool] = False
-    max_episode_frames: tyro.conf.Suppress[int] = 108_000
-    full_actions: tyro.conf.Suppress[bool] = False
+    """Environment: CartPole-v1, HalfCheetah-v5, CheetahRun-v1, MiniGrid-MemoryS7-v0, popgym-RepeatFirstEasy-v0,
+    recall-N with a delay of N steps, any other that gymnasium knows, or module:Name-v0, which a module of your own
+    registers."""
+    suite: tyro.conf.Suppress[Preset] = "control"
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,9 @@ class TrainingConfig:
     """Folder of the run; by default a new one under runs/."""
     eval_episodes: int = 30
     """Episodes of the final evaluation."""
+    eval_steps: int = 1_000_000
+    """Agent steps after which an evaluation stops, over all of its environments; episodes that have not ended by then
+    are cut, and counted with their return so far."""
     eval_policy: Literal["mode", "sample", "both"] = "mode"
     """Evaluate the policy's mode, as the papers do, samples of it, or one after the other."""
     eval_every: int = 0
@@ -117,7 +130,7 @@ class TrainingConfig:
     """Record an episode at the end."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes"))
+        at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes", "eval_steps"))
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
         not_negative(self, ("actors", "value_warmup", "eval_every", "threads"))

@@ -1,4 +1,4 @@
-"""`python -m runners.control`: train an agent on a task with a vector observation, memory tasks included."""
+"""`python -m runners.control`: train an agent on any environment but an Atari game: control, memory tasks, your own."""
 
 from runners.errors import main_guard
 

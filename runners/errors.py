@@ -39,6 +39,15 @@ def usage_errors() -> Iterator[None]:
 
 
 @contextmanager
+def while_running() -> Iterator[None]:
+    """Inside, an EnvError is a failure of an environment that was made as it was asked for, and no wrong usage."""
+    try:
+        yield
+    except EnvError as error:
+        raise RunError(str(error)) from error
+
+
+@contextmanager
 def needs_extra(name: str) -> Iterator[None]:
     """Around imports of what the extra `name` of this package installs."""
     try:

@@ -13,7 +13,7 @@ from runners.checkpoint import Checkpoints, fits
 from runners.cli import load_config, parse_flags
 from runners.config import from_dict
 from runners.errors import UsageError, main_guard, usage_errors
-from runners.evaluation import evaluate, record_video
+from runners.evaluation import evaluate, figure, record_video
 from runners.files import write_atomically
 from runners.precision import settle_precision
 from runners.weights import evaluated
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     for each in (result, result.get("by_mode")):
         if each:
             print(
-                f"{config.env.name} at step {loaded.step:,}: {each['mean']:.2f} +- {each['std']:.2f}, median "
+                f"{config.env.name} at step {loaded.step:,}: {figure(each['mean'])} +- {figure(each['std'])}, median "
                 f"{each['median']:g}, least {each['least']:g}, {each['episodes']} episodes ({each['protocol']})"
             )
     if options.video:

@@ -2,24 +2,29 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from time import monotonic
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from rich.console import Console
 
 from envs.atari57 import human_normalised
+from envs.factory import resolve
 from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
 from runners.actor import no_action
 from runners.build import EVALUATION, VIDEO, build_env, stream_seed
 from runners.config import RunConfig, cores
+from runners.errors import while_running
 from runners.video import write_gif
 
 MOST_ENVS = 32
 MOST_FRAMES = 3_000
 HORIZON = 256
 """Steps between moves of a transformer's key and value strips; any number gives the same actions."""
+SECONDS_ON_SCREEN, SECONDS_BETWEEN_LINES = 0.5, 30.0
+"""Seconds between reports of an evaluation, on a terminal and elsewhere."""
 
 
 class Player:
@@ -33,13 +38,18 @@ class Player:
         self.action = no_action(env)
 
     @torch.inference_mode()
-    def act(self, step: TimeStep) -> np.ndarray:
-        observation, action, reward, first = (
-            torch.from_numpy(np.ascontiguousarray(x)).to(self.device)
-            for x in (step.observation, self.action, step.reward, step.first)
-        )
-        x = self.network.encode(observation, action, reward, first)
-        policy = self.network.policy_head(self.stepper.step(x, first))
+    def act(self, step: TimeStep, playing: np.ndarray | None = None) -> np.ndarray:
+        """Choose actions [N]; where some environments alone are `playing` [N] bool, the torso sees no others."""
+        shown = (step.observation, self.action, step.reward, step.first)
+        observation, action, reward, first = (torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in shown)
+        inputs = (observation, action, reward, first)
+        if playing is None or playing.all():
+            x = self.network.encode(*inputs)
+        else:
+            some = torch.from_numpy(np.flatnonzero(playing)).to(self.device)
+            encoded = self.network.encode(*(each[some] for each in inputs))
+            x = encoded.new_zeros(len(first), encoded.shape[-1]).index_copy_(0, some, encoded)
+        policy = self.network.policy(self.stepper.step(x, first), observation)
         self.action = (policy.sample(self.generator) if self.sample else policy.mode()).cpu().numpy()
         return self.action
 
@@ -62,6 +72,11 @@ def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int
     return _summary(scores, protocol) | {"episodes": episodes * len(tasks), "games": games}
 
 
+def figure(x: float) -> str:
+    """Write a return to two places, or a small one to three digits."""
+    return f"{x:.2f}" if x == 0 or abs(x) >= 0.1 else f"{x:.3g}"
+
+
 def worst_mean(result: dict[str, Any]) -> float:
     """The mean return of an evaluation; of two policies that of the worse."""
     return min(result["mean"], result.get("by_mode", result)["mean"])
@@ -71,33 +86,73 @@ def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int, stream
     """Play `episodes` of one task and return their raw returns with mean, std, median, least and the protocol in words.
 
     How many each environment plays is fixed beforehand, so short episodes are not counted more often than long ones.
+    An environment that has played its share stops. After `eval_steps` steps of all environments together, episodes that
+    have not ended are cut there and counted with their return so far; `cut` says how many.
     """
-    envs = min(episodes, MOST_ENVS)
-    quota = [episodes // envs + (i < episodes % envs) for i in range(envs)]
+    training, envs = config.training, min(episodes, MOST_ENVS)
+    quota = np.array([episodes // envs + (i < episodes % envs) for i in range(envs)])
     config = replace(config, env=config.env.evaluated)
     env = build_env(config, envs, stream=stream, threads=min(envs, cores()))
-    sample = config.training.eval_policy == "sample"
+    sample = training.eval_policy == "sample"
     player = Player(env, network, sample, stream_seed(config, stream))
     returns: list[list[float]] = [[] for _ in range(envs)]
+    played, unfinished = np.zeros(envs, np.int64), np.zeros(envs)
+    taken = 0
     try:
-        with Console().status(f"{config.env.name}: no episode played yet") as status:
+        with Progress(config.env.name, episodes) as progress, while_running():
             step = env.reset()
-            while any(len(got) < wanted for got, wanted in zip(returns, quota, strict=True)):
-                step = env.step(player.act(step))
-                for i in np.flatnonzero(~np.isnan(step.episode_return)):
+            while (playing := played < quota).any() and taken < training.eval_steps:
+                step = env.step(player.act(step, playing), playing)
+                taken += int(playing.sum())
+                unfinished += step.reward / config.env.reward_scale
+                for i in np.flatnonzero(playing & ~np.isnan(step.episode_return)):
                     returns[i].append(float(step.episode_return[i]))
-                    played = sum(map(min, map(len, returns), quota))
-                    status.update(f"{config.env.name}: {played} of {episodes} episodes played")
+                    played[i] += 1
+                    unfinished[i] = 0
+                progress.update(int(played.sum()), taken)
     finally:
         env.close()
-    scores = [score for got, wanted in zip(returns, quota, strict=True) for score in got[:wanted]]
+    cut = np.flatnonzero(played < quota)
+    scores = [score for got in returns for score in got] + unfinished[cut].tolist()
     how = "samples of the policy" if sample else "the policy's mode"
     protocol = f"{how}, raw returns of whole episodes, shared evenly by {envs} environments"
     if config.env.suite == "atari":
         protocol += f", up to {config.env.noop_max} no-ops at the start"
         if config.env.sticky_actions:
             protocol += f", sticky actions {config.env.sticky_actions:g}"
-    return _summary(scores, protocol)
+    if len(cut):
+        protocol += f", {len(cut)} of them cut after {taken:,} steps of all (--eval-steps)"
+        print(
+            f"evaluation: {len(cut)} of {len(scores)} episodes had not ended after --eval-steps {training.eval_steps:,}"
+        )
+    return _summary(scores, protocol) | {"cut": len(cut)}
+
+
+class Progress:
+    """Shows how many episodes were played: in place on a terminal, elsewhere as a line now and then."""
+
+    def __init__(self, name: str, episodes: int) -> None:
+        self.name, self.episodes = name, episodes
+        self.console = Console()
+        self.status = self.console.status(f"{name}: no episode played yet")
+        self.said = monotonic()
+
+    def __enter__(self) -> Self:
+        self.status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.status.stop()
+
+    def update(self, played: int, steps: int) -> None:
+        now, terminal = monotonic(), self.console.is_terminal
+        if now - self.said < (SECONDS_ON_SCREEN if terminal else SECONDS_BETWEEN_LINES):
+            return
+        self.said, text = now, f"{self.name}: {played} of {self.episodes} episodes played, {steps:,} steps"
+        if terminal:
+            self.status.update(text)
+        else:
+            print(text, flush=True)
 
 
 def _summary(scores: list[float], protocol: str) -> dict[str, Any]:
@@ -138,7 +193,7 @@ def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
     finally:
         env.close()
     path.parent.mkdir(parents=True, exist_ok=True)
-    gif = write_gif(path, np.stack(frames), fps=15 if config.env.suite == "atari" else 30)
+    gif = write_gif(path, np.stack(frames), fps=resolve(config.env)[0].video_fps)
     score = step.episode_return[0]
     print(f"video of an episode, {'cut short' if np.isnan(score) else f'return {score:g}'}: {path}")
     return gif

@@ -6,12 +6,13 @@ from pathlib import Path
 from time import monotonic
 
 from envs.interface import EnvError
-from runners.build import CHOICE, pick_device
+from networks.torsos import torso_of
+from runners.build import CHOICE, parts_of, pick_device
 from runners.checkpoint import Checkpoints, fits
 from runners.cli import new_folder, parse
 from runners.config import RunConfig, to_dict
 from runners.display import Display
-from runners.evaluation import evaluate, record_video, worst_mean
+from runners.evaluation import evaluate, figure, record_video, worst_mean
 from runners.files import write_atomically
 from runners.metrics import CsvLog, TensorBoardLog
 from runners.provenance import git_commit, machine, package_versions
@@ -53,6 +54,7 @@ def _lead(suite: str, config: RunConfig, training: Training, run_dir: Path, warn
         f"{config.env.name}: {config.agent.agent} + {config.network.core}, {_count(training):,} parameters, {run_dir}"
     )
     print(f"{_division(config, training)}; torso in {training.config.training.precision}")
+    print(f"observes {_observed(training)}")
     print(f"watch: tensorboard --logdir {run_dir}")
 
     with TensorBoardLog(run_dir, training.steps) as board:
@@ -70,6 +72,19 @@ def _division(config: RunConfig, training: Training) -> str:
         turns = f", by turns in {training.groups} groups," if training.groups > 1 else ""
         return f"one process steps {envs} environments{turns} and learns"
     return f"{actors} actor{'s' * (actors > 1)} and {own} of {envs} environments stepped by the learner"
+
+
+def _observed(training: Training) -> str:
+    """Say what the network sees, and by which torso."""
+    parts = parts_of(training.config, training.spec)
+    named = []
+    for part, shown in zip(parts, training.spec.parts, strict=True):
+        name = f"{shown.name}: " if shown.name else ""
+        named.append(f"{name}{part.kind} {part.shape}{', normalised' if part.normalised else ''}")
+    torso = torso_of(parts)
+    if torso in ("nature", "small") and training.config.network.torso != "auto":
+        torso = training.config.network.torso
+    return f"{'; '.join(named)}; torso {torso}"
 
 
 def _train(
@@ -154,9 +169,9 @@ def _finish(
         "machine": {**machine(), "device": str(training.device)},
     }
     write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
-    by_mode = f" by samples, {result['by_mode']['mean']:.2f} by the mode" if "by_mode" in result else ""
+    by_mode = f" by samples, {figure(result['by_mode']['mean'])} by the mode" if "by_mode" in result else ""
     print(
-        f"evaluation: {result['mean']:.2f} +- {result['std']:.2f}{by_mode} over {result['episodes']} episodes; "
+        f"evaluation: {figure(result['mean'])} +- {figure(result['std'])}{by_mode} over {result['episodes']} episodes; "
         f"{training.steps:,} steps in {training.wall_seconds:.0f} s ({summary['steps_per_second']:,.0f} a second); "
         f"{run_dir / 'summary.json'}"
     )

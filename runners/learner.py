@@ -89,6 +89,8 @@ class Learner:
                 break
         if self.reference:
             self.reference.follow(self.network)
+        # Last, so that a batch is learned from by the moments that it was acted with.
+        self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         self._log({"m_step/learning_rate": torch.tensor(training.learning_rate * annealing)})
         self._check()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.interface import EnvSpec
+from networks.torsos import SMALLEST_NATURE
 from runners.config import RunConfig
 from runners.errors import UsageError
 
@@ -32,15 +33,22 @@ def check_memory(config: RunConfig, spec: EnvSpec, buffers: int, ranks: int) -> 
 
 
 def check_torso(config: RunConfig, spec: EnvSpec) -> None:
-    """UsageError where a torso for pixels is to read a vector, or the one for vectors pixels."""
-    pixels = len(spec.observation_shape) == 3
-    if pixels and config.network.torso == "mlp":
-        raise UsageError(f"--torso mlp reads vectors; {spec.name} shows pixels: take --torso nature or resnet")
-    if not pixels and config.network.torso != "mlp":
+    """UsageError where an option for pictures meets an environment without, or a torso pictures too small for it."""
+    pictures = [part for part in spec.parts if part.kind == "picture"]
+    torso, shown = config.network.torso, ", ".join(f"{part.kind} {part.shape}" for part in spec.parts)
+    if pictures and torso == "mlp":
+        raise UsageError(f"--torso mlp reads vectors; {spec.name} shows {shown}: leave --torso at auto")
+    if not pictures and torso not in ("auto", "mlp"):
+        raise UsageError(f"--torso {torso} reads pictures; {spec.name} shows {shown}: leave --torso at auto")
+    if not pictures and config.network.centre_pixels:
+        raise UsageError(f"--centre-pixels is for pictures; {spec.name} shows {shown}: leave it out")
+    if torso == "nature" and (small := [p for p in pictures if min(p.shape[1:]) < SMALLEST_NATURE]):
         raise UsageError(
-            f"--torso {config.network.torso} reads pixels; {spec.name} shows a vector of shape "
-            f"{spec.observation_shape}: take --torso mlp"
+            f"--torso nature needs pictures of at least {SMALLEST_NATURE} pixels a side, and {spec.name} shows "
+            f"{small[0].shape}: take --torso small"
         )
+    if config.network.normalise == "on" and not any(part.kind == "vector" for part in spec.parts):
+        raise UsageError(f"--normalise on is for vectors; {spec.name} shows {shown}: leave it out")
 
 
 def check_compile(config: RunConfig) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from envs.interface import EnvSpec
 from networks.torsos import make_torso
 from runners.balance import least_seconds
+from runners.build import parts_of
 from runners.config import RunConfig
 from runners.ranks import ONE_RANK, Ranks
 
@@ -20,9 +21,9 @@ def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ran
     """
     if config.training.precision != "auto":
         return config
-    bf16 = config.network.torso != "mlp" and (device.type == "cpu" or has_bf16(device))
+    bf16 = convolves(config, spec) and (device.type == "cpu" or has_bf16(device))
     if device.type == "cpu" or config.training.actors:
-        bf16 = bf16 and has_bf16(torch.device("cpu")) and bf16_pays(config, spec.observation_shape, device)
+        bf16 = bf16 and has_bf16(torch.device("cpu")) and bf16_pays(config, spec, device)
     bf16 = not ranks.any(not bf16)
     return replace(config, training=replace(config.training, precision="bfloat16" if bf16 else "float32"))
 
@@ -36,7 +37,12 @@ def has_bf16(device: torch.device) -> bool:
     return any(check() for check in checks if check)
 
 
-def bf16_pays(config: RunConfig, observation_shape: tuple[int, ...], device: torch.device) -> bool:
+def convolves(config: RunConfig, spec: EnvSpec) -> bool:
+    """Whether pictures alone are seen, and by convolutions."""
+    return len(spec.parts) == 1 and spec.parts[0].kind == "picture" and config.network.torso != "mlp"
+
+
+def bf16_pays(config: RunConfig, spec: EnvSpec, device: torch.device) -> bool:
     """Whether an agent step takes the torso less processor time so: it gains in large batches and loses in small ones.
 
     A step is in one batch of an actor, and in one of the learner in each pass; on a GPU that costs the processor none.
@@ -45,12 +51,12 @@ def bf16_pays(config: RunConfig, observation_shape: tuple[int, ...], device: tor
     acting = max(1, training.envs // max(1, training.actors))
     learning = training.envs // training.minibatches * (training.unroll + 1)
     with torch.random.fork_rng(devices=[]):
-        torso = make_torso(config.network, observation_shape)
+        torso = make_torso(config.network, parts_of(config, spec))
 
     def seconds(bf16: bool) -> float:
-        a_step = torso_seconds(torso, pictures(acting, observation_shape), bf16, learn=False) / acting
+        a_step = torso_seconds(torso, pictures(acting, spec.observation_shape), bf16, learn=False) / acting
         if device.type == "cpu":
-            batch = torso_seconds(torso, pictures(learning, observation_shape), bf16, learn=True)
+            batch = torso_seconds(torso, pictures(learning, spec.observation_shape), bf16, learn=True)
             a_step += training.passes * batch / learning
         return a_step
 

@@ -92,7 +92,9 @@ def small_control(agent: str, **choices: str) -> RunConfig:
     em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4, epsilon_reference=2.0)
     return RunConfig(
         env=ControlEnv(),
-        network=NetworkConfig(torso="mlp", torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64),
+        network=NetworkConfig(
+            nature_channels=(16, 32, 32), torso_hidden=64, embedding=64, key_size=16, mlp_size=128, head_hidden=64
+        ),
         agent=AgentConfig(
             agent=agent,
             gae_lambda=0.95,
@@ -117,7 +119,7 @@ def paper_control(agent: str, **choices: str) -> RunConfig:
     """V-MPO tables 1 and 7 for OpenAI Gym: unroll 39, T_target 100, and the GTrXL of section 12."""
     config = RunConfig(
         env=ControlEnv(),
-        network=NetworkConfig(torso="mlp", torso_hidden=256, embedding=256, layers=8, key_size=32, mlp_size=512),
+        network=NetworkConfig(torso_hidden=256, embedding=256, layers=8, key_size=32, mlp_size=512),
         agent=AgentConfig(agent=agent, values="online", **options_of(agent, choices, epsilon_eta=0.01)),
         training=TrainingConfig(
             preset="paper",

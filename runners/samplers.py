@@ -31,7 +31,7 @@ from runners.actor import Actor, collect_in_turn
 from runners.allocator import keep_freed_memory
 from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
-from runners.errors import RunError, describe
+from runners.errors import RunError, describe, while_running
 from runners.unrolls import Buffer, make_buffer
 from runners.weights import SharedWeights, flatten_weights
 
@@ -79,7 +79,8 @@ class LocalSampler:
 
     def next(self) -> Buffer:
         began = time.perf_counter()
-        collect_in_turn(self.actors, self.views)
+        with while_running():
+            collect_in_turn(self.actors, self.views)
         self.wait_seconds += time.perf_counter() - began
         return self.buffer
 
@@ -157,7 +158,8 @@ class ProcessSampler:
 
     def next(self) -> Buffer:
         if self.own:
-            self.own.collect(self.own_views[self.taken % BUFFERS])
+            with while_running():
+                self.own.collect(self.own_views[self.taken % BUFFERS])
         began = time.perf_counter()
         for full in self.full:
             while not full.acquire(timeout=PATIENCE):
@@ -215,7 +217,7 @@ def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
 
 
 def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool) -> Buffer:
-    policy_size = network.policy_head.output.out_features
+    policy_size = network.space.parameters
     training = config.training
     return make_buffer(spec, training.unroll, config.tasks, policy_size, network.initial_state(1), shared)
 

@@ -7,11 +7,11 @@ import torch
 
 from agents.factory import make_agent
 from agents.ranks import ALONE
-from envs.interface import Discrete, EnvSpec
+from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.allocator import keep_freed_memory
 from runners.balance import acting_groups, learner_envs
-from runners.build import build_env, build_network, pick_device, random_pictures
+from runners.build import actions_of, build_env, build_network, pick_device, random_observations
 from runners.config import RunConfig, cores
 from runners.devices import cpu_seconds
 from runners.learner import Learner
@@ -43,10 +43,10 @@ class Training:
         torch.backends.cudnn.allow_tf32 = False  # or float32 would be another one on a GPU than where actors are
         self.config = config = settle_precision(config, self.spec, self.device, ranks)
         self.network = build_network(config, self.spec)
-        if config.network.centre_pixels:
-            self.network.fit_input(random_pictures(config))
+        if config.network.centre_pixels or self.network.normalises:
+            self.network.fit_input(random_observations(config))
         whole_batch = ranks if training.statistics == "batch" else ALONE
-        agent = make_agent(config.agent, continuous=not isinstance(self.spec.action, Discrete), ranks=whole_batch)
+        agent = make_agent(config.agent, actions_of(self.spec), whole_batch)
         ranks.copy_first(self.network.to(self.device))  # to the bit alike on like processors only
         self.learner = Learner(config, self.network, agent.to(self.device), self.device, ranks, fresh)
         self.learner_envs = learner_envs(config, self.spec, self.network, self.device, ranks.local_size)

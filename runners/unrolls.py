@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.types import Unroll
-from envs.interface import Discrete, EnvSpec, TimeStep
+from envs.interface import EnvSpec, TimeStep
 from networks.cores import State
 
 
@@ -49,8 +49,7 @@ def make_buffer(spec: EnvSpec, unroll: int, task: np.ndarray, policy_size: int, 
     """Zeroed, a column for each of `task` [B]; `state` an example of the core's state, of any batch size."""
     envs = len(task)
     rows = (unroll + 1, envs)
-    discrete = isinstance(spec.action, Discrete)
-    action = torch.zeros(rows, dtype=torch.int64) if discrete else torch.zeros(*rows, *spec.action.shape)
+    action = torch.zeros(*rows, *spec.action.shape, dtype=getattr(torch, spec.action.dtype))
     buffer = Buffer(
         Unroll(
             observation=torch.zeros(*rows, *spec.observation_shape, dtype=getattr(torch, spec.observation_dtype)),

@@ -17,7 +17,7 @@ from agents.evaluation import evaluate_policy
 from agents.gempi.em import once
 from agents.types import Loss, Plan, Unroll, one_pass
 from networks.actor_critic import Output
-from networks.distributions import Categorical, Gaussian
+from networks.distributions import Choice, Reals
 from networks.heads import PopArtHead
 
 # ---------------------------------------------------------------------------------------------- unrolls
@@ -369,6 +369,11 @@ class Batch(NamedTuple):
         return gaussian_entropy(np.split(parameters, 2, -1)[1]) if self.continuous else categorical_entropy(parameters)
 
 
+def space(continuous: bool, actions: int = 3) -> Reals | Choice:
+    """The action space of the batches here."""
+    return Reals(actions) if continuous else Choice(actions)
+
+
 def random_batch(seed: int, continuous: bool, steps: int = 5, batch: int = 4, actions: int = 3) -> Batch:
     """Policies a little apart, episodes that end in every way; reset steps carry no reward."""
     rng = np.random.default_rng(seed)
@@ -423,7 +428,6 @@ def to_torch(
     """
     parameters = torch.tensor(batch.new, dtype=dtype, requires_grad=True)
     value = torch.tensor(batch.value, dtype=dtype, requires_grad=True)
-    kind = Gaussian if batch.continuous else Categorical
     action = torch.tensor(batch.action, dtype=dtype if batch.continuous else torch.int64)
     previous_action = torch.cat([torch.zeros_like(action[:1]), action])
     unroll = Unroll(
@@ -438,7 +442,7 @@ def to_torch(
         task=torch.zeros(batch.value.shape[1], dtype=torch.int64),
         state=(),
     )
-    return Output(kind.from_parameters(parameters), value, ()), unroll, parameters, value
+    return Output(space(batch.continuous).distribution(parameters), value, ()), unroll, parameters, value
 
 
 def popart(mean: float = 0.0, std: float = 1.0) -> PopArtHead:

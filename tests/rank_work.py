@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from agent_oracles import learned, popart, random_batch, to_torch
+from agent_oracles import learned, popart, random_batch, space, to_torch
 from lm_task import TASK
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
@@ -19,10 +19,9 @@ from agents.ranks import ALONE
 from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.types import Samples
-from envs.interface import Discrete
 from networks.actor_critic import ActorCritic
 from networks.language import Completions
-from runners.build import build_env, build_network
+from runners.build import actions_of, build_env, build_network
 from runners.config import ControlEnv, RunConfig
 from runners.learner import Learner
 from runners.lm.batches import Batch
@@ -57,7 +56,7 @@ def loss_and_gradients(name: str, continuous: bool, ranks: Ranks) -> dict[str, T
     output = output._replace(
         policy=type(output.policy)(*(p[:, part] for p in output.policy)), value=output.value[:, part]
     )
-    agent = make_agent(AGENTS[name], continuous, ranks).double()
+    agent = make_agent(AGENTS[name], space(continuous), ranks).double()
     loss = learned(agent, output, unroll.columns(part), popart(0.5, 2.0))
     loss.total.backward()
     for leaf in (parameters, value):  # of which this rank has its part; the network's gradients add up like these
@@ -133,7 +132,7 @@ def trained(config: RunConfig, ranks: Ranks) -> dict[str, Tensor]:
     env = build_env(config, 1, stream=0)
     network = with_values(build_network(config, env.spec))
     whole_batch = ranks if config.training.statistics == "batch" else ALONE
-    agent = make_agent(config.agent, not isinstance(env.spec.action, Discrete), whole_batch)
+    agent = make_agent(config.agent, actions_of(env.spec), whole_batch)
     share = replace(config, training=replace(config.training, envs=8 // ranks.size))
     learner = Learner(share, network, agent, torch.device("cpu"), ranks)
     learner.train(unroll.columns(columns(ranks.rank, ranks.size, 8)), 0.0)

@@ -9,10 +9,9 @@ from test_runs import ONE_TASK, small
 from test_samplers import make
 
 from agents.factory import make_agent
-from envs.interface import Discrete
 from networks.actor_critic import ActorCritic
 from runners.actor import Actor
-from runners.build import build_env
+from runners.build import actions_of, build_env
 from runners.config import RunConfig
 from runners.learner import Learner
 from runners.presets import PRESETS
@@ -34,7 +33,7 @@ def network_after(config: RunConfig) -> ActorCritic:
     sampler, network = make(LocalSampler, config)
     torch.nn.init.normal_(network.value_head.output.weight)  # at 0 what comes before it has no gradient but rounding
     sampler.publish(network)
-    agent = make_agent(config.agent, continuous=not isinstance(sampler.actors[0].env.spec.action, Discrete))
+    agent = make_agent(config.agent, actions_of(sampler.actors[0].env.spec))
     learner = Learner(config, network, agent, CPU)
     assert (learner.forward is network) is not config.training.compile
     for value_only in (True, False):

@@ -13,7 +13,7 @@ from test_runs import small
 from test_samplers import make
 
 from agents.factory import make_agent
-from envs.interface import Discrete
+from runners.build import actions_of
 from runners.config import RunConfig
 from runners.learner import Learner
 from runners.samplers import LocalSampler
@@ -34,7 +34,7 @@ def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_elsewhere(config: RunConfig) -> Learner:
     """A learner that has been through one batch of an actor on the CPU."""
     sampler, network = make(LocalSampler, config)
-    agent = make_agent(config.agent, continuous=not isinstance(sampler.actors[0].env.spec.action, Discrete))
+    agent = make_agent(config.agent, actions_of(sampler.actors[0].env.spec))
     learner = Learner(config, network.to(ELSEWHERE), agent.to(ELSEWHERE), ELSEWHERE)
     learner.train(sampler.next().unroll, 0.0)
     sampler.close()

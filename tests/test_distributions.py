@@ -9,7 +9,8 @@ import torch
 from oracles import array
 from torch import Tensor
 
-from networks.distributions import Categorical, Gaussian
+from networks.distributions import Categorical, Choice, Choices, Gaussian, MultiCategorical, Reals
+from networks.heads import FORBIDDEN, PolicyHead
 
 SHAPE = (4, 3)  # leading dimensions
 ACTIONS = 5
@@ -211,7 +212,7 @@ def test_parameters_round_trip(make) -> None:
     p, q = make(0), make(1)
     parameters = p.parameters()
     assert parameters.shape == (*SHAPE, 2 * ACTIONS if make is gaussian else ACTIONS)
-    back = type(p).from_parameters(parameters)
+    back = p.like(parameters)
     torch.testing.assert_close(back.parameters(), parameters)
     torch.testing.assert_close(back.kl(p), torch.zeros(SHAPE, dtype=torch.float64), atol=1e-12, rtol=0)
     torch.testing.assert_close(back.kl(q), p.kl(q))
@@ -248,3 +249,69 @@ def test_gradients_by_finite_differences(make) -> None:
         return (a.log_prob(action[0, 0]), a.entropy(), a.kl(b), *decoupled)
 
     assert torch.autograd.gradcheck(run, parts)
+
+
+# --- a product of categoricals --------------------------------------------------------------------
+
+SIZES = (2, 3, 4)
+
+
+def product(seed: int) -> MultiCategorical:
+    return MultiCategorical(2.0 * normal(seed, *SHAPE, sum(SIZES)), SIZES)
+
+
+def table(p: MultiCategorical) -> Tensor:
+    """Probabilities [4, 3, 2, 3, 4] of every joint action."""
+    a, b, c = (logits.softmax(-1) for logits in p.logits.split(SIZES, -1))
+    return torch.einsum("xyi,xyj,xyk->xyijk", a, b, c)
+
+
+def test_a_product_against_the_table_of_its_joint_actions() -> None:
+    p, q = product(0), product(1)
+    joint, other = table(p), table(q)
+    torch.testing.assert_close(p.entropy(), -(joint * joint.log()).sum((-3, -2, -1)))
+    torch.testing.assert_close(p.kl(q), (joint * (joint / other).log()).sum((-3, -2, -1)))
+    action = torch.tensor([1, 2, 0]).expand(*SHAPE, 3)
+    torch.testing.assert_close(p.log_prob(action), joint[..., 1, 2, 0].log())
+    mode = p.mode()
+    torch.testing.assert_close(p.log_prob(mode).exp(), joint.amax((-3, -2, -1)))
+    torch.testing.assert_close(p.like(p.parameters()).kl(q), p.kl(q))
+
+
+def test_samples_of_a_product_are_as_frequent_as_its_table_says() -> None:
+    p = MultiCategorical(normal(3, sum(SIZES)).expand(200_000, -1).float(), SIZES)
+    action = p.sample(torch.Generator().manual_seed(0))
+    counts = torch.zeros(SIZES).index_put_(tuple(action.unbind(-1)), torch.ones(200_000), accumulate=True)
+    a, b, c = (logits.softmax(-1) for logits in p.logits[0].split(SIZES))
+    torch.testing.assert_close(counts / 200_000, torch.einsum("i,j,k->ijk", a, b, c), atol=5e-3, rtol=0)
+
+
+def test_actions_as_the_network_sees_them() -> None:
+    assert Choice(3).embed(torch.tensor([2, 0])).tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert Choices((2, 3)).embed(torch.tensor([[1, 2]])).tolist() == [[0, 1, 0, 0, 1]]
+    assert Reals(2).embed(torch.tensor([[0.5, -1.0]])).tolist() == [[0.5, -1.0]]
+    assert (Choices((2, 3)).parameters, Reals(2).parameters) == (5, 4)
+
+
+@pytest.mark.parametrize("space", [Choice(5), Choices((2, 3))], ids=["one", "several"])
+def test_a_forbidden_action_has_probability_zero_and_no_gradient(space: Choice | Choices) -> None:
+    torch.manual_seed(0)
+    head, x = PolicyHead(8, 16, space), torch.randn(50, 8)
+    allowed = torch.rand(50, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    allowed[:, [0, 2]] = True  # one of each choice
+    policy, old = head(x, allowed), head(x + 1, allowed)
+    sampled = torch.stack([policy.sample() for _ in range(200)])
+    embedded = space.embed(sampled)
+    assert not embedded[:, ~allowed].any() and embedded[:, allowed].any()
+    assert policy.logits[~allowed].eq(FORBIDDEN).all()
+
+    entropy, kl, log_prob = policy.entropy(), old.kl(policy), policy.log_prob(sampled[0])
+    for value in (entropy, kl, log_prob):
+        assert torch.isfinite(value).all()
+    (entropy.sum() + kl.sum() + log_prob.sum()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+    if isinstance(space, Choice):
+        kept = policy.logits.masked_fill(~allowed, -torch.inf).softmax(-1)
+        plain = torch.distributions.Categorical(probs=kept)
+        torch.testing.assert_close(entropy, plain.entropy(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(log_prob, plain.log_prob(sampled[0]), atol=1e-6, rtol=1e-5)

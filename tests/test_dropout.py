@@ -65,7 +65,7 @@ def test_before_any_step_only_a_masked_policy_has_moved(scheme: str, core: str) 
     kl = passes.old.kl(passes.new)[unroll.valid].mean().item()
     assert kl > 1e-3 if scheme == "masked" else abs(kl) < 1e-6
     fitted = unroll.valid & (parameters_of(rows(passes.fitted.policy)) - unroll.policy).abs().amax(-1).gt(1e-4)
-    assert fitted.float().mean() > 0.9  # what is fitted is masked in every scheme
+    assert fitted.float().mean() > 0.8  # what is fitted is masked in every scheme
     whole = without_mask(training, unroll)
     torch.testing.assert_close(parameters_of(rows(whole.policy)), unroll.policy, atol=1e-5, rtol=1e-5)
 

@@ -12,11 +12,12 @@ import ale_py.roms
 import gymnasium
 import numpy as np
 import pytest
+from envs_for_tests import ACTIONS, OBSERVATIONS
 
 from envs.backend import BackendEnv, RawStep
 from envs.config import EnvConfig
 from envs.factory import known_names, make_env
-from envs.interface import Box, Discrete, EnvError, EnvSpec, TimeStep
+from envs.interface import Action, Box, Discrete, EnvError, EnvSpec, MultiDiscrete, Part, TimeStep
 
 PONG = EnvConfig("Pong", max_episode_frames=800)
 CASES = {
@@ -27,21 +28,43 @@ CASES = {
     "envpool-Pendulum": EnvConfig("Pendulum-v1", "control"),
     "gymnasium-Pendulum": EnvConfig("Pendulum-v1", "control", "gymnasium"),
     "recall": EnvConfig("recall-5", "control"),
+    "envpool-MiniGrid": EnvConfig("MiniGrid-Empty-Random-5x5-v0", "control", max_episode_steps=40),
+    "gymnasium-MiniGrid": EnvConfig("MiniGrid-Empty-Random-5x5-v0", "control", "gymnasium", max_episode_steps=40),
+    "envpool-dm_control": EnvConfig("CartpoleBalance-v1", "control", max_episode_steps=40),
+    "popgym": EnvConfig("popgym-RepeatPreviousEasy-v0", "control"),
+    **{
+        name: EnvConfig(f"envs_for_tests:{name}-v0", "control")
+        for name in [f"Tiny-{observation}-discrete" for observation in OBSERVATIONS]
+        + [f"Tiny-vector-{action}" for action in ACTIONS if action not in ("discrete", "unbounded")]
+        + [f"Masked-{mask}-{observation}" for mask in ("part", "info") for observation in ("vector", "dict")]
+    },
 }
+FEW_SIGHTS = ("envpool-MiniGrid", "gymnasium-MiniGrid", "popgym")
+"""Where a first observation may look as a last one does."""
+NO_PICTURES = ("envpool-dm_control", "popgym")
+NEEDS = {"gymnasium-MiniGrid": "minigrid", "popgym": "popgym"}
 ATARI = [name for name in CASES if name.endswith("Pong")]
-CONTROL = [name for name in CASES if not name.endswith("Pong")]
-every = pytest.mark.parametrize("case", CASES)
+CONTROL = [name for name in CASES if name.endswith(("CartPole", "Pendulum"))]
+
+
+def _installed(case: str) -> bool:
+    return case not in NEEDS or importlib.util.find_spec(NEEDS[case]) is not None
+
+
+def param(case: str):
+    return pytest.param(case, marks=pytest.mark.skipif(not _installed(case), reason="needs the extra memory"))
+
+
+every = pytest.mark.parametrize("case", [param(case) for case in CASES])
 atari = pytest.mark.parametrize("case", ATARI)
 ENVS = 3
 STEPS = 430
 
 
-def actions_of(action: Discrete | Box, steps: int, num_envs: int, seed: int = 0) -> np.ndarray:
+def actions_of(action: Action, steps: int, num_envs: int, seed: int = 0) -> np.ndarray:
     """Random valid actions [steps, N, ...]."""
     rng = np.random.default_rng(seed)
-    if isinstance(action, Discrete):
-        return rng.integers(action.n, size=(steps, num_envs))
-    return rng.uniform(-1, 1, (steps, num_envs, *action.shape)).astype(np.float32)
+    return np.stack([action.sample(rng, num_envs) for _ in range(steps)])
 
 
 def play(
@@ -96,6 +119,8 @@ def test_reset_steps_follow_ends_and_carry_nothing(case):
     assert not steps.reward[steps.first].any()
     assert not (steps.terminated & steps.truncated).any()
     assert (ended(steps)[1:].sum(0) >= 2).all(), "every environment must end twice for this to mean anything"
+    if case in FEW_SIGHTS:
+        return
     fresh = steps.observation[1:][steps.first[1:]]
     last = steps.observation[ended(steps)]
     assert not any(np.array_equal(a, b) for a in fresh for b in last)
@@ -179,12 +204,73 @@ def test_split_phase(case):
 
 
 @every
+def test_an_environment_may_stand_still(case):
+    """From step 30 on the second does: nothing changes for the others."""
+    env = make_env(CASES[case], ENVS, 7)
+    actions, expected = actions_of(env.spec.action, STEPS, ENVS), rollout(case)
+    env.reset()
+    for t in range(120):
+        playing = np.array([True, t < 30, True])
+        step = env.step(actions[t], playing)
+        here = TimeStep(*(x[t + 1] for x in expected))
+        assert same(TimeStep(*(x[playing] for x in step)), TimeStep(*(x[playing] for x in here)))
+        if t >= 30:
+            assert np.array_equal(step.observation[1], expected.observation[30, 1])
+            assert step.reward[1] == 0 and not (step.first | step.terminated | step.truncated)[1]
+            assert np.isnan(step.episode_return[1]) and step.episode_length[1] == 0
+    with pytest.raises(EnvError, match="one at least True"):
+        env.send(actions[0], np.zeros(ENVS, bool))
+    with pytest.raises(EnvError, match="3 booleans"):
+        env.send(actions[0], np.ones(ENVS + 1, bool))
+    env.close()
+
+
+@pytest.mark.parametrize("case", [param(case) for case in CASES if case not in ("ale-Pong", "recall")])
+def test_environments_go_on_where_they_stood_still(case):
+    """Left out: recall draws distractors for all at once, and ale steps all."""
+    env = make_env(CASES[case], ENVS, 7, threads=2)
+    actions, expected = actions_of(env.spec.action, STEPS, ENVS), rollout(case)
+    env.reset()
+    rng, done = np.random.default_rng(1), np.zeros(ENVS, int)
+    while done.max() < 200:
+        playing = rng.random(ENVS) < 0.6
+        if playing.any():
+            step = env.step(np.stack([actions[t, i] for i, t in enumerate(done)]), playing)
+            done += playing
+            for i in np.flatnonzero(playing):
+                assert same(TimeStep(*(x[i] for x in step)), TimeStep(*(x[done[i], i] for x in expected)))
+    env.close()
+
+
+def test_games_may_stand_still():
+    """Also all environments of one of several games."""
+    config = EnvConfig("Pong,Breakout", max_episode_frames=80)
+    actions = actions_of(Discrete(18), 50, 4)
+    expected = play(config, actions, num_envs=4)
+    env = make_env(config, 4, 7)
+    env.reset()
+    playing = np.array([False, True, False, False])
+    for t, action in enumerate(actions):
+        step = env.step(action, playing if t >= 15 else None)
+        assert same(TimeStep(*(x[1] for x in step)), TimeStep(*(x[t + 1, 1] for x in expected)))
+        if t >= 15:
+            assert np.array_equal(step.observation[~playing], expected.observation[15, ~playing])
+            assert (
+                not (step.first | step.terminated | step.truncated)[~playing].any() and not step.reward[~playing].any()
+            )
+            assert np.isnan(step.episode_return[~playing]).all()
+    env.close()
+
+
+@every
 def test_wrong_actions_are_refused_and_do_no_harm(case):
     env = make_env(CASES[case], ENVS, 7)
     good = actions_of(env.spec.action, 1, ENVS)[0]
     env.reset()
     if isinstance(env.spec.action, Discrete):
         wrong = [good + env.spec.action.n, good - 1000, good * 1_000_000 + 9, good.astype(np.float32), good[:, None]]
+    elif isinstance(env.spec.action, MultiDiscrete):
+        wrong = [good + 3, good - 4, good.astype(np.float32), good[:, 0]]
     else:
         wrong = [
             np.full_like(good, np.nan),
@@ -208,6 +294,10 @@ def test_pictures(case):
     with pytest.raises(EnvError, match="render=True"):
         env.render()
     env.close()
+    if case in NO_PICTURES:
+        with pytest.raises(EnvError, match="draw"):
+            make_env(CASES[case], ENVS, 7, render=True)
+        return
     env = make_env(CASES[case], ENVS, 7, render=True)
     env.reset()
     if CASES[case].backend == "gymnasium" and importlib.util.find_spec("pygame") is None:
@@ -240,7 +330,7 @@ def next_step(plain: gymnasium.Env, observation: np.ndarray, action: np.ndarray)
     return observation, float(reward), terminated
 
 
-@pytest.mark.parametrize("case", [name for name in CONTROL if name != "recall"])
+@pytest.mark.parametrize("case", CONTROL)
 def test_every_transition_is_gymnasiums(case):
     steps, plain = rollout(case), gymnasium.make(CASES[case].name)
     env = make_env(CASES[case], ENVS, 7)
@@ -541,13 +631,13 @@ class Simulator(BackendEnv):
     """Says whatever it is told, as a simulator might that leaves memory of a reset step as it was."""
 
     def __init__(self, *script: tuple[float, bool, bool]):
-        super().__init__(EnvSpec("script", (1,), "float32", Discrete(2), 1, 10), 1, render=False)
+        super().__init__(EnvSpec("script", (Part("", "vector", (1,)),), Discrete(2), 1, 10), 1, render=False)
         self.script = iter(script)
 
     def _reset(self):
         return np.zeros((1, 1), np.float32)
 
-    def _send(self, action):
+    def _send(self, action, ids):
         pass
 
     def _recv(self):
@@ -570,7 +660,7 @@ def test_known_names_can_be_made():
     assert len(known_names("atari")) >= 100
     assert {"Pong", "Breakout", "MsPacman", "MontezumaRevenge", "UpNDown"} <= set(known_names("atari"))
     tasks = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "recall-30")
-    assert set(tasks) <= set(known_names("control"))
+    assert set(tasks) <= {*known_names("control"), *known_names("recall")}
     for name in tasks:
         play(EnvConfig(name, "control"), 3)
     for name in ("UpNDown", "TicTacToe3d", "Pitfall2"):
@@ -591,21 +681,20 @@ def test_known_names_can_be_made():
         ({"name": "recall", "suite": "control"}, "recall-30"),
         ({"name": "recall-0", "suite": "control"}, "delay N of 1 or more"),
         ({"name": "recall-5", "suite": "control", "backend": "gymnasium"}, "built in"),
-        ({"name": "CarRacing-v3", "suite": "control"}, "flat vector"),
-        ({"name": "FrozenLake-v1", "suite": "control"}, "flat vector"),
-        ({"name": "FrozenLake-v1", "suite": "control", "backend": "gymnasium"}, "flat vector"),
-        ({"name": "CheetahRun-v1", "suite": "control"}, "flat vector"),
         ({"suite": "arcade"}, "choose one of atari, control"),
-        ({"backend": "openai"}, "choose one of envpool, ale, gymnasium"),
-        ({"backend": "gymnasium"}, "choose envpool or ale"),
-        ({"name": "CartPole-v1", "suite": "control", "backend": "ale"}, "choose envpool or gymnasium"),
-        ({"name": "CartPole-v1", "suite": "control", "sticky_actions": 0.25}, "sticky_actions is an Atari option"),
-        ({"name": "CartPole-v1", "suite": "control", "max_episode_frames": 400}, "max_episode_frames is an Atari"),
+        ({"backend": "openai"}, "choose one of auto, envpool, ale, gymnasium"),
+        ({"backend": "gymnasium"}, "choose auto or envpool or ale"),
+        ({"name": "CartPole-v1", "suite": "control", "backend": "ale"}, "choose auto or envpool or gymnasium"),
+        ({"name": "CartPole-v1", "suite": "control", "sticky_actions": 0.25}, "sticky_actions is an option of atari"),
+        (
+            {"name": "CartPole-v1", "suite": "control", "max_episode_frames": 400},
+            "max_episode_frames is an option",
+        ),
         ({"sticky_actions": 1.5}, "probability"),
         ({"sticky_actions": float("nan")}, "probability"),
         ({"eval_sticky_actions": -0.1}, "eval_sticky_actions is a probability"),
         ({"frame_stack": 0}, "frame_stack must lie in 1..16"),
-        ({"name": "CartPole-v1", "suite": "control", "frame_stack": 1}, "frame_stack is an Atari option"),
+        ({"name": "CartPole-v1", "suite": "control", "frame_stack": 1}, "frame_stack is an option of atari"),
         ({"reward_scale": 0.0}, "greater than 0"),
         ({"noop_max": -1}, "0 or more"),
         ({"noop_max": 0}, "noop_max of 1 or more"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from agent_oracles import best_eta, learned, popart, random_batch, to_torch, top_k
+from agent_oracles import best_eta, learned, popart, random_batch, space, to_torch, top_k
 from scipy.optimize import minimize
 from scipy.stats import multinomial
 
@@ -27,6 +27,7 @@ from agents.gempi.methods import METHODS, Row
 from agents.gempi.renyi import Renyi
 from agents.gempi.temperature import Dual, Fixed, Solved
 from agents.gempi.trust_region import kl_parts
+from agents.types import rows
 from networks.distributions import Gaussian
 from runners.cli import parse
 from runners.errors import UsageError
@@ -263,7 +264,7 @@ def test_a_solved_temperature_follows_the_scale_of_advantages(scale):
 def test_vmpo_s_temperature_may_be_solved(kept):
     """The same method with the minimum of its dual in place of a step towards it; it has no eta to learn."""
     config = AgentConfig(agent="vmpo", temperature="solved", epsilon_eta=0.1, top_k=kept)
-    agent = make_agent(config, continuous=False).double()
+    agent = make_agent(config, space(False)).double()
     assert isinstance(agent.temperature, Solved) and not list(agent.temperature.parameters())
     assert config.row == METHODS["vmpo"]._replace(temperature="solved")
     advantages = np.random.default_rng(6).normal(size=60)
@@ -291,7 +292,7 @@ def test_a_budget_that_cannot_be_spent_leaves_the_best_sample():
 
 def gempi(**options) -> tuple:
     """Divergence, temperature and filter of --agent gempi."""
-    agent = make_agent(AgentConfig(agent="gempi", **options), continuous=False).double()
+    agent = make_agent(AgentConfig(agent="gempi", **options), space(False)).double()
     return agent.divergence, agent.temperature, agent.filter
 
 
@@ -334,7 +335,7 @@ def descend(temperature: Dual, advantages, bases, divergence_: Divergence, steps
 def weights_of(agent: str, ratios: np.ndarray, advantages: np.ndarray, **options) -> np.ndarray:
     """Of `--agent agent`, where pi_ref has log-ratios `ratios` to pi_t."""
     config = AgentConfig(agent=agent, **options)
-    method = make_agent(config, continuous=False).double()
+    method = make_agent(config, space(False)).double()
     log_ratios = torch.tensor(np.stack([ratios if name == "reference" else 0 * ratios for name in method.row.anchors]))
     mask = torch.ones(len(advantages), dtype=torch.bool)
     elements = method.divergence, method.temperature, method.filter, method.row.anchors
@@ -387,8 +388,8 @@ def test_awr_is_vmpo_without_dual_filter_and_trust_region(continuous):
     """The whole loss and its gradient to the policy."""
     batch = random_batch(3, continuous)
     output, unroll, parameters, _ = to_torch(batch)
-    awr = make_agent(AgentConfig(agent="awr", lambda_behaviour=0.6), continuous).double()
-    vmpo = make_agent(AgentConfig(agent="vmpo", eta_init=0.6, top_k=1.0), continuous).double()
+    awr = make_agent(AgentConfig(agent="awr", lambda_behaviour=0.6), space(continuous)).double()
+    vmpo = make_agent(AgentConfig(agent="vmpo", eta_init=0.6, top_k=1.0), space(continuous)).double()
     one, other = (
         learned(awr, output, unroll, popart()),
         learned(vmpo, output, unroll, popart()),
@@ -402,8 +403,7 @@ def test_awr_is_vmpo_without_dual_filter_and_trust_region(continuous):
 
 
 def policies(output, unroll):
-    kind = type(output.policy)
-    return kind.from_parameters(unroll.policy), kind(*(p[:-1] for p in output.policy))
+    return output.policy.like(unroll.policy), rows(output.policy)
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -412,7 +412,7 @@ def test_every_row_gives_a_loss(agent, continuous):
     batch = random_batch(4, continuous)
     output, unroll, parameters, _ = to_torch(batch)
     unroll = unroll._replace(reference=unroll.policy.flip(0))
-    method = make_agent(AgentConfig(agent=agent, control_variate=0.5), continuous).double()
+    method = make_agent(AgentConfig(agent=agent, control_variate=0.5), space(continuous)).double()
     loss = learned(method, output, unroll, popart())
     (gradient,) = torch.autograd.grad(loss.total, parameters)
     assert loss.total.isfinite() and gradient.abs().max() > 0
@@ -442,7 +442,7 @@ def test_the_agent_divides_the_reference_by_the_behaviour():
     reference = torch.randn(unroll.policy.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     unroll = unroll._replace(reference=reference)
     config = AgentConfig(agent="dar", lambda_reference=0.25, lambda_behaviour=0.5)
-    loss = learned(make_agent(config, False).double(), output, unroll, popart())
+    loss = learned(make_agent(config, space(False)).double(), output, unroll, popart())
     advantages = evaluate_policy(unroll, config.discount, config.gae_lambda).advantages
     logs = [p.log_softmax(-1).gather(-1, unroll.action.unsqueeze(-1)).squeeze(-1) for p in (reference, unroll.policy)]
     raw = ((logs[0] - logs[1]) / 3 + advantages / 0.75).exp()[unroll.valid]
@@ -457,7 +457,7 @@ def test_the_trust_region_runs_in_the_direction_asked_for(region):
     old, new = policies(output, unroll)
     for name, kl in (("forward", old.kl(new)), ("reverse", new.kl(old))):
         config = AgentConfig(agent="gempi", trust_region=region, trust_region_kl=name)
-        metrics = learned(make_agent(config, False).double(), output, unroll, popart()).metrics
+        metrics = learned(make_agent(config, space(False)).double(), output, unroll, popart()).metrics
         torch.testing.assert_close(metrics["m_step/kl"], kl[unroll.valid].mean().detach())
 
 
@@ -488,14 +488,14 @@ def test_positive_advantages_alone():
 
 def test_a_tuple_of_ones_own():
     config = AgentConfig(agent="gempi", divergence="chi-square", filter="all", trust_region="penalty", gamma=0.5)
-    agent = make_agent(config, continuous=False)
+    agent = make_agent(config, space(False))
     assert isinstance(agent.divergence, ChiSquare) and isinstance(agent.filter, All)
     assert agent.trust_region.gamma == 0.5 and isinstance(agent.temperature, Dual)
     with pytest.raises(ValueError, match="--top-k has no effect on --agent awr"):
         AgentConfig(agent="awr", top_k=0.3)
     with pytest.raises(ValueError, match="--divergence has no effect on --agent vmpo"):
         AgentConfig(divergence="chi-square")
-    assert isinstance(make_agent(AgentConfig(agent="gempi", top_k=0.2), False).filter, TopK)
+    assert isinstance(make_agent(AgentConfig(agent="gempi", top_k=0.2), space(False)).filter, TopK)
 
 
 # The sample and the population

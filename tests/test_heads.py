@@ -7,7 +7,7 @@ import torch
 from oracles import array
 from torch import Tensor
 
-from networks.distributions import Categorical, Gaussian
+from networks.distributions import Categorical, Choice, Gaussian, Reals
 from networks.heads import PolicyHead, PopArtHead
 
 SIZE, HIDDEN = 6, 9
@@ -266,7 +266,7 @@ def test_value_has_the_leading_dimensions_of_its_input() -> None:
 
 def test_discrete_policy_head() -> None:
     torch.manual_seed(0)
-    policy = PolicyHead(SIZE, HIDDEN, 4, continuous=False)(torch.randn(3, 2, SIZE))
+    policy = PolicyHead(SIZE, HIDDEN, Choice(4))(torch.randn(3, 2, SIZE))
     assert isinstance(policy, Categorical)
     assert policy.logits.shape == (3, 2, 4) and policy.entropy().shape == (3, 2)
     # A policy not yet trained explores.
@@ -275,7 +275,7 @@ def test_discrete_policy_head() -> None:
 
 def test_gaussian_policy_head() -> None:
     torch.manual_seed(0)
-    module = PolicyHead(SIZE, HIDDEN, 4, continuous=True, initial_std=0.6)
+    module = PolicyHead(SIZE, HIDDEN, Reals(4), initial_std=0.6)
     policy = module(torch.randn(3, 2, SIZE))
     assert isinstance(policy, Gaussian)
     assert policy.mean.shape == policy.std.shape == (3, 2, 4)
@@ -285,8 +285,8 @@ def test_gaussian_policy_head() -> None:
 
 
 def test_policy_head_gradients_reach_every_weight() -> None:
-    for continuous in (False, True):
-        module = PolicyHead(SIZE, HIDDEN, 3, continuous)
+    for space in (Choice(3), Reals(3)):
+        module = PolicyHead(SIZE, HIDDEN, space)
         policy = module(torch.randn(10, SIZE))
         (policy.log_prob(policy.sample()).sum() + policy.entropy().sum()).backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())

@@ -214,7 +214,7 @@ def test_the_kl_is_exactly_zero_at_theta_old():
         assert kls == [0.0] * len(budgets)
         for gradient in torch.autograd.grad(result.loss, leaves):
             np.testing.assert_allclose(gradient.numpy(), 0, atol=1e-6)
-        packed = type(policy).from_parameters(policy.parameters())  # as it travels with the unroll
+        packed = policy.like(policy.parameters())  # as it travels with the unroll
         metrics = region(packed, policy, mask).metrics
         assert all(v.item() == 0 for k, v in metrics.items() if k.startswith("m_step/kl"))
 

@@ -34,7 +34,8 @@ GAMES = "Pong,Breakout,Freeway"
 )
 def test_the_simulators_share_the_threads(games, envs, threads, each, monkeypatch) -> None:
     made = []
-    monkeypatch.setattr(factory, "_atari", lambda config, envs, seed, threads, render: made.append(threads) or Mock())
+    make = lambda config, suite, envs, seed, threads, render: made.append(threads) or Mock()  # noqa: E731
+    monkeypatch.setattr(factory, "backend_class", lambda suite, backend: make)
     monkeypatch.setattr(factory, "MultiTask", lambda parts, name: parts)
     make_env(EnvConfig(suite="atari", name=games), envs, seed=0, threads=threads)
     assert made == each
@@ -166,6 +167,8 @@ def test_games_of_different_scale_weigh_the_same():
     one.std.fill_(2.0)
     alone = evaluate_policy(unroll, 0.99, 0.9)
     torch.testing.assert_close(scaled_advantages(alone, unroll, one, standardised=False), alone.advantages)
+    scaled = scaled_advantages(alone, unroll, one, standardised=False, in_units_of_returns=True)
+    torch.testing.assert_close(scaled, alone.advantages / one.std.item(), msg="--scale-rewards")
     torch.testing.assert_close(plain, alone.advantages / 2)
     losses, explained = [], []
     for said, evaluation, seen, its in ((both, result, both_unroll, head), (output, alone, unroll, one)):

@@ -24,6 +24,7 @@ from agent_oracles import (
     popart,
     psi,
     random_batch,
+    space,
     temperature_gradient,
     to_torch,
     top_k,
@@ -64,7 +65,7 @@ AGENTS = {
 
 def make(name: str, continuous: bool, **changes):
     options = dict(discount=GAMMA, gae_lambda=LAMBDA) | AGENTS[name] | changes
-    return make_agent(AgentConfig(agent=name.split(",")[0], **options), continuous).double()
+    return make_agent(AgentConfig(agent=name.split(",")[0], **options), space(continuous)).double()
 
 
 def of_columns(output: Output, index: Tensor) -> Output:
@@ -466,7 +467,7 @@ def test_cartpole_is_learned_whatever_its_reward_is_worth(scale: float) -> None:
             config,
             env=ControlEnv(reward_scale=each),
             network=replace(config.network, core="feedforward"),
-            training=replace(config.training, steps=60_000, seed=1, log_seconds=1e9),
+            training=replace(config.training, steps=100_000, seed=1, log_seconds=1e9),
         )
         training = Training(config)
         for _ in training.run():

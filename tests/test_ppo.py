@@ -17,6 +17,7 @@ from agent_oracles import (
     popart,
     ppo_loss,
     random_batch,
+    space,
     to_torch,
 )
 
@@ -31,7 +32,7 @@ BOTH = pytest.mark.parametrize("continuous", [False, True], ids=["categorical", 
 def make(continuous: bool, **changes):
     options = dict(discount=GAMMA, gae_lambda=LAMBDA, clip_epsilon=CLIP, standardise_advantages=True)
     options |= dict(value_coefficient=C_VALUE, entropy_coefficient=C_ENTROPY)
-    return make_agent(AgentConfig(agent="ppo", **(options | changes)), continuous)
+    return make_agent(AgentConfig(agent="ppo", **(options | changes)), space(continuous))
 
 
 def reference(batch: Batch, new: np.ndarray | None = None, standardise: bool = True) -> tuple[float, PPOLoss]:

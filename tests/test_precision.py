@@ -8,10 +8,10 @@ import pytest
 import torch
 from test_runs import small
 
-from envs.interface import Discrete
+from envs.interface import Discrete, EnvSpec, Part
 from networks.torsos import make_torso
 from runners import evaluate, precision
-from runners.build import build_network
+from runners.build import build_network, parts_of
 from runners.checkpoint import Checkpoints
 from runners.cli import parse
 from runners.config import to_dict
@@ -19,7 +19,8 @@ from runners.precision import bf16_pays, pictures, settle_precision, torso_secon
 from runners.training import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-PONG = SimpleNamespace(observation_shape=(4, 84, 84))
+CARTPOLE = EnvSpec("CartPole-v1", (Part("", "vector", (4,), unbounded=True),), Discrete(2), 1, 500)
+PONG = EnvSpec("Pong", (Part("", "picture", (4, 84, 84)),), Discrete(6), 4, 27_000)
 
 
 def config(*flags: str):
@@ -54,7 +55,8 @@ def test_without_instructions_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(precision, "has_bf16", lambda device: device.type == "cpu")
     assert settled(config(), CUDA) == "float32"
     monkeypatch.setattr(precision, "has_bf16", lambda device: True)
-    assert settled(parse("control", ["--env", "CartPole-v1"])[0]) == "float32"
+    one = parse("control", ["--env", "CartPole-v1"])[0]
+    assert settle_precision(one, CARTPOLE, CPU).training.precision == "float32", "an MLP"
 
 
 def test_a_gpu_that_also_acts_decides_alone(monkeypatch):
@@ -90,7 +92,7 @@ def test_both_batches_count(device, acting, learning, pays, monkeypatch):
         return len(observation) * ((10 * learning if learn else acting) if bf16 else (10 if learn else 1))
 
     monkeypatch.setattr(precision, "torso_seconds", seconds)
-    assert bf16_pays(config("--unroll", "32", "--passes", "1"), (4, 84, 84), device) == pays
+    assert bf16_pays(config("--unroll", "32", "--passes", "1"), PONG, device) == pays
     assert sizes == ({(8, False), (66, True)} if device == CPU else {(8, False)})
 
 
@@ -98,9 +100,9 @@ def test_the_measurement_is_real_and_leaves_no_trace():
     one = config("--unroll", "2")
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    assert isinstance(bf16_pays(one, (4, 84, 84), CPU), bool)
+    assert isinstance(bf16_pays(one, PONG, CPU), bool)
     assert torch.equal(before, torch.get_rng_state())
-    torso = make_torso(one.network, (4, 84, 84))
+    torso = make_torso(one.network, parts_of(one, PONG))
     few, many = (torso_seconds(torso, pictures(n, (4, 84, 84)), bf16=False, learn=True) for n in (1, 32))
     assert 0 < few < many
 
@@ -116,8 +118,7 @@ def test_an_evaluation_is_settled_where_it_runs(tmp_path, monkeypatch):
 
 
 def test_the_network_computes_as_settled():
-    spec = SimpleNamespace(observation_shape=(4, 84, 84), action=Discrete(6), name="Pong")
     one = config()
     for name, bf16 in (("auto", False), ("float32", False), ("bfloat16", True)):
         named = replace(one, training=replace(one.training, precision=name))
-        assert build_network(named, spec).bf16_torso == bf16
+        assert build_network(named, PONG).bf16_torso == bf16

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from agent_oracles import learned
+from agent_oracles import learned, space
 from test_metrics import empty_charts
 
 from agents.factory import make_agent
 from runners import limits
 from runners.actor import Actor
-from runners.build import build_env, build_network, random_pictures
+from runners.build import build_env, build_network, random_observations
 from runners.checkpoint import Checkpoints
 from runners.cli import new_folder
 from runners.config import AtariEnv, ControlEnv, RunConfig, from_dict, to_dict
@@ -101,7 +101,7 @@ def test_the_learner_recomputes_the_behaviour_policy_from_pixels() -> None:
     for precision, tolerance in (("float32", 1e-5), ("bfloat16", 1e-2)):
         config = replace(config, training=replace(config.training, precision=precision))
         network = build_network(config, vector.spec)
-        network.fit_input(random_pictures(config, steps=2))
+        network.fit_input(random_observations(config, steps=2))
         buffer = make_buffer(vector.spec, 16, ONE_TASK, vector.spec.action.n, network.initial_state(1), shared=False)
         Actor(build_env(config, 4, stream=0), network, seed=1, tasks=ONE_TASK).collect(buffer)
         unroll = buffer.unroll
@@ -274,7 +274,7 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
     config = small("feedforward")
     env = build_env(config, 1, stream=0)
     network = build_network(config, env.spec)
-    learner = Learner(config, network, make_agent(config.agent, False), torch.device("cpu"))
+    learner = Learner(config, network, make_agent(config.agent, space(False)), torch.device("cpu"))
     rates = [group["lr"] for group in learner.optimizer.param_groups]
     assert rates == [config.training.learning_rate, config.training.dual_learning_rate]
     assert learner.optimizer.param_groups[1]["params"] == list(learner.agent.trust_region.parameters())
@@ -296,7 +296,7 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.atari", "--stepz", "5"], "--stepz"),
         (["runners.atari", "--memory", "0"], "--memory must be at least 1"),
         (["runners.atari", "--envs", "7"], "--envs 7"),
-        (["runners.control", "--torso", "nature"], "--torso mlp"),
+        (["runners.control", "--torso", "nature"], "leave --torso at auto"),
         (["runners.control", "--centre-pixels"], "--centre-pixels"),
         (["runners.control", "--unroll", "1000000000"], "GB"),
         (["runners.control", "--core", "lstm", "--compile"], "--compile"),
@@ -307,7 +307,10 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--clip-epsilon", "0.1"], "--clip-epsilon has no effect on --agent vmpo"),
         (["runners.control", "--popart-step-size", "2"], "--popart-step-size must lie between 0 and 1"),
         (["runners.control", "--agent", "awr", "--dropout", "0.1", "--dropout-scheme", "masked"], "--dropout-scheme"),
-        (["runners.atari", "--torso", "mlp", "--no-centre-pixels"], "--torso mlp reads vectors; Pong shows pixels"),
+        (
+            ["runners.atari", "--torso", "mlp", "--no-centre-pixels"],
+            "mlp reads vectors; Pong shows picture",
+        ),
         (["runners.control", "--resume", "no/such/run"], "no/such/run"),
         (["runners.evaluate", "no/such/run"], "no/such/run"),
         pytest.param(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from agent_oracles import space
 from rank_work import batch, config
 
 from agents.factory import make_agent
@@ -71,10 +72,11 @@ def test_small_messages_are_counted():
     """Those of a batch of V-MPO as the `small` preset of Atari has it; the shares of log rows and episodes aside."""
     one = config("vmpo", passes=1)
     one = replace(one, training=replace(one.training, envs=8, minibatches=STEPS))
+    one = replace(one, network=replace(one.network, normalise="off"))  # pictures have no running moments
     env = build_env(one, 1, stream=0)
     env.close()
     ranks = Counting()
-    agent = make_agent(one.agent, continuous=False, ranks=ranks)
+    agent = make_agent(one.agent, space(False), ranks=ranks)
     learner = Learner(one, build_network(one, env.spec), agent, torch.device("cpu"), ranks)
     learner.train(batch(one).unroll, 0.0)
     assert (ranks.messages, ranks.gradients) == (BATCH_MESSAGES + STEPS * STEP_MESSAGES, STEPS)

@@ -13,6 +13,7 @@ from agent_oracles import (
     permute,
     popart,
     random_batch,
+    space,
     temperature_gradient,
     to_torch,
     vmpo_loss,
@@ -31,7 +32,7 @@ BOTH = pytest.mark.parametrize("continuous", [False, True], ids=["categorical", 
 def make(continuous: bool, **changes) -> Gempi:
     options = dict(discount=GAMMA, gae_lambda=LAMBDA, top_k=RHO, epsilon_eta=EPSILON_ETA, eta_init=0.6)
     options |= dict(epsilon_alpha=0.02, alpha_init=3.0, alpha_mu_init=1.5, alpha_sigma_init=2.0)
-    return make_agent(AgentConfig(**(options | changes)), continuous).double()
+    return make_agent(AgentConfig(**(options | changes)), space(continuous)).double()
 
 
 def multipliers(agent: Gempi, continuous: bool) -> tuple[float, list[float], list[float]]:
@@ -271,10 +272,9 @@ def test_learning_moves_towards_better_actions(continuous):
     free = torch.tensor(old[0, 0], requires_grad=True)
     optimiser = torch.optim.Adam([free, *agent.parameters()], lr=0.02)
     output, unroll, _, _ = to_torch(batch)
-    kind = type(output.policy)
     for _ in range(30):
         optimiser.zero_grad()
-        policy = kind.from_parameters(free.expand(*shape, len(free)))
+        policy = output.policy.like(free.expand(*shape, len(free)))
         learned(agent, output._replace(policy=policy), unroll, popart()).total.backward()
         optimiser.step()
     now = free.detach()

@@ -117,10 +117,11 @@ class Clockwork:
     def reset(self) -> SimpleNamespace:
         return self.step(None)
 
-    def step(self, action: np.ndarray | None) -> SimpleNamespace:
+    def step(self, action: np.ndarray | None, playing: np.ndarray | None = None) -> SimpleNamespace:
         ends = [self.clock and self.clock % (i + 1) == 0 for i in range(self.num_envs)]
         self.clock += 1
-        return SimpleNamespace(episode_return=np.where(ends, np.arange(self.num_envs), np.nan))
+        returns = np.where(ends, np.arange(self.num_envs), np.nan)
+        return SimpleNamespace(episode_return=returns, reward=np.zeros(self.num_envs))
 
     def close(self) -> None:
         pass
@@ -132,7 +133,7 @@ def test_short_episodes_are_not_counted_more_often(policy: str, monkeypatch: pyt
 
     def player(env, network, sample: bool, seed: int) -> SimpleNamespace:
         asked.append(sample)
-        return SimpleNamespace(act=lambda step: None)
+        return SimpleNamespace(act=lambda step, playing: None)
 
     monkeypatch.setattr(evaluation, "build_env", lambda config, envs, **_: Clockwork(envs))
     monkeypatch.setattr(evaluation, "Player", player)

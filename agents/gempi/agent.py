@@ -9,7 +9,7 @@ from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from agents.types import Loss, Passes, Plan, Unroll, rows
-from networks.distributions import Categorical, Gaussian
+from networks.distributions import ActionSpace, Reals
 from networks.heads import PopArtHead
 
 
@@ -17,18 +17,19 @@ class Gempi(EM):
     """The loss of V-MPO eq. 2, c_v L_V + L_pi + L_alpha - c_e H (c_v = 1 and c_e = 0 there), whose L_eta belongs to
     the E-step: `plan` is made once a batch, `loss` of each of its minibatches."""
 
-    def __init__(self, config: AgentConfig, continuous: bool, ranks: Ranks = ALONE) -> None:
-        super().__init__(config.row, config.numbers(continuous), ranks)
-        self.config = config
-        self.policy = Gaussian if continuous else Categorical
+    def __init__(self, config: AgentConfig, space: ActionSpace, ranks: Ranks = ALONE) -> None:
+        super().__init__(config.row, config.numbers(isinstance(space, Reals)), ranks)
+        self.config, self.space = config, space
 
     def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
         """Make the E-step on the whole of `unroll`: advantages, then weights."""
         valid, ranks = unroll.valid, self.ranks
-        advantages = scaled_advantages(evaluation, unroll, popart, self.config.standardise_advantages, ranks)
+        advantages = scaled_advantages(
+            evaluation, unroll, popart, self.config.standardise_advantages, ranks, self.config.scale_rewards
+        )
         log_ratios = {}
         if unroll.reference is not None:
-            old, reference = map(self.policy.from_parameters, (unroll.policy, unroll.reference))
+            old, reference = map(self.space.distribution, (unroll.policy, unroll.reference))
             log_ratios["reference"] = (reference.log_prob(unroll.action) - old.log_prob(unroll.action)).flatten()
         step = self.e_step(advantages.flatten(), log_ratios, valid.flatten(), settle)
         weights = ranks.total(valid.sum()) * step.weights.view_as(advantages)
@@ -39,7 +40,7 @@ class Gempi(EM):
         """M-step on some environments: `unroll` and `plan` are theirs; `annealing` scales the entropy bonus."""
         valid, ranks = unroll.valid, self.ranks
         new = rows(passes.fitted.policy)
-        old = type(new).from_parameters(unroll.policy)
+        old = new.like(unroll.policy)
         log_prob = new.log_prob(unroll.action)
         psi = plan.weights / ranks.total(valid.sum()).clamp(min=1)
         policy_loss = ranks.total(weighted_likelihood_loss(log_prob, psi))

@@ -6,6 +6,7 @@ It reports what the peers' drivers report, and trains as runners.atari and runne
 import argparse
 from dataclasses import replace
 
+from envs.factory import resolve
 from results.peers.drivers.protocol import Marks, describe
 from runners.cli import parse
 from runners.errors import main_guard
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
     describe(
         PACKAGES,
         rule={"vmpo": "V-MPO", "ppo": "PPO"}.get(config.agent.agent, config.agent.agent),
-        simulator=f"{config.env.backend}, one thread",
+        simulator=f"{resolve(config.env)[1]}, one thread",
         arithmetic=f"torso in {training.config.training.precision}, channels last; the rest float32",
         parameters=sum(p.numel() for p in training.network.parameters() if p.requires_grad),
         core=config.network.core,

@@ -1,0 +1,193 @@
+"""The suites of environments, an entry each: what their names look like, what simulates them, what can be set.
+
+Another suite is another entry, and a backend where none of those here can make it. A backend is a class that takes
+`(config, suite, num_envs, seed, threads, render)`; it is imported when the first environment is made, because a
+simulator takes its time to load.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+from envs.interface import EnvError
+from envs.names import unknown
+
+Preset = Literal["atari", "control"]
+
+ENVPOOL = "envs.envpool_backend:EnvpoolControl"
+GYMNASIUM = "envs.gymnasium_backend:GymnasiumEnv"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A family of environments that are made, shown and set alike."""
+
+    name: str
+    preset: Preset
+    """Which defaults a run of it starts from."""
+    backends: Mapping[str, str]
+    """What simulates it, as "module:class"; the first is the default."""
+    pattern: str | None = None
+    """Regular expression of its names; None where the families of envpool settle it."""
+    families: tuple[str, ...] = ()
+    """Families of envpool's registry that belong to it."""
+    package: str = ""
+    """Package that registers it with gymnasium when imported, of the extra `memory`."""
+    options: tuple[str, ...] = ()
+    """Options of `EnvConfig` that it honours, besides those that all do."""
+    video_fps: int = 30
+    symbols: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Parts of an observation that are grids of symbols, and how many values each number of a cell may take."""
+    ignored: tuple[str, ...] = ()
+    """Parts of an observation that agents are not shown."""
+    notice: str = ""
+    """Line for whoever starts a run, where there is something to know."""
+    examples: tuple[str, ...] = ()
+    """Names to suggest that no registry holds."""
+
+    def has(self, name: str) -> bool:
+        """Return whether an environment of this name would be one of the suite, known or not."""
+        if self.pattern is not None:
+            return re.match(self.pattern, name, re.IGNORECASE) is not None
+        return name in envpool_names(self.families)
+
+
+ATARI = Suite(
+    "atari",
+    "atari",
+    {"envpool": "envs.envpool_backend:EnvpoolAtari", "ale": "envs.ale_backend:AleAtari"},
+    families=("atari",),
+    options=(
+        "frame_stack",
+        "sticky_actions",
+        "eval_sticky_actions",
+        "noop_max",
+        "episodic_life",
+        "max_episode_frames",
+        "full_actions",
+    ),
+    video_fps=15,
+)
+RECALL = Suite(
+    "recall",
+    "control",
+    {"envpool": "envs.recall:Recall"},  # built in: envpool is what configurations say that named the default
+    pattern=r"recall(-\d|-?$)",
+    video_fps=10,
+    examples=("recall-30", "recall-100"),
+)
+POPGYM = Suite(
+    "popgym",
+    "control",
+    {"gymnasium": GYMNASIUM},
+    pattern=r"popgym-",
+    package="popgym",
+    options=("max_episode_steps", "action_bound"),
+    video_fps=10,
+)
+MINIGRID = Suite(
+    "minigrid",
+    "control",
+    {"envpool": ENVPOOL, "gymnasium": GYMNASIUM},
+    pattern=r"(MiniGrid|BabyAI)-",
+    families=("minigrid",),
+    package="minigrid",
+    options=("max_episode_steps",),
+    video_fps=10,
+    symbols={"image": (11, 6, 3)},  # object, colour, state
+    ignored=("mission",),
+    notice="MiniGrid: agents are shown the grid and their direction, not the text of the mission",
+)
+DM_CONTROL = Suite(
+    "dm_control",
+    "control",
+    {"envpool": ENVPOOL},
+    families=("mujoco.dmc",),
+    options=("max_episode_steps", "action_bound"),
+)
+CONTROL = Suite(
+    "control",
+    "control",
+    {"envpool": ENVPOOL, "gymnasium": GYMNASIUM},
+    families=("classic_control", "box2d", "mujoco.gym", "toy_text"),
+    options=("max_episode_steps", "action_bound"),
+)
+OTHERS = Suite(
+    "envpool",
+    "control",
+    {"envpool": ENVPOOL},
+    families=("highway", "jumanji", "procgen", "vizdoom")
+    + ("mujoco.robotics", "mujoco.metaworld", "mujoco.myosuite", "mujoco.playground"),
+    options=("max_episode_steps", "action_bound"),
+)
+ANY = Suite(
+    "gymnasium",
+    "control",
+    {"gymnasium": GYMNASIUM},
+    pattern=r"(?!ALE/)",  # these are there or not as ale-py was imported before, and are of the suite atari
+    options=("max_episode_steps", "action_bound"),
+)
+SUITES = (ATARI, RECALL, POPGYM, MINIGRID, DM_CONTROL, CONTROL, OTHERS, ANY)
+"""An environment belongs to the first that has its name."""
+
+
+def suite_of(name: str, preset: Preset) -> Suite:
+    """Return the suite of an environment among those of a preset; names that nobody has are of the last."""
+    if preset == "atari":
+        return ATARI
+    return next((suite for suite in SUITES if suite.preset == preset and suite.has(name)), ANY)
+
+
+def of_preset(preset: Preset, values: Callable[[Suite], Sequence[str]]) -> tuple[str, ...]:
+    """Join what the suites of a preset have, each value once, in the order of the table."""
+    return tuple(dict.fromkeys(value for suite in SUITES if suite.preset == preset for value in values(suite)))
+
+
+def backend_of(suite: Suite, name: str, asked: str) -> str:
+    """Return which of the suite's backends runs `name`: the one asked for, or with "auto" the first."""
+    backend = next(iter(suite.backends)) if asked == "auto" else asked
+    if backend not in suite.backends:
+        if suite is RECALL:
+            raise EnvError(f"{name} is built in, {asked} does not run it: leave the backend at auto")
+        raise EnvError(f"{asked} does not run {name}: leave the backend at auto, or take {' or '.join(suite.backends)}")
+    return backend
+
+
+def backend_class(suite: Suite, backend: str) -> Callable[..., Any]:
+    """Import the class that makes environments of the suite."""
+    module, _, name = suite.backends[backend].partition(":")
+    return getattr(import_module(module), name)
+
+
+def known_names(suite: str) -> list[str]:
+    """Names of the environments of one suite that the installed simulators know, sorted."""
+    entry = next((entry for entry in SUITES if entry.name == suite), None)
+    if entry is None:
+        raise EnvError(unknown("suite", suite, [entry.name for entry in SUITES]))
+    names = [*entry.examples, *envpool_names(entry.families)]
+    if entry in (POPGYM, ANY):
+        names += gymnasium_names(entry)
+    return sorted(name.removesuffix("-v5") if entry is ATARI else name for name in names)
+
+
+def envpool_names(families: Sequence[str]) -> list[str]:
+    """Tasks of envpool, by families."""
+    if not families:
+        return []
+    from envpool.registration import registry
+
+    return [task for task, (family, *_) in registry.specs.items() if family.removeprefix("envpool.") in families]
+
+
+def gymnasium_names(suite: Suite) -> list[str]:
+    """Return what gymnasium makes of the suite; nothing where its package is not installed."""
+    import gymnasium
+
+    if suite.package:
+        try:
+            import_module(suite.package)
+        except ImportError:
+            return []
+    return [name for name in gymnasium.registry if suite.has(name)]
