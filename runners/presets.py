@@ -10,7 +10,7 @@ from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
 def small_atari(agent: str, **choices: str) -> RunConfig:
     """Learns Pong on two CPU cores."""
     ppo = agent == "ppo"
-    em = dict(temperature="solved", epsilon_eta=0.1, epsilon_alpha=0.005, alpha_init=1.0)
+    em = dict(temperature="solved", epsilon_eta=0.1, epsilon_alpha=0.007, alpha_init=1.0)
     em |= dict(epsilon_reference=2.0)
     return RunConfig(
         env=AtariEnv(),
@@ -25,7 +25,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             **options_of(agent, choices, **em),
         ),
         training=TrainingConfig(
-            steps=1_800_000,
+            steps=2_200_000,
             unroll=63,
             target_period=1 if ppo else 8,
             value_warmup=40_000,

@@ -13,7 +13,7 @@ EXPERIMENT = Experiment(
     bar=18,
     diagnostics=("m_step/kl", "m_step/alpha", "m_step/entropy", "e_step/ess_share"),
     traces=(
-        Trace("m_step/kl", "KL(pi_old || pi), budget 0.005", 0.0025, 0.01),
+        Trace("m_step/kl", "KL(pi_old || pi), budget 0.007", 0.0035, 0.014),
         Trace("m_step/alpha", "alpha, of the trust region"),
         Trace("e_step/ess_share", "effective share of the samples kept"),
     ),
