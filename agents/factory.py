@@ -1,4 +1,4 @@
-"""From a name to an agent."""
+"""Make an agent of its name."""
 
 from agents.config import AgentConfig
 from agents.gempi.agent import Gempi

@@ -1,4 +1,4 @@
-"""What every backend shares: the order of calls, next-step autoreset, and the accounting of true episodes."""
+"""Parts that every backend shares: the order of calls, next-step autoreset, and the accounting of true episodes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def one_line(error: Exception) -> str:
 
 
 class RawStep(NamedTuple):
-    """What a simulator says after one step of the environments that took it, in their order."""
+    """Report of a simulator after one step of the environments that took it, in their order."""
 
     observation: np.ndarray
     reward: np.ndarray
@@ -240,7 +240,7 @@ def ids_of(playing: np.ndarray | None, num_envs: int) -> np.ndarray | None:
 
 
 def _masked_choices(spec: EnvSpec) -> Iterator[slice]:
-    """Where in an observation the mask of each choice lies."""
+    """Find where in an observation the mask of each choice lies."""
     sizes = spec.action.sizes if isinstance(spec.action, MultiDiscrete) else (getattr(spec.action, "n", 0),)
     start = 0
     for part in spec.parts:

@@ -1,4 +1,4 @@
-"""From a configuration to environments."""
+"""Make environments of a configuration."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -130,7 +130,7 @@ class Part:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What an agent has to know about one environment.
+    """Description of one environment, as an agent has to know it.
 
     An observation of one part has that part's shape and type. Several parts are one float32 vector: flattened, one
     after the other.

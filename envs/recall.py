@@ -80,7 +80,7 @@ class Recall(BackendEnv):
         return observation
 
     def _render(self) -> np.ndarray:
-        """What the agent sees: a coloured square for the cue, grey bars for distractors, a white frame for go."""
+        """Draw what the agent sees: a coloured square for the cue, grey bars for distractors, a white frame for go."""
         picture = np.full((self.num_envs, SIZE, SIZE, 3), 24, np.uint8)
         inside = picture[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
         for i, t in enumerate(self._t):

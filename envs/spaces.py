@@ -1,4 +1,4 @@
-"""From gymnasium's spaces, which envpool speaks too, to the parts of an observation and to our actions."""
+"""Translate gymnasium's spaces, which envpool speaks too, to the parts of an observation and to our actions."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,7 +173,7 @@ def _symbols(what: str, counts: np.ndarray) -> Read:
 
 
 def _picture_axes(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Where a picture has its channels, height and width, after an axis of channels is put before H x W."""
+    """Find where a picture has its channels, height and width, after an axis of channels is put before H x W."""
     if len(shape) == 2:
         return (0, 1, 2) if min(shape) >= SMALLEST_SIDE else None
     if len(shape) != 3:

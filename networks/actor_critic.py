@@ -17,7 +17,7 @@ from networks.torsos import Part, Pixels, make_torso, modules_of
 
 
 class Output(NamedTuple):
-    """What a forward pass over an unroll gives; `value` [T, B] in normalised units."""
+    """Result of a forward pass over an unroll; `value` [T, B] in normalised units."""
 
     policy: Distribution
     value: Tensor
@@ -25,7 +25,7 @@ class Output(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """From observations of `parts` to policies over `space` and values.
+    """Network from observations of `parts` to policies over `space` and values.
 
     `bf16_torso` runs the torso alone in bfloat16: convolutions gain most from it, and log-probabilities, duals and
     returns stay in float32. A part that is a mask says which actions are allowed, and is no input.
@@ -72,7 +72,7 @@ class ActorCritic(nn.Module):
 
     @property
     def normalises(self) -> bool:
-        """Whether running moments of observations are kept."""
+        """Return whether running moments of observations are kept."""
         return any(isinstance(module, Normaliser) for module in self.torso.modules())
 
     def policy(self, y: Tensor, observation: Tensor) -> Distribution:
@@ -115,7 +115,7 @@ class ActorCritic(nn.Module):
 
 
 def frozen_copy(network: ActorCritic) -> ActorCritic:
-    """As it is now, and not to be learned from."""
+    """Copy `network` as it is now, not to be learned from."""
     twin = copy.deepcopy(network).requires_grad_(False)
     for module in twin.modules():
         if isinstance(module, nn.LSTM):

@@ -1,4 +1,4 @@
-"""What network to build: one dataclass, each default in one place."""
+"""Configuration of a network: one dataclass, each default in one place."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -31,7 +31,7 @@ class Categorical(NamedTuple):
         return log_softmax(self.logits, -1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
-        """In nats, [...]."""
+        """Return the entropy in nats, [...]."""
         log_p = log_softmax(self.logits, -1)
         return -(log_p.exp() * log_p).sum(-1)
 
@@ -68,7 +68,7 @@ class MultiCategorical(NamedTuple):
         return sum(factor.log_prob(a) for factor, a in zip(self._factors(), action.unbind(-1), strict=True))
 
     def entropy(self) -> Tensor:
-        """In nats, [...]: the factors' sum."""
+        """Return the entropy in nats, [...]: the factors' sum."""
         return sum(factor.entropy() for factor in self._factors())
 
     def kl(self, other: Self) -> Tensor:

@@ -73,31 +73,49 @@ class Pixels(nn.Module):
         return x.unflatten(1, observation.shape[2:]).permute(0, 3, 1, 2)
 
 
-class NatureTorso(nn.Module):
-    """The three convolutions of Mnih et al. 2015, channels as given, (32, 64, 64) there, and a linear layer."""
+class ConvTorso(nn.Module):
+    """Convolutions with a ReLU each, as `layers` has their (channels, kernel, stride, padding), and a linear layer."""
 
     def __init__(
-        self, shape: tuple[int, int, int], channels: tuple[int, int, int], hidden: int, centred: bool = False
+        self, shape: tuple[int, int, int], layers: Sequence[tuple[int, int, int, int]], hidden: int, centred: bool
     ) -> None:
         super().__init__()
         self.output_size = hidden
         self.pixels = Pixels(shape, centred)
-        first, second, third = channels
-        self.body = nn.Sequential(
-            nn.Conv2d(shape[0], first, 8, 4),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(first, second, 4, 2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(second, third, 3, 1),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-        )
+        body: list[nn.Module] = []
+        before = shape[0]
+        for channels, *kernel in layers:
+            body += [nn.Conv2d(before, channels, *kernel), nn.ReLU(inplace=True)]
+            before = channels
+        self.body = nn.Sequential(*body, nn.Flatten())
         self.linear = nn.Linear(_conv_output(self.body, shape), hidden)
         orthogonal(self)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, observation: Tensor) -> Tensor:
         return self.linear(self.body(self.pixels(observation))).relu()
+
+
+class NatureTorso(ConvTorso):
+    """The three convolutions of Mnih et al. 2015, channels as given, (32, 64, 64) there, and a linear layer."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], channels: tuple[int, int, int], hidden: int, centred: bool = False
+    ) -> None:
+        first, second, third = channels
+        super().__init__(shape, [(first, 8, 4, 0), (second, 4, 2, 0), (third, 3, 1, 0)], hidden, centred)
+
+
+class SmallTorso(ConvTorso):
+    """Two convolutions of 3 x 3 and a linear layer, for pictures too small for the Nature CNN; the second one strides
+    where the picture has 16 pixels or more a side."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], channels: tuple[int, int], hidden: int, centred: bool = False
+    ) -> None:
+        first, second = channels
+        stride = 2 if min(shape[1:]) >= 16 else 1
+        super().__init__(shape, [(first, 3, 1, 1), (second, 3, stride, 1)], hidden, centred)
 
 
 class ResidualBlock(nn.Module):
@@ -125,32 +143,6 @@ class ResNetTorso(nn.Module):
             sections += [ResidualBlock(after), ResidualBlock(after)]
         self.body = nn.Sequential(*sections, nn.ReLU(), nn.Flatten())
         self.linear = nn.Linear(_conv_output(self.body, shape), hidden)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.linear(self.body(self.pixels(observation))).relu()
-
-
-class SmallTorso(nn.Module):
-    """Two convolutions of 3 x 3 and a linear layer, for pictures too small for the Nature CNN; the second one strides
-    where the picture has 16 pixels or more."""
-
-    def __init__(
-        self, shape: tuple[int, int, int], channels: tuple[int, int], hidden: int, centred: bool = False
-    ) -> None:
-        super().__init__()
-        self.output_size = hidden
-        self.pixels = Pixels(shape, centred)
-        stride = 2 if min(shape[1:]) >= 16 else 1
-        self.body = nn.Sequential(
-            nn.Conv2d(shape[0], channels[0], 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels[0], channels[1], 3, stride, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Flatten(),
-        )
-        self.linear = nn.Linear(_conv_output(self.body, shape), hidden)
-        orthogonal(self)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, observation: Tensor) -> Tensor:
