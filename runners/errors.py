@@ -15,7 +15,7 @@ from envs.interface import EnvError
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be; the message says what would be right. Exit code 2."""
+    """A wish of the user that cannot be met; the message says what would be right. Exit code 2."""
 
 
 class RunError(Exception):

@@ -1,4 +1,4 @@
-"""What the machine can hold and do, and the network can read, asked before anything starts."""
+"""Checks before anything starts: what the machine can hold and do, and the network can read."""
 
 import math
 import os

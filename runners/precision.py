@@ -1,4 +1,4 @@
-"""Whether the torso computes in bfloat16: where there are instructions for it and, by measurement, it is faster."""
+"""Choice of the torso's arithmetic: bfloat16 where there are instructions for it and, by measurement, it is faster."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ran
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether it has instructions for bfloat16: without, a product takes tens of times as long as in float32."""
+    """Return whether it has instructions for bfloat16: without, a product takes tens of times as long as in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # torch tells this by private names alone; where they are gone, float32 is right, if slower.
@@ -38,12 +38,12 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def convolves(config: RunConfig, spec: EnvSpec) -> bool:
-    """Whether pictures alone are seen, and by convolutions."""
+    """Return whether pictures alone are seen, and by convolutions."""
     return len(spec.parts) == 1 and spec.parts[0].kind == "picture" and config.network.torso != "mlp"
 
 
 def bf16_pays(config: RunConfig, spec: EnvSpec, device: torch.device) -> bool:
-    """Whether an agent step takes the torso less processor time so: it gains in large batches and loses in small ones.
+    """Measure whether an agent step takes the torso less time in bfloat16: large batches gain and small ones lose.
 
     A step is in one batch of an actor, and in one of the learner in each pass; on a GPU that costs the processor none.
     """
@@ -68,7 +68,7 @@ def pictures(count: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def torso_seconds(torso: nn.Module, observation: Tensor, bf16: bool, learn: bool) -> float:
-    """Of a forward pass on the CPU and, to `learn`, a backward pass."""
+    """Time a forward pass on the CPU and, to `learn`, a backward pass."""
 
     def work() -> None:
         with torch.set_grad_enabled(learn), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
