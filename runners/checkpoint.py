@@ -139,7 +139,7 @@ class Checkpoints:
         """The one that did best in the evaluations while training, of a run that made any."""
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
-            raise CheckpointError(f"no {path}: the run made no evaluation yet (--eval-every); take --checkpoint latest")
+            raise CheckpointError(f"no {path}: no evaluation was made yet (--evaluations); take --checkpoint latest")
         return load(path)
 
     def _save(self, path: Path, step: int, state: Any) -> None:

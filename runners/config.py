@@ -90,9 +90,12 @@ class TrainingConfig:
     dual_learning_rate: float = 1e-2
     """Adam's step size for eta and alpha."""
     anneal: bool = False
-    """Let the network's learning rate and the entropy bonus fall linearly to 0 at the end of the run."""
+    """Let the network's learning rate and the entropy bonus fall linearly."""
     anneal_from: float = 0.0
     """With --anneal, the share of the run before they begin to."""
+    anneal_to: float = 0.0
+    """With --anneal, the share of them that is left at the end of the run. At 0 learning has stopped by then, and a
+    cycle of a game without chance in which the policy loses is not corrected any more."""
     weight_average: float = 0.0
     """Evaluate a moving average of the weights, which keeps this share of itself in each gradient step; 0: the last
     weights."""
@@ -119,9 +122,11 @@ class TrainingConfig:
     are cut, and counted with their return so far."""
     eval_policy: Literal["mode", "sample", "both"] = "mode"
     """Evaluate the policy's mode, as the papers do, samples of it, or one after the other."""
-    eval_every: int = 0
-    """Agent steps between evaluations while training, on seeds of their own; the weights of the best are kept as the
-    checkpoint `best`, and are evaluated anew at the end. 0: none, the last weights are evaluated."""
+    evaluations: int = 0
+    """Evaluations while training, evenly spaced and on seeds of their own, the last one at the end; the weights of the
+    best are kept as the checkpoint `best`, and are evaluated anew. 0: none, the last weights are evaluated."""
+    eval_from: float = 0.0
+    """With --evaluations, the share of the run after which they begin."""
     log_seconds: float = 5.0
     """Seconds between rows of metrics."""
     checkpoint_seconds: float = 120.0
@@ -133,12 +138,12 @@ class TrainingConfig:
         at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes", "eval_steps"))
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
-        not_negative(self, ("actors", "value_warmup", "eval_every", "threads"))
+        not_negative(self, ("actors", "value_warmup", "evaluations", "threads"))
         not_negative(self, ("max_gradient_norm", "dual_learning_rate", "log_seconds"))
         positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds"))
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
-        for name in ("anneal_from", "weight_average"):
+        for name in ("anneal_from", "anneal_to", "weight_average", "eval_from"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{flag(name)} must lie in [0, 1), not {getattr(self, name)}")
         own = max(0, self.learner_envs)

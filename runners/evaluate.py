@@ -28,7 +28,7 @@ class Options:
     episodes: int = 30
     """Episodes to play."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The newest checkpoint, or the one that did best in the evaluations of a run with --eval-every."""
+    """The newest checkpoint, or the one that did best in the evaluations of a run with --evaluations."""
     policy: Literal["mode", "sample", "both"] | None = None
     """Act by the policy's mode, samples of it, or one after the other; by default as the run's own evaluation did."""
     seed: int | None = None

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -20,6 +21,9 @@ from runners.ranks import join
 from runners.signals import StopSignal
 from runners.training import Training
 from runners.weights import evaluated
+
+CHOICE_STEPS = 200_000
+"""Most agent steps of an evaluation while training: enough for 30 games of Pong."""
 
 
 def main(suite: str, argv: list[str]) -> int:
@@ -93,14 +97,13 @@ def _train(
     """True when the budget is spent, False when a signal stopped the run; saved either way."""
     title = f"{config.env.name} {config.agent.agent} + {config.network.core}"
     saved = -float("inf")  # the first batch is saved at once: from then on a killed run resumes
-    every = config.training.eval_every
     with StopSignal() as stop, Display(config.training.steps, title) as display:
         for row in training.run():
             if row:
                 table.write(training.steps, row)
                 board.scalars(training.steps, row)
                 display.update(row)
-            if every and training.steps // every > training.evaluated_at // every:
+            if _evaluations_due(config, training.steps) > _evaluations_due(config, training.evaluated_at):
                 board.scalars(training.steps, _choose(config, training, checkpoints))
             stopping = training.ranks.any(stop.asked)
             if stopping or monotonic() - saved >= config.training.checkpoint_seconds:
@@ -108,16 +111,25 @@ def _train(
                 saved = monotonic()
             if stopping:
                 return False
-        if every and training.evaluated_at < training.steps:
+        if config.training.evaluations and training.evaluated_at < training.steps:
             board.scalars(training.steps, _choose(config, training, checkpoints))
     _save(training, checkpoints)
     return True
 
 
+def _evaluations_due(config: RunConfig, steps: int) -> int:
+    """Count the evaluations that belong to the first `steps` of the run."""
+    training = config.training
+    began = round(training.eval_from * training.steps)
+    return max(0, training.evaluations * (steps - began) // (training.steps - began))
+
+
 def _choose(config: RunConfig, training: Training, checkpoints: Checkpoints) -> dict[str, float]:
     """Evaluate the weights as they are, and keep them where none did better; returns scalars to log."""
     training.evaluated_at = training.steps
-    result = evaluate(config, training.acting_network(), config.training.eval_episodes, stream=CHOICE)
+    steps = min(config.training.eval_steps, CHOICE_STEPS)
+    short = replace(config, training=replace(config.training, eval_steps=steps))
+    result = evaluate(short, training.acting_network(), config.training.eval_episodes, stream=CHOICE)
     if (score := worst_mean(result)) >= training.best_return:  # of two alike the later one has learned more
         training.best_return = score
         checkpoints.save_best(training.steps, training.get_state())
@@ -137,7 +149,7 @@ def _finish(
     commit: str | None,
 ) -> None:
     network = training.acting_network()
-    if config.training.eval_every:
+    if config.training.evaluations:
         best = checkpoints.best()
         network.load_state_dict(evaluated(best.state["learner"]))
         print(f"taking the weights of step {best.step:,}, which did best in the evaluations while training")

@@ -13,12 +13,20 @@ from agents.factory import Agent
 from agents.types import Plan, Unroll
 from networks.actor_critic import ActorCritic
 from runners.compilation import compiled
-from runners.config import RunConfig
+from runners.config import RunConfig, TrainingConfig
 from runners.duals import DualSteps, multipliers
 from runners.errors import RunError
 from runners.passes import ForwardPasses
 from runners.ranks import ONE_RANK, Ranks
 from runners.reference import Reference
+
+
+def annealed(training: TrainingConfig, progress: float) -> float:
+    """Return the share of learning rate and entropy bonus that is left after `progress` in [0, 1] of the run."""
+    if not training.anneal:
+        return 1.0
+    left = min(1.0, (1 - progress) / (1 - training.anneal_from))
+    return training.anneal_to + (1 - training.anneal_to) * left
 
 
 class Learner:
@@ -65,7 +73,7 @@ class Learner:
     def train(self, unroll: Unroll, progress: float, value_only: bool = False) -> None:
         """Learn from one batch; `progress` in [0, 1] is how far the run has come."""
         training, agent_config = self.config.training, self.config.agent
-        annealing = min(1.0, (1 - progress) / (1 - training.anneal_from)) if training.anneal else 1.0
+        annealing = annealed(training, progress)
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
         unroll = unroll.to(self.device)
         if agent_config.values == "online":

@@ -220,6 +220,10 @@ def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero()
     for progress in (0.6, 0.9):
         learner.train(unroll, progress)
     assert shares[2:] == pytest.approx([1.0, 0.25])
+    learner.config = replace(config, training=replace(config.training, anneal_from=0.6, anneal_to=0.2))
+    for progress in (0.3, 0.8, 1.0):
+        learner.train(unroll, progress)
+    assert shares[4:] == pytest.approx([1.0, 0.6, 0.2])
 
 
 def test_a_run_that_diverges_ends_before_anything_uses_it() -> None:

@@ -144,6 +144,13 @@ def test_short_episodes_are_not_counted_more_often(policy: str, monkeypatch: pyt
     assert asked == [policy == "sample"] and ("samples" in found["protocol"]) == (policy == "sample")
 
 
+def test_evaluations_are_evenly_spaced_over_the_end_of_a_run() -> None:
+    config = small("feedforward", steps=1000, evaluations=4, eval_from=0.6)
+    due = [launch._evaluations_due(config, steps) for steps in (0, 599, 699, 700, 899, 900, 1000, 1010)]
+    assert due == [0, 0, 0, 1, 2, 3, 4, 4]
+    assert launch._evaluations_due(small("feedforward", steps=1000), 1000) == 0
+
+
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the worse of two policies; of two alike the later; training returns have no say."""
     training = batches(small("feedforward"), 1)
