@@ -1,5 +1,6 @@
 """Evaluation: raw returns of whole episodes under a frozen network, and a recorded episode."""
 
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -57,19 +58,43 @@ class Player:
 def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int = EVALUATION) -> dict[str, Any]:
     """Play `episodes` of each task by the policy that `config` names; `stream` seeds them.
 
-    Return what `evaluate_task` does; of several tasks, that of each under `games`, and above it their human-normalised
-    means; where both policies are asked for, those of samples, and of the mode under `by_mode`.
+    Return what `play` does; of several tasks, that of each under `games`, and above it their human-normalised means;
+    where both policies are asked for, those of samples, and of the mode under `by_mode`.
     """
-    if config.training.eval_policy == "both":
-        mode, sample = (evaluate(_by(config, policy), network, episodes, stream) for policy in ("mode", "sample"))
-        return sample | {"by_mode": mode}
-    tasks = config.env.tasks
-    if len(tasks) == 1:
-        return evaluate_task(config, network, episodes, stream)
-    games = {game: evaluate_task(_of(config, game), network, episodes, stream) for game in tasks}
+    asked, tasks = config.training.eval_policy, config.env.tasks
+    policies: tuple[Literal["sample", "mode"], ...] = ("sample", "mode") if asked == "both" else (asked,)
+    found: dict[str, dict[str, dict[str, Any]]] = {policy: {} for policy in policies}
+    for task in tasks:
+        one = config if len(tasks) == 1 else _of(config, task)
+        with Progress(one.env.name, episodes * len(policies)) as progress, while_running():
+            plays = [play(_by(one, policy), network, episodes, stream, progress) for policy in policies]
+            for policy, result in zip(policies, in_turn(plays), strict=True):
+                found[policy][task] = result
+    results = [_over_tasks(found[policy], episodes) for policy in policies]
+    return results[0] | ({"by_mode": results[1]} if len(results) > 1 else {})
+
+
+def in_turn(plays: Sequence[Generator[None, None, Any]]) -> list[Any]:
+    """Run generators to their ends, a step of each in turn, and return what they return: while the environments of one
+    step, the network thinks for another."""
+    results, going = [None] * len(plays), dict(enumerate(plays))
+    while going:
+        for i, each in list(going.items()):
+            try:
+                next(each)
+            except StopIteration as end:
+                results[i] = end.value
+                del going[i]
+    return results
+
+
+def _over_tasks(games: dict[str, dict[str, Any]], episodes: int) -> dict[str, Any]:
+    if len(games) == 1:
+        return next(iter(games.values()))
     scores = [human_normalised(game, result["mean"]) for game, result in games.items()]
-    protocol = f"{episodes} episodes a game, human-normalised means in percent; a game: {games[tasks[0]]['protocol']}"
-    return _summary(scores, protocol) | {"episodes": episodes * len(tasks), "games": games}
+    each = next(iter(games.values()))["protocol"]
+    protocol = f"{episodes} episodes a game, human-normalised means in percent; a game: {each}"
+    return _summary(scores, protocol) | {"episodes": episodes * len(games), "games": games}
 
 
 def figure(x: float) -> str:
@@ -82,8 +107,11 @@ def worst_mean(result: dict[str, Any]) -> float:
     return min(result["mean"], result.get("by_mode", result)["mean"])
 
 
-def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int, stream: int = EVALUATION) -> dict[str, Any]:
-    """Play `episodes` of one task and return their raw returns with mean, std, median, least and the protocol in words.
+def play(
+    config: RunConfig, network: ActorCritic, episodes: int, stream: int, progress: "Progress"
+) -> Generator[None, None, dict[str, Any]]:
+    """Play `episodes` of one task and return their raw returns with mean, std, median, least and the protocol in words;
+    pauses in each step while the environments work.
 
     How many each environment plays is fixed beforehand, so short episodes are not counted more often than long ones.
     An environment that has played its share stops. After `eval_steps` steps of all environments together, episodes that
@@ -99,17 +127,19 @@ def evaluate_task(config: RunConfig, network: ActorCritic, episodes: int, stream
     played, unfinished = np.zeros(envs, np.int64), np.zeros(envs)
     taken = 0
     try:
-        with Progress(config.env.name, episodes) as progress, while_running():
-            step = env.reset()
-            while (playing := played < quota).any() and taken < training.eval_steps:
-                step = env.step(player.act(step, playing), playing)
-                taken += int(playing.sum())
-                unfinished += step.reward / config.env.reward_scale
-                for i in np.flatnonzero(playing & ~np.isnan(step.episode_return)):
-                    returns[i].append(float(step.episode_return[i]))
-                    played[i] += 1
-                    unfinished[i] = 0
-                progress.update(int(played.sum()), taken)
+        step = env.reset()
+        while (playing := played < quota).any() and taken < training.eval_steps:
+            env.send(player.act(step, playing), playing)
+            yield
+            step = env.recv()
+            taken += int(playing.sum())
+            unfinished += step.reward / config.env.reward_scale
+            for i in np.flatnonzero(playing & ~np.isnan(step.episode_return)):
+                returns[i].append(float(step.episode_return[i]))
+                played[i] += 1
+                unfinished[i] = 0
+                progress.played += 1
+            progress.add(int(playing.sum()))
     finally:
         env.close()
     cut = np.flatnonzero(played < quota)
@@ -136,6 +166,7 @@ class Progress:
         self.console = Console()
         self.status = self.console.status(f"{name}: no episode played yet")
         self.said = monotonic()
+        self.played = self.steps = 0
 
     def __enter__(self) -> Self:
         self.status.start()
@@ -144,11 +175,12 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self.status.stop()
 
-    def update(self, played: int, steps: int) -> None:
+    def add(self, steps: int) -> None:
+        self.steps += steps
         now, terminal = monotonic(), self.console.is_terminal
         if now - self.said < (SECONDS_ON_SCREEN if terminal else SECONDS_BETWEEN_LINES):
             return
-        self.said, text = now, f"{self.name}: {played} of {self.episodes} episodes played, {steps:,} steps"
+        self.said, text = now, f"{self.name}: {self.played} of {self.episodes} episodes played, {self.steps:,} steps"
         if terminal:
             self.status.update(text)
         else:

@@ -117,11 +117,17 @@ class Clockwork:
     def reset(self) -> SimpleNamespace:
         return self.step(None)
 
-    def step(self, action: np.ndarray | None, playing: np.ndarray | None = None) -> SimpleNamespace:
+    def step(self, action: np.ndarray | None) -> SimpleNamespace:
         ends = [self.clock and self.clock % (i + 1) == 0 for i in range(self.num_envs)]
         self.clock += 1
         returns = np.where(ends, np.arange(self.num_envs), np.nan)
         return SimpleNamespace(episode_return=returns, reward=np.zeros(self.num_envs))
+
+    def send(self, action: np.ndarray | None, playing: np.ndarray) -> None:
+        pass
+
+    def recv(self) -> SimpleNamespace:
+        return self.step(None)
 
     def close(self) -> None:
         pass
