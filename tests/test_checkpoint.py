@@ -207,6 +207,6 @@ def test_an_empty_folder_and_one_where_nothing_loads_are_named(tmp_path):
         assert str(tmp_path) in one_line(error)
     checkpoints.save_last(1, {})
     with pytest.raises(
-        CheckpointError, match="best.safetensors: the run made no evaluation.* take --checkpoint latest"
+        CheckpointError, match="best.safetensors: no evaluation was made yet.* take --checkpoint latest"
     ):
         checkpoints.best()
