@@ -34,7 +34,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             anneal_to=0.0 if ppo else 0.2,
             weight_average=0.995,
             eval_policy="both",
-            evaluations=9,
+            evaluations=6,
             eval_from=0.75,
         ),
     )
