@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from results.experiment import DATA, RUNS, Experiment, Run
-from runners.files import write_atomically
+from runners.records.files import write_atomically
 
 Row = dict[str, str]
 

@@ -16,7 +16,7 @@ from results.peers import table as peers
 from results.plots import learning_curves, race, traces
 from results.trl import table as trl
 from runners.errors import Parser, RunError, main_guard, usage_errors
-from runners.files import write_atomically
+from runners.records.files import write_atomically
 
 SPEED = {"throughput": speed.overview, "scaling": cost_model.scaling_section, "peers": peers.overview}
 MEASURED = SPEED | {"trl": trl.overview}

@@ -15,8 +15,8 @@ from results.cost_model import table
 from results.experiment import ROOT
 from runners.cli import parse
 from runners.errors import Parser, RunError, main_guard
-from runners.files import write_atomically
-from runners.provenance import machine, package_versions
+from runners.records.files import write_atomically
+from runners.records.provenance import machine, package_versions
 
 RANKS = (1, 2, 4)
 

@@ -9,8 +9,8 @@ from results.speed import profile_table, table
 from runners.benchmark import ROUNDS, measure, profile
 from runners.cli import parse
 from runners.errors import Parser, UsageError, main_guard
-from runners.files import write_atomically
-from runners.provenance import machine, package_versions
+from runners.records.files import write_atomically
+from runners.records.provenance import machine, package_versions
 
 
 def main(argv: list[str]) -> int:

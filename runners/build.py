@@ -10,7 +10,7 @@ from networks.actor_critic import ActorCritic
 from networks.distributions import ActionSpace, Choice, Choices, Reals
 from networks.torsos import Part
 from runners.config import RunConfig
-from runners.devices import device_named
+from runners.machine.devices import device_named
 
 EVALUATION, VIDEO, PICTURES, CHOICE = -1, -2, -3, -4
 """Streams of randomness in a run, besides those of the actors: 1000 x (earlier starts of the run) + actor."""

@@ -14,11 +14,11 @@ from envs.atari57 import human_normalised
 from envs.factory import resolve
 from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
-from runners.actor import no_action
+from runners.acting.actor import no_action
 from runners.build import EVALUATION, VIDEO, build_env, stream_seed
 from runners.config import RunConfig, cores
 from runners.errors import while_running
-from runners.video import write_gif
+from runners.records.video import write_gif
 
 MOST_ENVS = 32
 MOST_FRAMES = 3_000

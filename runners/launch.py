@@ -8,19 +8,19 @@ from time import monotonic
 
 from envs.interface import EnvError
 from networks.torsos import torso_of
+from runners.acting.weights import evaluated
 from runners.build import CHOICE, parts_of, pick_device
-from runners.checkpoint import Checkpoints, fits
 from runners.cli import new_folder, parse
 from runners.config import RunConfig, to_dict
-from runners.display import Display
 from runners.evaluation import evaluate, figure, record_video, worst_mean
-from runners.files import write_atomically
-from runners.metrics import CsvLog, TensorBoardLog
-from runners.provenance import git_commit, machine, package_versions
-from runners.ranks import join
-from runners.signals import StopSignal
+from runners.machine.ranks import join
+from runners.machine.signals import StopSignal
+from runners.records.checkpoint import Checkpoints, fits
+from runners.records.display import Display
+from runners.records.files import write_atomically
+from runners.records.metrics import CsvLog, TensorBoardLog
+from runners.records.provenance import git_commit, machine, package_versions
 from runners.training import Training
-from runners.weights import evaluated
 
 CHOICE_STEPS = 200_000
 """Most agent steps of an evaluation while training: enough for 30 games of Pong."""

@@ -9,17 +9,17 @@ from agents.factory import make_agent
 from agents.ranks import ALONE
 from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
-from runners.allocator import keep_freed_memory
-from runners.balance import acting_groups, learner_envs
+from runners.acting.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
 from runners.build import actions_of, build_env, build_network, pick_device, random_observations
 from runners.config import RunConfig, cores
-from runners.devices import cpu_seconds
-from runners.learner import Learner
-from runners.limits import check_compile, check_memory, check_torso
-from runners.precision import settle_precision
-from runners.ranks import ONE_RANK, Ranks
-from runners.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
-from runners.tracker import Rate, TaskTracker
+from runners.learning.learner import Learner
+from runners.machine.allocator import keep_freed_memory
+from runners.machine.balance import acting_groups, learner_envs
+from runners.machine.devices import cpu_seconds
+from runners.machine.limits import check_compile, check_memory, check_torso
+from runners.machine.precision import settle_precision
+from runners.machine.ranks import ONE_RANK, Ranks
+from runners.records.tracker import Rate, TaskTracker
 
 Row = dict[str, float]
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from test_samplers import make, small
 
-from runners import balance
-from runners.balance import acting_groups, faster_groups, learner_envs, measure, share
+from runners.acting.samplers import LocalSampler, ProcessSampler
 from runners.cli import parse
 from runners.errors import UsageError
-from runners.samplers import LocalSampler, ProcessSampler
+from runners.machine import balance
+from runners.machine.balance import acting_groups, faster_groups, learner_envs, measure, share
 from runners.training import Training
 
 

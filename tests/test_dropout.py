@@ -11,7 +11,7 @@ from torch import Tensor
 from agents.types import Loss, Unroll, rows
 from networks.actor_critic import Output
 from runners.config import RunConfig
-from runners.passes import under_mask
+from runners.learning.passes import under_mask
 from runners.training import Training
 
 CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]

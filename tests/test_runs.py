@@ -18,24 +18,24 @@ from agent_oracles import learned, space
 from test_metrics import empty_charts
 
 from agents.factory import make_agent
-from runners import limits
-from runners.actor import Actor
+from runners.acting.actor import Actor
+from runners.acting.unrolls import make_buffer
+from runners.acting.weights import flatten_weights
 from runners.build import build_env, build_network, random_observations
-from runners.checkpoint import Checkpoints
 from runners.cli import new_folder
 from runners.config import AtariEnv, ControlEnv, RunConfig, from_dict, to_dict
 from runners.errors import RunError, UsageError, main_guard
 from runners.evaluate import main as evaluate_main
 from runners.launch import main as launch_main
-from runners.learner import Learner
+from runners.learning.learner import Learner
 from runners.lm.config import LMConfig
 from runners.lm.config import to_dict as lm_to_dict
 from runners.lm.launch import main as lm_main
-from runners.metrics import LAYOUT
+from runners.machine import limits
 from runners.presets import PRESETS
+from runners.records.checkpoint import Checkpoints
+from runners.records.metrics import LAYOUT
 from runners.training import Training
-from runners.unrolls import make_buffer
-from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_TASK = np.zeros(4, np.int64)

@@ -28,7 +28,7 @@ from runners.lm.model import load_model, load_tokenizer
 from runners.lm.sources import find_task
 from runners.lm.tasks import walks
 from runners.lm.training import Training
-from runners.provenance import machine
+from runners.records.provenance import machine
 
 DRIVERS = Path(comparison.__file__).parent / "drivers"
 BASES = tempfile.TemporaryDirectory()

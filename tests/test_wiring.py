@@ -14,9 +14,9 @@ from envs.interface import Discrete
 from networks.actor_critic import ActorCritic
 from runners import evaluation, launch
 from runners.build import build_env, build_network
-from runners.checkpoint import Checkpoints
 from runners.config import RunConfig
 from runners.launch import _save
+from runners.records.checkpoint import Checkpoints
 from runners.training import Training
 
 ONCE = {"passes": 1, "minibatches": 1}

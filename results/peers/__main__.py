@@ -16,8 +16,8 @@ from results.peers.table import table
 from results.peers.venvs import ensure
 from runners.cli import parse
 from runners.errors import Parser, RunError, UsageError, main_guard
-from runners.files import write_atomically
-from runners.provenance import machine, package_versions
+from runners.records.files import write_atomically
+from runners.records.provenance import machine, package_versions
 
 FOLDER = RUNS / "peers"
 

@@ -22,8 +22,8 @@ from results.peers.catalogue import CLEANRL_STYLE, PEERS_CNN, SB3, THEIR_SHAPE, 
 from results.peers.table import solved_table, told
 from results.peers.venvs import ensure
 from runners.errors import Parser, RunError, UsageError, main_guard
-from runners.files import write_atomically
-from runners.provenance import machine
+from runners.records.files import write_atomically
+from runners.records.provenance import machine
 
 FOLDER = RUNS / "peers"
 POINTS = 100

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from results.peers.catalogue import Peer
 from runners.errors import RunError
-from runners.files import write_atomically
+from runners.records.files import write_atomically
 
 
 def ensure(peer: Peer, folder: Path) -> Path:

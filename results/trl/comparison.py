@@ -19,7 +19,7 @@ from results.trl.kept import add, opened
 from results.trl.runs import arguments, run, score, seen
 from results.trl.table import milliseconds, of, table
 from runners.errors import Parser, RunError, UsageError
-from runners.provenance import git_commit
+from runners.records.provenance import git_commit
 
 FOLDER = RUNS / "trl"
 BASES = RUNS / "bases"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from runners.errors import UsageError
-from runners.files import write_atomically
-from runners.provenance import machine
+from runners.records.files import write_atomically
+from runners.records.provenance import machine
 
 Figures = dict[str, Any]
 

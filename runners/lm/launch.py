@@ -10,20 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from runners.checkpoint import Checkpoints, fits
 from runners.cli import new_folder
-from runners.devices import device_named
-from runners.display import Display
-from runners.files import write_atomically
 from runners.lm.cli import parse
 from runners.lm.config import LMConfig, to_dict
 from runners.lm.evaluation import evaluate
 from runners.lm.model import save_model
 from runners.lm.training import Row, Training
-from runners.metrics import EM_CHARTS, CsvLog, TensorBoardLog, chart
-from runners.provenance import git_commit, machine, package_versions
-from runners.ranks import join
-from runners.signals import StopSignal
+from runners.machine.devices import device_named
+from runners.machine.ranks import join
+from runners.machine.signals import StopSignal
+from runners.records.checkpoint import Checkpoints, fits
+from runners.records.display import Display
+from runners.records.files import write_atomically
+from runners.records.metrics import EM_CHARTS, CsvLog, TensorBoardLog, chart
+from runners.records.provenance import git_commit, machine, package_versions
 
 FIELDS = {
     "rollouts": "rollouts",

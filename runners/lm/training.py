@@ -13,7 +13,6 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
-from runners.devices import cpu_seconds, device_named
 from runners.errors import RunError, UsageError
 from runners.lm.base import base_model, base_name, kept_base_model
 from runners.lm.batches import kind_of
@@ -24,7 +23,8 @@ from runners.lm.policies import Policies
 from runners.lm.problem import Problem
 from runners.lm.rows import read_rows
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
-from runners.ranks import ONE_RANK, Ranks
+from runners.machine.devices import cpu_seconds, device_named
+from runners.machine.ranks import ONE_RANK, Ranks
 
 Row = dict[str, float]
 

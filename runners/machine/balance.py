@@ -11,10 +11,10 @@ from agents.factory import make_agent
 from agents.types import Unroll
 from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
+from runners.acting.samplers import LocalSampler
 from runners.build import actions_of
 from runners.config import RunConfig, cores
-from runners.learner import Learner
-from runners.samplers import LocalSampler
+from runners.learning.learner import Learner
 
 PROBE_ENVS = (2, 16)
 """Numbers of environments whose acting is measured, from which it is taken to be linear in between and beyond."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runners.config import cores
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SIMULATORS = ("envpool", "ale-py", "gymnasium")
 
 
