@@ -22,7 +22,6 @@ from runners.acting.actor import Actor
 from runners.acting.unrolls import make_buffer
 from runners.acting.weights import flatten_weights
 from runners.build import build_env, build_network, random_observations
-from runners.cli import new_folder
 from runners.config import AtariEnv, ControlEnv, RunConfig, from_dict, to_dict
 from runners.errors import RunError, UsageError, main_guard
 from runners.evaluate import main as evaluate_main
@@ -35,6 +34,7 @@ from runners.machine import limits
 from runners.presets import PRESETS
 from runners.records.checkpoint import Checkpoints
 from runners.records.metrics import LAYOUT
+from runners.run import new_folder
 from runners.training import Training
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -339,7 +339,7 @@ def test_a_usage_error_is_one_line_and_exit_code_2(
 
 def test_runs_that_begin_together_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("runners.cli.strftime", lambda _: "now")
+    monkeypatch.setattr("runners.run.strftime", lambda _: "now")
     folders = [new_folder(None, "MiniGrid:Go") for _ in range(3)]
     assert [str(folder) for folder in folders] == [f"runs/MiniGrid-Go-now{end}" for end in ("", "-2", "-3")]
     assert all(folder.is_dir() for folder in folders)
