@@ -137,7 +137,7 @@ def alone(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> tuple[Tr
     next(loop)
     works = {
         "environment": environment_alone(config, stack),
-        "acting": acting_alone(config, training.spec, acts_on, training.groups, stack),
+        "acting": acting_alone(config, training.spec, acts_on, training.settled.groups, stack),
         "training": training_alone(training),
     }
     if isinstance(training.network.core, TransformerCore):

@@ -104,7 +104,7 @@ def test_it_can_come_from_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("runners.machine.balance.cores", lambda: 2)
     with_actors = small(agent="dar", actors=1, envs=16)
     gone = replace(with_actors, agent=replace(with_actors.agent, reference=str(tmp_path / "run")))
-    assert Training(gone, fresh=False).learner_envs >= 0  # what is measured at the start asks for it no more
+    assert Training(gone, fresh=False).settled.learner_envs >= 0  # what is measured at the start asks for it no more
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         Training(with_reference(reference=str(tmp_path / "nothing")))
     Checkpoints(tmp_path / "lstm" / "checkpoints").save_last(1, Training(small(core="lstm")).learner.get_state())
