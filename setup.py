@@ -29,6 +29,7 @@ setup(
         "mujoco": ["gymnasium[mujoco]"],
         "memory": ["popgym>=1.0.7", "minigrid>=3.0"],
         "lm": LM,
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=0.27"],
         "dev": [*TEST, "ruff>=0.6"],
     },
 )
