@@ -14,7 +14,7 @@ from runners.config import RunConfig
 from runners.passes import under_mask
 from runners.training import Training
 
-CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
+CORES = ["feedforward", "lstm", "gru", "trxl", "trxl-i", "gtrxl"]
 SCHEMES = ["whole", "masked", "paired"]
 
 

@@ -39,7 +39,7 @@ from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_TASK = np.zeros(4, np.int64)
-CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
+CORES = ["feedforward", "lstm", "gru", "trxl", "trxl-i", "gtrxl"]
 
 
 def small(core: str = "gtrxl", env: str = "CartPole-v1", agent: str = "vmpo", **training) -> RunConfig:
@@ -304,6 +304,7 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--centre-pixels"], "--centre-pixels"),
         (["runners.control", "--unroll", "1000000000"], "GB"),
         (["runners.control", "--core", "lstm", "--compile"], "--compile"),
+        (["runners.control", "--core", "gru", "--compile"], "--core gru"),
         (["runners.control", "--target-kl", "0.1"], "--target-kl"),
         (["runners.control", "--learning-rate", "nan"], "--learning-rate"),
         (["runners.control", "--control-variate", "2"], "--control-variate must lie between 0 and 1"),
