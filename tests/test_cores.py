@@ -95,7 +95,7 @@ def used_state(core: torch.nn.Module, seed: int = 0, steps: int = 4) -> tuple[Te
 
 
 def valid(state: tuple[Tensor, ...]) -> list[Tensor]:
-    """What of a state has a meaning: a transformer's newest `length` slots, an LSTM's or a GRU's all."""
+    """Return what of a state has a meaning: a transformer's newest `length` slots, an LSTM's or a GRU's all."""
     if len(state) == 2 and state[0].dim() == 4:
         memory, length = state
         return [length, *(memory[b, :, memory.shape[2] - n :] for b, n in enumerate(length.tolist()))]
@@ -208,8 +208,9 @@ def test_gru_starts_with_time_scales_up_to_its_span(span: int) -> None:
     """An open update gate z keeps what it holds for 1 / (1 - z) steps, and takes in the rest."""
     torch.manual_seed(0)
     core = GRUCore(SIZE, 4000, span=span)
-    _, update, _ = (core.gru.bias_ih_l0 + core.gru.bias_hh_l0).sigmoid().split(4000)
-    steps = 1 / (1 - update)
+    reset, update, candidate = (core.gru.bias_ih_l0 + core.gru.bias_hh_l0).split(4000)
+    assert max(reset.abs().max(), candidate.abs().max()) <= 2 * 4000**-0.5  # as torch makes them
+    steps = 1 / (1 - update.sigmoid())
     assert 2 <= steps.min() < 2.1 and 0.97 * span < steps.max() <= span
     torch.testing.assert_close(steps.mean(), torch.tensor((span + 2) / 2), rtol=0.05, atol=0)
 
@@ -515,7 +516,7 @@ def test_reach_grows_by_the_memory_with_every_layer(layers: int) -> None:
 
 @every_transformer
 def test_no_gradient_into_the_memory(kind: Kind) -> None:
-    """What an unroll left behind is data to the next one: its loss stops at the cut."""
+    """The memory that an unroll left behind is data to the next one: its loss stops at the cut."""
     core = kind.make()
     x, later = inputs(16).requires_grad_(), inputs(17).requires_grad_()
     _, state = core(x, firsts("never"), core.initial_state(BATCH))
@@ -540,7 +541,7 @@ def test_gradients_flow_between_the_steps_of_an_unroll() -> None:
 
 @every("kind", [Kind("lstm"), Kind("gru"), *(kind for kind in TRANSFORMERS if kind.memory == 3)])
 def test_gradients_by_finite_differences(kind: Kind) -> None:
-    """With respect to inputs and parameters, from a used memory, an episode beginning in the middle."""
+    """Check gradients to inputs and parameters, from a used memory, with an episode that begins in the middle."""
     small = 4
     torch.manual_seed(0)
     sizes = dict(layers=2, heads=2, key_size=2, mlp_size=3, memory=2)

@@ -46,7 +46,7 @@ def without_mask(training: Training, unroll: Unroll) -> Output:
 
 
 def loss_of(training: Training, unroll: Unroll) -> Loss:
-    """Of a first gradient step on the whole batch."""
+    """Return the loss of a first gradient step on the whole batch."""
     learner, head = training.learner, training.network.value_head
     return learner.agent.loss(learner.passes(unroll), unroll, plan_of(learner.agent, unroll, head), head)
 

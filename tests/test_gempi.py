@@ -334,7 +334,7 @@ def descend(temperature: Dual, advantages, bases, divergence_: Divergence, steps
 
 
 def weights_of(agent: str, ratios: np.ndarray, advantages: np.ndarray, **options) -> np.ndarray:
-    """Of `--agent agent`, where pi_ref has log-ratios `ratios` to pi_t."""
+    """Return the weights of `--agent agent`, where pi_ref has log-ratios `ratios` to pi_t."""
     config = AgentConfig(agent=agent, **options)
     method = make_agent(config, space(False)).double()
     log_ratios = torch.tensor(np.stack([ratios if name == "reference" else 0 * ratios for name in method.row.anchors]))

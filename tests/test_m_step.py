@@ -93,7 +93,7 @@ def test_the_sampling_error_of_a_categorical_is_zero_on_average():
 
 
 def test_the_sampling_error_of_a_gaussian_is_zero_on_average():
-    """By Gauss-Hermite quadrature, exact for the quadratic log density of each dimension."""
+    """Integrate by Gauss-Hermite quadrature, exact for the quadratic log density of each dimension."""
     mean_old, std_old, mean, std = (torch.tensor(x[:, :1]) for x in gaussians(5, 0.7))
     old, new = Gaussian(mean_old, std_old), Gaussian(mean, std)
     nodes, weights = np.polynomial.hermite_e.hermegauss(5)

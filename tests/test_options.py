@@ -3,6 +3,7 @@ elsewhere."""
 
 import itertools
 from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,11 +59,11 @@ def test_configurations_have_the_defaults_of_the_classes(config: type) -> None:
             assert found[each.metadata["option"]] == each.default
 
 
-def elements(config: AgentConfig) -> list:
-    """Everything that the numbers of `config` end up in, of the policy that is categorical and of the Gaussian one."""
+def elements(row: Row, config: object) -> list:
+    """Return all that the numbers of `config` end up in, for a categorical policy and for a Gaussian one."""
     found = []
     for gaussian in (False, True):
-        divergence, temperature, filter_, region = make_method(config.row, config, gaussian)
+        divergence, temperature, filter_, region = make_method(row, config, gaussian)
         found += [vars(divergence), vars(filter_), vars(temperature).get("epsilon")]
         found += [getattr(region, name, None) for name in ("gamma", "direction", "budgets")]
         found += [{name: x.tolist() for name, x in module.state_dict().items()} for module in (temperature, region)]
@@ -71,7 +72,8 @@ def elements(config: AgentConfig) -> list:
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_an_option_has_an_effect_or_is_refused(kind: str) -> None:
-    """On every row of the table and every one that gempi can make: it changes what is made, or is no option."""
+    """Try every row of the table and every one that gempi can make: an option is refused exactly where all that is made
+    stays the same."""
     for name, row in ROWS[kind].items():
         choices = {"agent": name}
         if kind == "gempi":
@@ -84,11 +86,14 @@ def test_an_option_has_an_effect_or_is_refused(kind: str) -> None:
         assert plain.row == row
         for each in NAMES.values():
             option_ = each.metadata["option"]
-            if option_ in plain.options:
-                assert elements(AgentConfig(**choices, **{option_: other(each)})) != elements(plain), (name, option_)
+            changed = {option_: other(each)}
+            has_effect = elements(row, SimpleNamespace(**vars(plain) | changed)) != elements(row, plain)
+            assert (option_ in plain.options) == has_effect, (name, option_)
+            if has_effect:
+                AgentConfig(**choices, **changed)
             else:
                 with pytest.raises(ValueError, match=f"--{option_.replace('_', '-')} has no effect on --agent"):
-                    AgentConfig(**choices, **{option_: other(each)})
+                    AgentConfig(**choices, **changed)
 
 
 @pytest.mark.parametrize("runner", ["control", "lm"])

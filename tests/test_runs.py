@@ -371,7 +371,7 @@ def test_a_run_of_another_kind_is_named(kept: str, asked: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(("ranks", "fits"), [(1, True), (2, False)])
 def test_every_rank_s_batches_count(ranks: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two buffers and the learner's copy, a batch of CartPole's four floats a step."""
+    """Count two buffers and the learner's copy; a batch of CartPole's four floats a step."""
     config = small("lstm", envs=4, unroll=15, actors=1)
     spec = build_env(config, 1, stream=0).spec
     monkeypatch.setattr(limits, "_available", lambda: 3.5 * 4 * 16 * 4 * 4)
