@@ -39,7 +39,7 @@ from runners.training import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_TASK = np.zeros(4, np.int64)
-CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
+CORES = ["feedforward", "lstm", "gru", "trxl", "trxl-i", "gtrxl"]
 
 
 def small(core: str = "gtrxl", env: str = "CartPole-v1", agent: str = "vmpo", **training) -> RunConfig:
@@ -304,6 +304,7 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--centre-pixels"], "--centre-pixels"),
         (["runners.control", "--unroll", "1000000000"], "GB"),
         (["runners.control", "--core", "lstm", "--compile"], "--compile"),
+        (["runners.control", "--core", "gru", "--compile"], "--core gru"),
         (["runners.control", "--target-kl", "0.1"], "--target-kl"),
         (["runners.control", "--learning-rate", "nan"], "--learning-rate"),
         (["runners.control", "--control-variate", "2"], "--control-variate must lie between 0 and 1"),
@@ -370,7 +371,7 @@ def test_a_run_of_another_kind_is_named(kept: str, asked: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(("ranks", "fits"), [(1, True), (2, False)])
 def test_every_rank_s_batches_count(ranks: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two buffers and the learner's copy, a batch of CartPole's four floats a step."""
+    """Count two buffers and the learner's copy; a batch of CartPole's four floats a step."""
     config = small("lstm", envs=4, unroll=15, actors=1)
     spec = build_env(config, 1, stream=0).spec
     monkeypatch.setattr(limits, "_available", lambda: 3.5 * 4 * 16 * 4 * 4)
