@@ -18,6 +18,7 @@ setup(
         "envpool>=1.1",
         "tensorboard>=2.16",
         "tyro>=0.9",
+        "typing_extensions>=4.8",
         "rich>=13",
         "safetensors>=0.4",
         "pillow>=10",

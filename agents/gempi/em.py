@@ -29,9 +29,7 @@ class EM(nn.Module):
     def __init__(self, row: Row, config: EMConfig, ranks: Ranks = ALONE, gaussian: bool = False) -> None:
         super().__init__()
         self.row, self.ranks = row, ranks
-        method = make_method(row, config, gaussian)
-        self.divergence, self.filter = method.divergence, method.filter
-        self.temperature, self.trust_region = method.temperature, method.trust_region
+        self.divergence, self.temperature, self.filter, self.trust_region = make_method(row, config, gaussian)
 
     def e_step(
         self, advantages: Tensor, log_ratios: Mapping[str, Tensor], mask: Tensor, settle: Settle = once

@@ -38,16 +38,10 @@ METHODS = {
 }
 
 
-class Method(NamedTuple):
-    """The elements that a row names."""
-
-    divergence: Divergence
-    temperature: Temperature
-    filter: Filter
-    trust_region: TrustRegion
+Elements = tuple[Divergence, Temperature, Filter, TrustRegion]
 
 
-def make_method(row: Row, config: object, gaussian: bool = False) -> Method:
+def make_method(row: Row, config: object, gaussian: bool = False) -> Elements:
     """Make the elements of `row` with the options that `config` has for them; ValueError where there is no closed form.
 
     The trust region of a `gaussian` policy has a multiplier for each part of its KL.
@@ -59,7 +53,7 @@ def make_method(row: Row, config: object, gaussian: bool = False) -> Method:
     temperature = TEMPERATURES[row.temperature]
     coefficients = (attrgetter(*temperature.uses)(made(ANCHORS[name], config)) for name in row.anchors)
     region = (GAUSSIAN_TRUST_REGIONS if gaussian else TRUST_REGIONS)[row.trust_region]
-    return Method(divergence, temperature(*coefficients), made(FILTERS[row.filter], config), made(region, config))
+    return divergence, temperature(*coefficients), made(FILTERS[row.filter], config), made(region, config)
 
 
 def used_options(row: Row) -> set[str]:
