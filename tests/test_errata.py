@@ -70,7 +70,7 @@ def test_the_lagrangian_of_the_m_step_as_printed_rewards_distance():
     """Eq. 12 has alpha (epsilon - KL) in a loss; what is minimised must hold alpha (KL - epsilon), as eq. 1 does."""
     psi, alpha, epsilon = normal(np.array([1.0, 2.0, 5.0])), 0.8, 0.01
     logits = torch.tensor(np.log((psi + alpha * PI_T) / (1 + alpha)), requires_grad=True)
-    region = DualKL({"": (alpha, epsilon)}).double()
+    region = DualKL(alpha, epsilon).double()
     old, new = Categorical(torch.tensor(np.log(PI_T))), Categorical(logits)
     bound = region(old, new, torch.tensor(True)).loss
     likelihood = (torch.tensor(psi) * logits.log_softmax(0)).sum()
@@ -104,7 +104,7 @@ def test_a_trust_region_compares_two_modes_just_as_a_ratio_does():
     """V-MPO's KL(pi_old || pi), pi_old without dropout and pi with it, is a distance before any step was made."""
     whole, masked = under_dropout()
     budget = 0.007
-    region = DualKL({"": (1.0, budget)}).double()
+    region = DualKL(1.0, budget).double()
     policies = Categorical(whole.expand(500, 3)), Categorical(masked)
     found = region(*policies, torch.ones(500, dtype=torch.bool)).metrics
     assert found["m_step/kl"] > budget
