@@ -19,6 +19,7 @@ setup(
         "results.experiments",
         "results.peers",
         "results.peers.drivers",
+        "results.speed",
         "results.trl",
         "results.trl.drivers",
         "runners",
