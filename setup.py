@@ -1,4 +1,4 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
 LM = ["transformers>=4.56", "tokenizers", "accelerate", "datasets", "peft"]
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "transformers>=4.56", "tokenizers", "peft"]
@@ -9,23 +9,7 @@ setup(
     description="V-MPO with GTrXL memory on Atari, and the same EM steps on language models",
     license="MIT",
     python_requires=">=3.11",
-    packages=[
-        "agents",
-        "agents.gempi",
-        "agents.sequences",
-        "envs",
-        "networks",
-        "results",
-        "results.experiments",
-        "results.peers",
-        "results.peers.drivers",
-        "results.speed",
-        "results.trl",
-        "results.trl.drivers",
-        "runners",
-        "runners.lm",
-        "runners.lm.tasks",
-    ],
+    packages=find_packages(include=["agents*", "envs*", "networks*", "results*", "runners*"]),
     install_requires=[
         "torch>=2.6,<2.14",
         "numpy>=1.26",
@@ -45,6 +29,7 @@ setup(
         "mujoco": ["gymnasium[mujoco]"],
         "memory": ["popgym>=1.0.7", "minigrid>=3.0"],
         "lm": LM,
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=0.27"],
         "dev": [*TEST, "ruff>=0.6"],
     },
 )

@@ -1,17 +1,18 @@
 """Hyperparameters of the learning rules, by the names of their papers."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 from agents.checks import in_unit_interval, not_negative, positive
 from agents.gempi.config import EMConfig, em_options
-from agents.gempi.methods import Numbers, Row
+from agents.gempi.methods import METHODS, Row
+from agents.gempi.trust_region import GaussianDualKL
+from agents.options import with_options_of
 
 DropoutScheme = Literal["whole", "masked", "paired"]
-AgentName = Literal["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "gempi", "ppo"]
+AgentName = Literal[(*METHODS, "gempi", "ppo")]
 
 
-@dataclass(frozen=True)
+@with_options_of(GaussianDualKL)
 class AgentConfig(EMConfig):
     """Options of the EM methods, those that all agents share, and PPO's (arXiv 1707.06347)."""
 
@@ -48,14 +49,6 @@ class AgentConfig(EMConfig):
     control_variate: float = 0.0
     """EM methods: coefficient of the M-step's control variate. 0 is the plain weighted likelihood; 1 is equal to it on
     average and takes out the noise of which actions happened to be drawn."""
-    epsilon_alpha_mu: float = 0.01
-    """Dual trust region: budget for the mean of a Gaussian policy."""
-    alpha_mu_init: float = 1.0
-    """Dual trust region: initial alpha_mu."""
-    epsilon_alpha_sigma: float = 5e-5
-    """Dual trust region: budget for the covariance of a Gaussian policy."""
-    alpha_sigma_init: float = 1.0
-    """Dual trust region: initial alpha_sigma."""
 
     clip_epsilon: float = 0.2
     """PPO: the ratio is clipped to [1 - epsilon, 1 + epsilon]."""
@@ -64,7 +57,6 @@ class AgentConfig(EMConfig):
 
     def __post_init__(self) -> None:
         in_unit_interval(self, ("discount", "gae_lambda", "control_variate", "reference_decay"))
-        positive(self, ("epsilon_alpha_mu", "alpha_mu_init", "epsilon_alpha_sigma", "alpha_sigma_init"))
         positive(self, ("clip_epsilon", "popart_step_size"))
         in_unit_interval(self, ("popart_step_size",))
         not_negative(self, ("value_coefficient", "entropy_coefficient", "target_kl"))
@@ -75,28 +67,20 @@ class AgentConfig(EMConfig):
 
     @property
     def row(self) -> Row:
-        """The choices of the EM method."""
+        """Return the choices of the EM method."""
         return self.row_of(self.agent)
 
     @property
     def options(self) -> frozenset[str]:
-        """Names of the options that have an effect."""
+        """Return the names of the options that have an effect."""
         if self.agent == "ppo":
             return frozenset(SHARED | {"clip_epsilon", "target_kl", "dropout_scheme"})
         names = SHARED | {"control_variate", "e_step"} | em_options(self.agent, self.row)
         if self.row.trust_region != "none":
             names = names | {"dropout_scheme"}
-        if "reference" in names and self.reference == "average":
-            names = names | {"reference_decay"}
+        if "reference" in self.row.anchors:
+            names = names | {"reference"} | ({"reference_decay"} if self.reference == "average" else set())
         return frozenset(names)
-
-    def numbers(self, continuous: bool) -> Numbers:
-        """The numbers of the EM method for a policy that is Gaussian (`continuous`) or categorical."""
-        gaussian = {
-            "mu": (self.alpha_mu_init, self.epsilon_alpha_mu),
-            "sigma": (self.alpha_sigma_init, self.epsilon_alpha_sigma),
-        }
-        return self.numbers_of(self.row, gaussian if continuous else None)
 
 
 SHARED = {"agent", "discount", "gae_lambda", "standardise_advantages", "value_coefficient", "entropy_coefficient"}

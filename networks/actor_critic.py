@@ -46,7 +46,7 @@ class ActorCritic(nn.Module):
         ends = torch.tensor([part.size for part in parts]).cumsum(0).tolist()
         masks = [slice(end - p.size, end) for p, end in zip(parts, ends, strict=True) if p.kind == "mask"]
         self.mask = masks[0] if masks else None
-        """Where a row of an observation says which actions are allowed."""
+        """Slice of an observation's row that says which actions are allowed."""
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(self.torso.output_size + space.size + 1, config.embedding)
         orthogonal(self.embed)
@@ -83,7 +83,7 @@ class ActorCritic(nn.Module):
         return self.core.initial_state(batch)
 
     def encode(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, first: Tensor) -> Tensor:
-        """The core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (or [N, A] actions).
+        """Return the core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (or [N, A] actions).
 
         The previous reward enters clipped to [-1, 1]; where an episode begins nothing came before.
         """
@@ -118,6 +118,6 @@ def frozen_copy(network: ActorCritic) -> ActorCritic:
     """Copy `network` as it is now, not to be learned from."""
     twin = copy.deepcopy(network).requires_grad_(False)
     for module in twin.modules():
-        if isinstance(module, nn.LSTM):
+        if isinstance(module, nn.RNNBase):
             module.flatten_parameters()  # copied one by one, they are no longer the one piece that cuDNN wants
     return twin

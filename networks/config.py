@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-CoreName = Literal["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
-GateName = Literal["gru", "input", "output", "highway", "sigtanh"]
+from networks.cores import CORES
+from networks.gates import GATES
+
 TorsoName = Literal["auto", "nature", "resnet", "small", "mlp"]
 
 
@@ -26,14 +27,14 @@ class NetworkConfig:
     """Size of the torso's last layer (the Nature CNN's 512, the ResNet's 256), and of each of the MLP's two layers."""
     centre_pixels: bool = False
     """Take the mean picture, under random actions, off every observation."""
-    core: CoreName = "gtrxl"
-    """Memory: none, an LSTM, or a transformer (post-norm, identity map reordering, gated)."""
-    gate: GateName = "gru"
+    core: Literal[tuple(CORES)] = "gtrxl"
+    """Memory: none, an LSTM, a GRU, or a transformer (post-norm, identity map reordering, gated)."""
+    gate: Literal[tuple(GATES)] = "gru"
     """Gate in the place of GTrXL's residual connections."""
     gate_bias: float | None = None
     """b_g at initialisation; by default the paper's, 2 for a GRU gate, which starts it near the identity, else 1."""
     embedding: int = 128
-    """Width of the core: the transformer's model size, the LSTM's hidden size."""
+    """Width of the core: the transformer's model size, the LSTM's or GRU's hidden size."""
     layers: int = 2
     """Transformer layers."""
     heads: int = 4
@@ -43,11 +44,12 @@ class NetworkConfig:
     mlp_size: int = 256
     """Inner size of the transformer's position-wise MLP."""
     memory: int = 64
-    """Previous steps a transformer layer attends to, besides the present one; the longest time that an LSTM's units
-    keep what they hold when training begins."""
+    """Previous steps a transformer layer attends to, besides the present one; the longest time that an LSTM's or GRU's
+    units keep what they hold when training begins."""
     dropout: float = 0.0
     """Chance that a unit is dropped while learning: of the torso's features, and of what each of the core's sub-blocks
-    (a transformer's attention and MLP, the LSTM) gives. Acting, evaluation and value targets see the whole network."""
+    (a transformer's attention and MLP, the LSTM or GRU) gives. Acting, evaluation and value targets see the whole
+    network."""
     head_hidden: int = 256
     """Hidden units of the policy's MLP and of the value's."""
 

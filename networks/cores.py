@@ -1,5 +1,6 @@
 """Memory cores behind one interface, state in and state out.
 
+    of(config) -> core                                for a NetworkConfig; its input is `config.embedding` wide
     initial_state(batch) -> state                     a tuple of tensors, the batch their first dimension
     forward(x [T, B, D], first [T, B], state)         -> y [T, B, output_size], state; None with `need_state` False
     acting(state, horizon) -> stepper                 .step(x [B, D], first [B]) -> y [B, output_size]; .state()
@@ -8,12 +9,16 @@
 `first[t, b]` is True where step t begins a new episode of environment b: nothing from before reaches it.
 """
 
+from typing import TYPE_CHECKING, Self
+
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from networks.config import NetworkConfig
 from networks.transformer import State, TransformerActing, TransformerCore
+
+if TYPE_CHECKING:
+    from networks.config import NetworkConfig
 
 
 class ForwardActing:
@@ -38,6 +43,10 @@ class FeedforwardCore(nn.Module):
         super().__init__()
         self.output_size = size
 
+    @classmethod
+    def of(cls, config: "NetworkConfig") -> Self:
+        return cls(config.embedding)
+
     def initial_state(self, batch: int) -> State:
         return ()
 
@@ -51,42 +60,49 @@ class FeedforwardCore(nn.Module):
         return ForwardActing(self, state)
 
 
-class LSTMCore(nn.Module):
-    """One LSTM layer. State: `h`, `c` [B, H].
+class RecurrentCore(nn.Module):
+    """One recurrent layer of torch, which a subclass makes and runs. State: `names`, each [B, H].
 
     An unroll is cut into segments, one an episode in it, which run beside each other as columns of the fused kernel,
     all as long as the longest: where lengths differ it computes steps that nobody reads, for far fewer calls.
 
-    At the start, units keep what they hold for 1 to `span` - 1 steps, evenly drawn (Tallec and Ollivier 2018, eq. 16).
-    With a forget bias of 1 all of them lose a quarter in each step, and a cue of 30 steps ago leaves 1e-4 of its trace.
+    At the start, units keep what they hold for 1 to `span` - 1 steps, evenly drawn (Tallec and Ollivier 2018, eq. 16),
+    by the bias of the gate that says how much is kept: an LSTM's forget gate, a GRU's update gate. With a forget bias
+    of 1 all units lose a quarter in each step, and a cue of 30 steps ago leaves 1e-4 of its trace.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0, span: int = 64) -> None:
+    names: tuple[str, ...]
+
+    def __init__(self, hidden_size: int, dropout: float) -> None:
         super().__init__()
         self.output_size = hidden_size
         self.dropout = nn.Dropout(dropout)
-        self.lstm = nn.LSTM(input_size, hidden_size)
-        with torch.no_grad():  # torch's rows: input, forget, cell, output
-            into, forget, _, _ = self.lstm.bias_ih_l0.split(hidden_size)
-            forget.uniform_(1, max(2, span - 1)).log_()
-            into.copy_(-forget)
-            self.lstm.bias_hh_l0[: 2 * hidden_size] = 0
 
-    def train(self, mode: bool = True) -> "LSTMCore":
-        """The LSTM itself has no dropout and stays in training mode, which cuDNN asks for before a backward pass."""
+    @classmethod
+    def of(cls, config: "NetworkConfig") -> Self:
+        return cls(config.embedding, config.embedding, config.dropout, config.memory)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, but leave the layer, which has no dropout, in training mode: cuDNN asks for that before a
+        backward pass."""
         super().train(mode)
-        self.lstm.train()
+        for layer in self.children():
+            layer.train(mode or isinstance(layer, nn.RNNBase))
         return self
 
+    def run(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
+        """Return the layer's output over `x` [T, B, D] and its last state, from a `state` of [1, B, H] each."""
+        raise NotImplementedError
+
     def initial_state(self, batch: int) -> State:
-        weight = self.lstm.weight_hh_l0
-        return weight.new_zeros(batch, self.output_size), weight.new_zeros(batch, self.output_size)
+        weight = next(self.parameters())
+        return tuple(weight.new_zeros(batch, self.output_size) for _ in self.names)
 
     def forward(self, x: Tensor, first: Tensor, state: State, need_state: bool = True) -> tuple[Tensor, State | None]:
         """`x` [T, B, D], `first` [T, B] bool -> [T, B, H] and, without gradient, the state after the last step."""
         steps, batch = first.shape
         if steps == 1:
-            y, end = self.lstm(x, tuple(s.masked_fill(first[0].unsqueeze(1), 0).unsqueeze(0) for s in state))
+            y, end = self.run(x, tuple(s.masked_fill(first[0].unsqueeze(1), 0).unsqueeze(0) for s in state))
             return self.dropout(y), tuple(s.detach().squeeze(0) for s in end)
 
         # Flat, the steps of an environment stand in a row, so a segment is a stretch: `start` and `length` [S].
@@ -100,7 +116,7 @@ class LSTMCore(nn.Module):
         begin = tuple(torch.where(carried.unsqueeze(1), s[start // steps], 0).unsqueeze(0) for s in state)
         places = start + torch.arange(longest, device=x.device).unsqueeze(1)  # past its end a segment runs on, unread
         columns = x.transpose(0, 1).flatten(0, 1)[places.clamp(max=steps * batch - 1)]
-        y, end = self.lstm(columns, begin)
+        y, end = self.run(columns, begin)
 
         segment = begins.cumsum(0) - 1
         y = y[torch.arange(steps * batch, device=x.device) - start[segment], segment]
@@ -111,43 +127,72 @@ class LSTMCore(nn.Module):
 
     @torch.no_grad()
     def _ends(self, columns: Tensor, begin: State, end: State, length: Tensor, last: Tensor) -> State:
-        """The state after each `last` segment [B]: `end` [1, S, H] has it of the longest ones, the others run anew."""
+        """Return the state after each `last` segment [B]: `end` [1, S, H] has it for the longest, others run anew."""
         end = tuple(s.detach().squeeze(0)[last] for s in end)
         short = (length[last] < len(columns)).nonzero().squeeze(1)
         if len(short):
             which = last[short]
             packed = pack_padded_sequence(columns[:, which], length[which].cpu(), enforce_sorted=False)
-            _, anew = self.lstm(packed, tuple(s[:, which] for s in begin))
+            _, anew = self.run(packed, tuple(s[:, which] for s in begin))
             end = tuple(s.index_copy(0, short, n.squeeze(0)) for s, n in zip(end, anew, strict=True))
         return end
 
     def metrics(self, state: State) -> dict[str, Tensor]:
-        """Root mean squares of hidden and cell state."""
-        return {f"memory/{name}_rms": s.square().mean().sqrt() for name, s in zip("hc", state, strict=True)}
+        """Return the root mean square of each part of the state."""
+        return {f"memory/{name}_rms": s.square().mean().sqrt() for name, s in zip(self.names, state, strict=True)}
 
     def acting(self, state: State, horizon: int) -> ForwardActing:
         return ForwardActing(self, state)
 
 
-Core = FeedforwardCore | LSTMCore | TransformerCore
+class LSTMCore(RecurrentCore):
+    """One LSTM layer. State: hidden `h` and cell `c`."""
+
+    names = ("h", "c")
+
+    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0, span: int = 64) -> None:
+        super().__init__(hidden_size, dropout)
+        self.lstm = nn.LSTM(input_size, hidden_size)
+        with torch.no_grad():  # torch's rows: input, forget, cell, output
+            into, forget, _, _ = self.lstm.bias_ih_l0.split(hidden_size)
+            forget.uniform_(1, max(2, span - 1)).log_()
+            into.copy_(-forget)
+            self.lstm.bias_hh_l0[: 2 * hidden_size] = 0
+
+    def run(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
+        return self.lstm(x, state)
+
+
+class GRUCore(RecurrentCore):
+    """One GRU layer. State: hidden `h`, of which a step keeps the share z, its update gate, and renews 1 - z."""
+
+    names = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int, dropout: float = 0.0, span: int = 64) -> None:
+        super().__init__(hidden_size, dropout)
+        self.gru = nn.GRU(input_size, hidden_size)
+        with torch.no_grad():  # torch's rows: reset, update, candidate
+            update = slice(hidden_size, 2 * hidden_size)
+            self.gru.bias_ih_l0[update].uniform_(1, max(2, span - 1)).log_()
+            self.gru.bias_hh_l0[update] = 0
+
+    def run(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
+        y, h = self.gru(x, *state)
+        return y, (h,)
+
+
+Core = FeedforwardCore | RecurrentCore | TransformerCore
 Stepper = ForwardActing | TransformerActing
+CORES: dict[str, type[Core]] = {
+    "feedforward": FeedforwardCore,
+    "lstm": LSTMCore,
+    "gru": GRUCore,
+    "trxl": TransformerCore,
+    "trxl-i": TransformerCore,
+    "gtrxl": TransformerCore,
+}
 
 
-def make_core(config: NetworkConfig) -> Core:
-    """The core that `config` names; its input is `config.embedding` wide."""
-    if config.core == "feedforward":
-        return FeedforwardCore(config.embedding)
-    if config.core == "lstm":
-        return LSTMCore(config.embedding, config.embedding, config.dropout, config.memory)
-    return TransformerCore(
-        config.embedding,
-        config.layers,
-        config.heads,
-        config.key_size,
-        config.mlp_size,
-        config.memory,
-        config.core,
-        config.gate,
-        config.gate_bias,
-        config.dropout,
-    )
+def make_core(config: "NetworkConfig") -> Core:
+    """Make the core that `config` names; its input is `config.embedding` wide."""
+    return CORES[config.core].of(config)

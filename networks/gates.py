@@ -13,7 +13,7 @@ class GRUGate(nn.Module):
     The products with y are one matrix (rows r, z, h), those with x another (rows r, z).
     """
 
-    def __init__(self, size: int, bias: float) -> None:
+    def __init__(self, size: int, bias: float = 2.0) -> None:
         super().__init__()
         self.from_y = nn.Linear(size, 3 * size, bias=False)
         self.from_x = nn.Linear(size, 2 * size, bias=False)
@@ -32,7 +32,7 @@ class GRUGate(nn.Module):
 class InputGate(nn.Module):
     """g = s(W x) * x + y."""
 
-    def __init__(self, size: int, bias: float) -> None:
+    def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Linear(size, size, bias=False)
 
@@ -43,7 +43,7 @@ class InputGate(nn.Module):
 class OutputGate(nn.Module):
     """g = x + s(W x - b) * y."""
 
-    def __init__(self, size: int, bias: float) -> None:
+    def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
@@ -55,7 +55,7 @@ class OutputGate(nn.Module):
 class HighwayGate(nn.Module):
     """g = s(W x + b) * x + (1 - s(W x + b)) * y."""
 
-    def __init__(self, size: int, bias: float) -> None:
+    def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
@@ -67,7 +67,7 @@ class HighwayGate(nn.Module):
 class SigTanhGate(nn.Module):
     """g = x + s(W y - b) * tanh(U y)."""
 
-    def __init__(self, size: int, bias: float) -> None:
+    def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
         self.gate = nn.Linear(size, size, bias=False)
         self.candidate = nn.Linear(size, size, bias=False)
@@ -81,7 +81,5 @@ GATES = {"gru": GRUGate, "input": InputGate, "output": OutputGate, "highway": Hi
 
 
 def make_gate(name: str, size: int, bias: float | None = None) -> nn.Module:
-    """A gate over vectors of `size`, its bias (where it has one) starting at `bias`, by default at the paper's."""
-    if bias is None:
-        bias = 2.0 if name == "gru" else 1.0
-    return GATES[name](size, bias)
+    """Make a gate over vectors of `size`, its bias (where it has one) starting at `bias`, by default at the paper's."""
+    return GATES[name](size) if bias is None else GATES[name](size, bias)

@@ -11,11 +11,16 @@ steps of the same episode. That window slides with the query, in an unroll as in
 changes nothing.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from networks.attention import RelativeAttention
 from networks.gates import make_gate
+
+if TYPE_CHECKING:
+    from networks.config import NetworkConfig
 
 State = tuple[Tensor, ...]
 
@@ -50,11 +55,11 @@ class TransformerLayer(nn.Module):
         self.mlp_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
 
     def attention_input(self, x: Tensor) -> Tensor:
-        """What queries, keys and values are made from."""
+        """Return what queries, keys and values are made from."""
         return x if self.post_norm else self.attention_norm(x)
 
     def combine(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer, once its input `x` [B, ..., D] has `attended`."""
+        """Return the layer's output, once its input `x` [B, ..., D] has `attended`."""
         if self.post_norm:
             y = self.attention_norm(self.attention_gate(x, self.dropout(attended)))
             return self.mlp_norm(self.mlp_gate(y, self.dropout(self.mlp(y))))
@@ -85,6 +90,12 @@ class TransformerCore(nn.Module):
             for _ in range(layers)
         )
 
+    @classmethod
+    def of(cls, config: "NetworkConfig") -> "TransformerCore":
+        """Make the core that `config` describes; `config.core` is the variant."""
+        sizes = config.layers, config.heads, config.key_size, config.mlp_size, config.memory
+        return cls(config.embedding, *sizes, config.core, config.gate, config.gate_bias, config.dropout)
+
     def initial_state(self, batch: int) -> State:
         weight = self.layers[0].mlp_norm.weight
         memory = weight.new_zeros(batch, len(self.layers), self.memory, self.output_size)
@@ -107,7 +118,7 @@ class TransformerCore(nn.Module):
         return x.transpose(0, 1), (torch.stack(kept, 1), length)
 
     def _mask(self, first: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """What each query may attend to, [B, T, M+T], and the first key of the last query's episode, [B].
+        """Return what each query may attend to, [B, T, M+T], and the first key of the last query's episode, [B].
 
         Query i stands at key M + i. Its window reaches back M keys, to key i, but never before the first key of its
         episode: the oldest valid memory slot, or the newest step up to i that began an episode.
@@ -120,14 +131,14 @@ class TransformerCore(nn.Module):
         return (key >= oldest) & (key <= (self.memory + steps).unsqueeze(-1)), start[:, -1]
 
     def metrics(self, state: State) -> dict[str, Tensor]:
-        """How full the memory is, and the root mean square of what it holds."""
+        """Return how full the memory is, and the root mean square of what it holds."""
         memory, length = state
         held = torch.arange(self.memory, device=length.device) >= (self.memory - length).unsqueeze(1)
         mean_square = (memory.square().mean((1, 3)) * held).sum() / held.sum().clamp(min=1)
         return {"memory/filled": held.float().mean(), "memory/rms": mean_square.sqrt()}
 
     def acting(self, state: State, horizon: int) -> "TransformerActing":
-        """A stepper from `state` on, with room for `horizon` steps before its window has to be moved back."""
+        """Return a stepper from `state` on, with room for `horizon` steps before its window has to be moved back."""
         return TransformerActing(self, state, horizon)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from results import DATA, RUNS
 from results.experiment import Experiment, Run
 from runners.errors import UsageError
-from runners.files import write_atomically
+from runners.records.files import write_atomically
 
 Row = dict[str, str]
 Figures = dict[str, Any]
@@ -145,7 +145,7 @@ def curve_rows(run: Run, metrics: Sequence[Row], experiment: Experiment) -> list
 
 def describe_measurement(module: str, argv: Sequence[str]) -> Figures:
     """Return what every file of figures begins with: the command, and the machine and versions that it ran on."""
-    from runners.provenance import machine, package_versions  # imports torch, which the report does without
+    from runners.records.provenance import machine, package_versions  # imports torch, which the report does without
 
     return {"command": ["python", "-m", module, *argv], "machine": machine(), "versions": package_versions()}
 

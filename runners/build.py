@@ -8,9 +8,9 @@ from envs.factory import make_env
 from envs.interface import Discrete, EnvSpec, MultiDiscrete, VectorEnv
 from networks.actor_critic import ActorCritic
 from networks.distributions import ActionSpace, Choice, Choices, Reals
-from networks.torsos import Part
+from networks.torsos import Part, torso_of
 from runners.config import RunConfig
-from runners.devices import device_named
+from runners.machine.devices import device_named
 
 EVALUATION, VIDEO, PICTURES, CHOICE = -1, -2, -3, -4
 """Streams of randomness in a run, besides those of the actors: 1000 x (earlier starts of the run) + actor."""
@@ -33,6 +33,13 @@ def build_env(
     return make_env(config.env, envs, stream_seed(config, stream), threads=threads, render=render, tasks=tasks)
 
 
+def spec_of(config: RunConfig) -> EnvSpec:
+    """Make an environment, to see what it shows and takes."""
+    env = build_env(config, 1, stream=0)
+    env.close()
+    return env.spec
+
+
 def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
     """Make the network in evaluation mode, with weights from torch's global generator; learning turns dropout on."""
     step_size = config.agent.popart_step_size
@@ -48,6 +55,19 @@ def parts_of(config: RunConfig, spec: EnvSpec) -> list[Part]:
         return part.kind == "vector" and (part.unbounded if asked == "auto" else asked == "on")
 
     return [Part(part.kind, part.shape, part.symbols, normalised(part)) for part in spec.parts]
+
+
+def observed(config: RunConfig, spec: EnvSpec) -> str:
+    """Say what the network sees, and by which torso."""
+    parts = parts_of(config, spec)
+    named = []
+    for part, shown in zip(parts, spec.parts, strict=True):
+        name = f"{shown.name}: " if shown.name else ""
+        named.append(f"{name}{part.kind} {part.shape}{', normalised' if part.normalised else ''}")
+    torso = torso_of(parts)
+    if torso in ("nature", "small") and config.network.torso != "auto":
+        torso = config.network.torso
+    return f"{'; '.join(named)}; torso {torso}"
 
 
 def actions_of(spec: EnvSpec) -> ActionSpace:

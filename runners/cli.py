@@ -3,13 +3,11 @@
 import argparse
 import contextlib
 import io
-import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import strftime
 from typing import Any, TypeVar, get_args
 
 import tyro
@@ -116,21 +114,6 @@ def refuse_used(asked: str | None) -> None:
     run_dir = Path(asked or "")
     if asked and ((run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*"))):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
-
-
-def new_folder(asked: str | None, name: str) -> Path:
-    """Makes that of a new run: the one `asked` for, or one of its own under runs/, by `name` and time."""
-    if asked is not None:
-        Path(asked).mkdir(parents=True, exist_ok=True)
-        return Path(asked)
-    name = f"{name}-{strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
-    for number in itertools.count(1):
-        run_dir = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            run_dir.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return run_dir
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from runners.acting.weights import evaluated
 from runners.build import build_env, build_network
-from runners.checkpoint import Checkpoints, fits
 from runners.cli import load_config, parse_flags
 from runners.config import from_dict
 from runners.errors import UsageError, main_guard, usage_errors
 from runners.evaluation import evaluate, figure, record_video
-from runners.files import write_atomically
-from runners.precision import settle_precision
-from runners.weights import evaluated
+from runners.machine.precision import settle_precision
+from runners.records.checkpoint import Checkpoints, fits
+from runners.records.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,16 @@ from envs.atari57 import human_normalised
 from envs.factory import resolve
 from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
-from runners.actor import no_action
-from runners.build import EVALUATION, VIDEO, build_env, stream_seed
+from runners.acting.actor import no_action
+from runners.build import CHOICE, EVALUATION, VIDEO, build_env, stream_seed
 from runners.config import RunConfig, cores
 from runners.errors import while_running
-from runners.video import write_gif
+from runners.records.video import write_gif
 
 MOST_ENVS = 32
 MOST_FRAMES = 3_000
+CHOICE_STEPS = 200_000
+"""Most agent steps of an evaluation while training: enough for 30 games of Pong."""
 HORIZON = 256
 """Steps between moves of a transformer's key and value strips; any number gives the same actions."""
 SECONDS_ON_SCREEN, SECONDS_BETWEEN_LINES = 0.5, 30.0
@@ -72,6 +74,12 @@ def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int
                 found[policy][task] = result
     results = [_over_tasks(found[policy], episodes) for policy in policies]
     return results[0] | ({"by_mode": results[1]} if len(results) > 1 else {})
+
+
+def evaluate_briefly(config: RunConfig, network: ActorCritic) -> dict[str, Any]:
+    """Evaluate as while training: on seeds of its own, and for `CHOICE_STEPS` steps at most."""
+    training = replace(config.training, eval_steps=min(config.training.eval_steps, CHOICE_STEPS))
+    return evaluate(replace(config, training=training), network, training.eval_episodes, stream=CHOICE)
 
 
 def in_turn(plays: Sequence[Generator[None, None, Any]]) -> list[Any]:

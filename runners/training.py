@@ -1,125 +1,158 @@
-"""The training loop, as a generator: it yields a row of metrics now and then, and its consumers log, save and show."""
+"""Training of an agent: the loop as a generator, and what stands at its end. Its rows are logged, saved and shown by
+who runs it."""
 
-import time
+import math
 from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from agents.factory import make_agent
 from agents.ranks import ALONE
-from envs.interface import EnvSpec
+from envs.interface import EnvError
 from networks.actor_critic import ActorCritic
-from runners.allocator import keep_freed_memory
-from runners.balance import acting_groups, learner_envs
-from runners.build import actions_of, build_env, build_network, pick_device, random_observations
-from runners.config import RunConfig, cores
-from runners.devices import cpu_seconds
-from runners.learner import Learner
-from runners.limits import check_compile, check_memory, check_torso
-from runners.precision import settle_precision
-from runners.ranks import ONE_RANK, Ranks
-from runners.samplers import BUFFERS, LocalSampler, ProcessSampler, Sampler
-from runners.tracker import Rate, TaskTracker
-
-Row = dict[str, float]
+from runners.acting.samplers import LocalSampler, ProcessSampler, Sampler
+from runners.acting.unrolls import Buffer
+from runners.acting.weights import evaluated
+from runners.build import actions_of, build_network, observed, pick_device, random_observations, spec_of
+from runners.config import RunConfig, TrainingConfig
+from runners.evaluation import evaluate, evaluate_briefly, figure, record_video, worst_mean
+from runners.learning.learner import Learner
+from runners.machine.allocator import keep_freed_memory
+from runners.machine.ranks import ONE_RANK, Ranks
+from runners.machine.settle import settle
+from runners.records.checkpoint import Checkpoints
+from runners.records.clock import Clock, Pace
+from runners.records.metrics import Row, TensorBoardLog
+from runners.records.tracker import TaskTracker
 
 
 class Training:
     """A run in progress: everything that a checkpoint holds. Not `fresh`, its state is about to be set."""
 
     def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
-        self.ranks, training = ranks, config.training
         keep_freed_memory()
-        torch.manual_seed(training.seed)
-        spare = cores() // ranks.local_size - training.actors if training.actors else 1
-        torch.set_num_threads(training.threads or max(1, spare))
-        self.device = pick_device(config)
-        env = build_env(config, 1, stream=0)
-        self.spec: EnvSpec = env.spec
-        env.close()
-        check_memory(config, self.spec, BUFFERS if training.actors else 1, ranks.local_size)
-        check_torso(config, self.spec)
-        check_compile(config)
+        torch.manual_seed(config.training.seed)
         torch.backends.cudnn.allow_tf32 = False  # or float32 would be another one on a GPU than where actors are
-        self.config = config = settle_precision(config, self.spec, self.device, ranks)
+        self.ranks, self.device, self.spec = ranks, pick_device(config), spec_of(config)
+        self.settled = settle(config, self.spec, self.device, ranks)
+        self.config = config = self.settled.applied_to(config)
+        torch.set_num_threads(self.settled.threads)
         self.network = build_network(config, self.spec)
         if config.network.centre_pixels or self.network.normalises:
             self.network.fit_input(random_observations(config))
-        whole_batch = ranks if training.statistics == "batch" else ALONE
+        whole_batch = ranks if config.training.statistics == "batch" else ALONE
         agent = make_agent(config.agent, actions_of(self.spec), whole_batch)
         ranks.copy_first(self.network.to(self.device))  # to the bit alike on like processors only
         self.learner = Learner(config, self.network, agent.to(self.device), self.device, ranks, fresh)
-        self.learner_envs = learner_envs(config, self.spec, self.network, self.device, ranks.local_size)
-        own_cores = max(1, cores() // ranks.local_size) if self.device.type == "cuda" else 1
-        self.simulator_threads = training.threads or own_cores
-        self.groups = acting_groups(config, self.spec, self.network, self.device, self.simulator_threads)
         self._draw_apart()
-        self.tracker = TaskTracker(config.env.tasks)
-        self.steps = self.batches = self.starts = self.evaluated_at = 0
+        self.tracker, self.clock = TaskTracker(config.env.tasks), Clock(ranks)
+        self.steps = self.batches = self.starts = 0
         self.warmup_steps = config.warmup_steps  # as the run began: not of another --steps that it is resumed with
-        self.wall_seconds = self.cpu_seconds = 0.0
-        self.best_return = float("-inf")
-        """Of the evaluations while training."""
+        self.evaluated_at, self.best_at, self.best_return = 0, -1, -math.inf
+        """Steps at the last evaluation while training, and at the best one, with its return."""
         self.sampler: Sampler
         self._sampler_state: dict | None = None
+
+    @property
+    def done(self) -> int:
+        return self.steps
 
     @property
     def frames(self) -> int:
         return self.steps * self.spec.frames_per_step
 
+    @property
+    def parameters(self) -> int:
+        """Number of parameters that learn."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
+    def introduce(self, run_dir: Path) -> list[str]:
+        """Return lines that say what is trained, and where."""
+        config = self.config
+        return [
+            f"{config.env.name}: {config.agent.agent} + {config.network.core}, {self.parameters:,} parameters, "
+            f"{run_dir}",
+            f"{self.settled.describe(config)}; torso in {self.settled.precision}",
+            f"observes {observed(config, self.spec)}",
+        ]
+
+    def prepare(self) -> None:
+        """Do nothing: an agent's start needs no evaluation."""
+
     def run(self) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
-        config, training = self.config, self.config.training
+        training = self.config.training
         sampler = self.sampler = self._make_sampler()
         self.starts += 1
-        clock, cpu, rate = time.perf_counter(), cpu_seconds(), Rate()
-        wall_before, cpu_before = self.wall_seconds, self.cpu_seconds
-        logged = clock
-        waited = 0.0
+        self.clock.start()
+        pace = Pace(training.log_seconds)
         try:
             while self.steps < training.steps:
                 batch = sampler.next()
-                progress, value_only = self.steps / training.steps, self.steps < self.warmup_steps
-                self.learner.train(batch.unroll, progress, value_only)
-                self.batches += 1
+                self._learn(batch)
                 if self.batches % training.target_period == 0:
                     sampler.publish(self.network)
-                ended = (self.ranks.gather(x) for x in (batch.episode_return, batch.episode_length))
-                self.tracker.add(*(x.numpy() for x in ended), batch.unroll.task.numpy())
+                self._track(batch)
                 sampler.release()
-                self.steps += config.steps_per_batch * self.ranks.size
-                now = time.perf_counter()
-                self.wall_seconds = wall_before + now - clock
-                spent = torch.tensor(cpu_seconds() - cpu + sampler.cpu_seconds(), dtype=torch.float64)
-                self.cpu_seconds = cpu_before + float(self.ranks.total(spent))
-                if now - logged < training.log_seconds and self.steps < training.steps:
-                    yield {}
-                    continue
-                waiting, waited = (sampler.wait_seconds - waited) / (now - logged), sampler.wait_seconds
-                logged = now
-                speed = rate.update(self.steps)
-                yield {
-                    "steps": self.steps,
-                    "frames": self.frames,
-                    "wall_seconds": self.wall_seconds,
-                    "cpu_seconds": self.cpu_seconds,
-                    "updates": self.learner.updates,
-                    **self.tracker.metrics(),
-                    **self.learner.drain_metrics(),
-                    "speed/steps_per_second": speed,
-                    "speed/frames_per_second": speed * self.spec.frames_per_step,
-                    "speed/learner_waiting_share": waiting,
-                }
+                yield self._row(pace) if pace.due() or self.steps >= training.steps else {}
+                if self._evaluation_due():
+                    yield self._choose()
         finally:
             self._sampler_state = sampler.get_state()
             sampler.close()
+        if self._evaluation_due():  # killed while it made its last one, a run has no batch left
+            yield self._choose()
 
     def _make_sampler(self) -> Sampler:
         training, ranks = self.config.training, self.ranks
         arguments = (self.config, self.spec, self.network, self.starts, self._sampler_state, ranks.rank)
         if training.actors:
-            return ProcessSampler(*arguments, own=self.learner_envs)
-        return LocalSampler(*arguments, self.device, self.simulator_threads, self.groups)
+            return ProcessSampler(*arguments, own=self.settled.learner_envs)
+        return LocalSampler(*arguments, self.device, self.settled.simulator_threads, self.settled.groups)
+
+    def _learn(self, batch: Buffer) -> None:
+        progress, value_only = self.steps / self.config.training.steps, self.steps < self.warmup_steps
+        self.learner.train(batch.unroll, progress, value_only)
+        self.batches += 1
+
+    def _track(self, batch: Buffer) -> None:
+        """Count the steps of the batch, and the episodes that ended in it, on all ranks."""
+        ended = (self.ranks.gather(x) for x in (batch.episode_return, batch.episode_length))
+        self.tracker.add(*(x.numpy() for x in ended), batch.unroll.task.numpy())
+        self.steps += self.config.steps_per_batch * self.ranks.size
+        self.clock.read(self.sampler.cpu_seconds())
+
+    def _row(self, pace: Pace) -> Row:
+        speed, waiting = pace.since_last(self.steps, self.sampler.wait_seconds)
+        return {
+            "steps": self.steps,
+            "frames": self.frames,
+            "wall_seconds": self.clock.wall_seconds,
+            "cpu_seconds": self.clock.cpu_seconds,
+            "updates": self.learner.updates,
+            **self.tracker.metrics(),
+            **self.learner.drain_metrics(),
+            "speed/steps_per_second": speed,
+            "speed/frames_per_second": speed * self.spec.frames_per_step,
+            "speed/learner_waiting_share": waiting,
+        }
+
+    def _evaluation_due(self) -> bool:
+        due = evaluations_due(self.config.training, self.steps)
+        return due > evaluations_due(self.config.training, self.evaluated_at)
+
+    def _choose(self) -> Row:
+        """Evaluate the weights as they are, on the first rank, and note where none did better."""
+        self.evaluated_at = self.steps
+        if self.ranks.rank:
+            return {}
+        score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
+        if score >= self.best_return:  # of two alike the later one has learned more
+            self.best_return, self.best_at = score, self.steps
+        return {"return/evaluation": score}
 
     def acting_network(self) -> ActorCritic:
         """Return a copy of the network for evaluation: of its average where the run keeps one."""
@@ -127,34 +160,81 @@ class Training:
         network.load_state_dict((average.module if average else self.network).state_dict())
         return network.to(self.device)
 
-    def get_state(self) -> dict:
+    def finish(self, run_dir: Path | None) -> dict[str, Any]:
+        """Evaluate the last weights, or the best ones, and return what the summary says of the run."""
+        if run_dir is None:
+            return {}
+        self.final, training = self.acting_network(), self.config.training
+        if training.evaluations:
+            best = Checkpoints(run_dir / "checkpoints").best()
+            self.final.load_state_dict(evaluated(best.state["learner"]))
+            print(f"taking the weights of step {best.step:,}, which did best in the evaluations while training")
+        print(f"evaluating {training.eval_episodes} episodes")
+        config, mean = self.config, self.tracker.mean_return
+        return {
+            "agent": config.agent.agent,
+            "core": config.network.core,
+            "gate": config.network.gate if config.network.core == "gtrxl" else None,
+            "env": config.env.name,
+            "preset": training.preset,
+            **asdict(self.settled),
+            "seed": training.seed,
+            "steps": self.steps,
+            "frames": self.frames,
+            **self.clock.get_state(),
+            "steps_per_second": self.steps / self.clock.wall_seconds,
+            "train_return": None if math.isnan(mean) else mean,
+            "parameters": self.parameters,
+            "eval": evaluate(config, self.final, training.eval_episodes),
+        }
+
+    def show(self, summary: dict[str, Any], run_dir: Path, board: TensorBoardLog) -> None:
+        """Print how the run ended, and record an episode."""
+        result = summary["eval"]
+        board.scalars(self.steps, {"return/evaluation": result["mean"]})
+        by_mode = f" by samples, {figure(result['by_mode']['mean'])} by the mode" if "by_mode" in result else ""
+        print(
+            f"evaluation: {figure(result['mean'])} +- {figure(result['std'])}{by_mode} over {result['episodes']} "
+            f"episodes; {self.steps:,} steps in {summary['wall_seconds']:.0f} s "
+            f"({summary['steps_per_second']:,.0f} a second); {run_dir / 'summary.json'}"
+        )
+        if self.config.training.video:
+            try:
+                board.video(
+                    self.steps, "episode", record_video(self.config, self.final, run_dir / "videos/episode.gif")
+                )
+            except EnvError as error:
+                print(f"no video: {error}")
+
+    def get_state(self) -> dict[str, Any]:
         return {
             "learner": self.learner.get_state(),
             "sampler": self.sampler.get_state(),
             "tracker": self.tracker.get_state(),
             "torch_generator": torch.get_rng_state(),
-            "counters": {
-                "steps": self.steps,
-                "batches": self.batches,
-                "starts": self.starts,
-                "warmup_steps": self.warmup_steps,
-                "wall_seconds": self.wall_seconds,
-                "cpu_seconds": self.cpu_seconds,
-                "evaluated_at": self.evaluated_at,
-                "best_return": self.best_return,
-            },
+            "counters": {name: getattr(self, name) for name in COUNTERS} | self.clock.get_state(),
         }
 
-    def set_state(self, state: dict) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         self.learner.set_state(state["learner"])
         self.tracker.set_state(state["tracker"])
         torch.set_rng_state(state["torch_generator"])
         self._sampler_state = state["sampler"]
-        for name, value in state["counters"].items():
-            setattr(self, name, value)
+        self.clock.set_state(state["counters"])
+        for name in COUNTERS:
+            setattr(self, name, state["counters"].get(name, getattr(self, name)))
         self._draw_apart()
 
     def _draw_apart(self) -> None:
-        """Ranks begin alike, as their networks must; from here on each draws dropout masks of its own."""
+        """Let ranks, which begin alike as their networks must, draw dropout masks of their own from here on."""
         if self.ranks.rank:
             torch.manual_seed(int(torch.randint(2**62, ())) + self.ranks.rank)
+
+
+COUNTERS = ("steps", "batches", "starts", "warmup_steps", "evaluated_at", "best_at", "best_return")
+
+
+def evaluations_due(training: TrainingConfig, steps: int) -> int:
+    """Count the evaluations that belong to the first `steps` of a run."""
+    began = round(training.eval_from * training.steps)
+    return max(0, training.evaluations * (steps - began) // (training.steps - began))

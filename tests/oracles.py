@@ -185,6 +185,21 @@ def lstm(w_x, w_h, bias, x, first, h, c):
     return y, h, c
 
 
+def gru(w_x, w_h, b_x, b_h, x, first, h):
+    """x [T, B, D], gates stacked (reset, update, candidate), the recurrent bias within the reset; h [B, H] is zero
+    where an episode begins."""
+    h = h.copy()
+    y = np.zeros((*x.shape[:2], h.shape[1]))
+    for t, b in np.ndindex(x.shape[:2]):
+        if first[t, b]:
+            h[b] = 0.0
+        (r_x, z_x, n_x), (r_h, z_h, n_h) = np.split(w_x @ x[t, b] + b_x, 3), np.split(w_h @ h[b] + b_h, 3)
+        z = sigmoid(z_x + z_h)
+        h[b] = (1 - z) * np.tanh(n_x + sigmoid(r_x + r_h) * n_h) + z * h[b]
+        y[t, b] = h[b]
+    return y, h
+
+
 # --- distributions --------------------------------------------------------------------------------
 
 

@@ -21,9 +21,11 @@ from agents.sequences.factory import make_sequence_agent
 from agents.sequences.types import Samples
 from networks.actor_critic import ActorCritic
 from networks.language import Completions
+from runners.acting.samplers import LocalSampler
+from runners.acting.unrolls import Buffer
 from runners.build import actions_of, build_env, build_network
 from runners.config import ControlEnv, RunConfig
-from runners.learner import Learner
+from runners.learning.learner import Learner
 from runners.lm.batches import Batch
 from runners.lm.config import LearnerConfig, LMConfig
 from runners.lm.learner import Learner as LMLearner
@@ -31,10 +33,8 @@ from runners.lm.model import character_tokenizer, new_model
 from runners.lm.problem import Problem
 from runners.lm.shards import gathered, shard
 from runners.lm.sources import TaskSource
+from runners.machine.ranks import Ranks, TorchRanks, join
 from runners.presets import PRESETS
-from runners.ranks import Ranks, TorchRanks, join
-from runners.samplers import LocalSampler
-from runners.unrolls import Buffer
 
 SHARED = dict(discount=0.9, gae_lambda=0.8, standardise_advantages=True, entropy_coefficient=0.02)
 AGENTS = {

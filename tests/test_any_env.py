@@ -11,11 +11,11 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from runners.build import build_env
-from runners.checkpoint import Checkpoints
 from runners.cli import parse
 from runners.config import AtariEnv, ControlEnv
 from runners.control import main
 from runners.errors import RunError
+from runners.records.checkpoint import Checkpoints
 from runners.training import Training
 
 

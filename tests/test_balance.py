@@ -6,11 +6,12 @@ import pytest
 import torch
 from test_samplers import make, small
 
-from runners import balance
-from runners.balance import acting_groups, faster_groups, learner_envs, measure, share
+from runners.acting.samplers import ProcessSampler
+from runners.build import spec_of
 from runners.cli import parse
 from runners.errors import UsageError
-from runners.samplers import LocalSampler, ProcessSampler
+from runners.machine import balance
+from runners.machine.balance import acting_groups, faster_groups, learner_envs, measure, share
 from runners.training import Training
 
 
@@ -30,22 +31,12 @@ def test_share_by_hand(envs, actors, fixed, acting, learning, expected):
     assert own == expected and (envs - own) % actors == 0
 
 
-def build(config):
-    sampler, network = make(LocalSampler, config)
-    spec = sampler.actors[0].env.spec
-    sampler.close()
-    return spec, network
-
-
 def test_the_measurement_leaves_no_trace():
     config = small(envs=16, minibatches=4)
-    spec, network = build(config)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    generator = torch.get_rng_state()
-    fixed, acting, learning = measure(config, spec, network)
+    spec, generator = spec_of(config), torch.get_rng_state()
+    fixed, acting, learning = measure(config, spec)
     assert fixed >= 0 and acting >= 0 and learning > 0
     assert torch.equal(torch.get_rng_state(), generator)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_who_measures(monkeypatch):
@@ -55,7 +46,7 @@ def test_who_measures(monkeypatch):
     config = small(envs=32, actors=1)
 
     def own(config, device=cpu, local_ranks=1):
-        return learner_envs(config, None, None, device, local_ranks)
+        return learner_envs(config, None, device, local_ranks)
 
     assert own(config) == 8
     assert own(replace(config, training=replace(config.training, learner_envs=3))) == 3
@@ -73,7 +64,7 @@ def test_who_acts_in_groups(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
 
     def groups(device, **training):
-        return acting_groups(small(**training), None, None, device, 1)
+        return acting_groups(small(**training), None, device, 1)
 
     assert groups(cuda, envs=4) == 2
     assert groups(cpu, envs=4) == groups(cuda, envs=4, actors=1) == groups(cuda, envs=1, minibatches=1) == 1
@@ -82,7 +73,7 @@ def test_who_acts_in_groups(monkeypatch):
 @pytest.mark.parametrize(("one", "two", "faster"), [(2.0, 1.0, 2), (1.0, 2.0, 1)])
 def test_the_faster_groups_are_taken(one, two, faster, monkeypatch):
     config = small(envs=4)
-    spec, network = build(config)
+    spec = spec_of(config)
     seconds, acted, generator = iter([one, two]), [], torch.get_rng_state()
 
     def measured(work):
@@ -90,7 +81,7 @@ def test_the_faster_groups_are_taken(one, two, faster, monkeypatch):
         return next(seconds)
 
     monkeypatch.setattr(balance, "least_seconds", measured)
-    assert faster_groups(config, spec, network, torch.device("cpu"), threads=1) == faster
+    assert faster_groups(config, spec, torch.device("cpu"), threads=1) == faster
     assert acted == [(17, 4)] * 2 and torch.equal(torch.get_rng_state(), generator)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from runners.checkpoint import VERSION, CheckpointError, Checkpoints, load, save
+from runners.records.checkpoint import VERSION, CheckpointError, Checkpoints, load, save
 
 
 def assert_same(a, b, place="state"):

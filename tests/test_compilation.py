@@ -10,12 +10,12 @@ from test_samplers import make
 
 from agents.factory import make_agent
 from networks.actor_critic import ActorCritic
-from runners.actor import Actor
+from runners.acting.actor import Actor
+from runners.acting.samplers import LocalSampler
 from runners.build import actions_of, build_env
 from runners.config import RunConfig
-from runners.learner import Learner
+from runners.learning.learner import Learner
 from runners.presets import PRESETS
-from runners.samplers import LocalSampler
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call")

@@ -17,7 +17,8 @@ from oracles import array
 from torch import Tensor
 
 from networks.config import NetworkConfig
-from networks.cores import FeedforwardCore, LSTMCore, make_core
+from networks.cores import CORES as NAMED
+from networks.cores import FeedforwardCore, GRUCore, LSTMCore, make_core
 from networks.transformer import TransformerCore
 
 SIZE, LAYERS, HEADS, KEY_SIZE, MLP_SIZE = 8, 2, 2, 3, 10
@@ -44,8 +45,8 @@ class Kind:
         torch.manual_seed(seed)
         if self.name == "feedforward":
             core = FeedforwardCore(SIZE)
-        elif self.name == "lstm":
-            core = LSTMCore(SIZE, SIZE)
+        elif self.name in ("lstm", "gru"):
+            core = NAMED[self.name](SIZE, SIZE)
         else:
             core = TransformerCore(SIZE, layers, HEADS, KEY_SIZE, MLP_SIZE, self.memory, self.name, self.gate, 0.5)
         generator = torch.Generator().manual_seed(seed)
@@ -56,7 +57,7 @@ class Kind:
 
 
 TRANSFORMERS = [Kind(name, gate, memory) for name, gate in VARIANTS for memory in MEMORIES]
-RECURRENT = [Kind("lstm"), *TRANSFORMERS]
+RECURRENT = [Kind("lstm"), Kind("gru"), *TRANSFORMERS]
 CORES = [Kind("feedforward"), *RECURRENT]
 every = partial(pytest.mark.parametrize, ids=str)
 every_core = every("kind", CORES)
@@ -94,7 +95,7 @@ def used_state(core: torch.nn.Module, seed: int = 0, steps: int = 4) -> tuple[Te
 
 
 def valid(state: tuple[Tensor, ...]) -> list[Tensor]:
-    """What of a state has a meaning: a transformer's newest `length` slots, an LSTM's all."""
+    """Return what of a state has a meaning: a transformer's newest `length` slots, an LSTM's or a GRU's all."""
     if len(state) == 2 and state[0].dim() == 4:
         memory, length = state
         return [length, *(memory[b, :, memory.shape[2] - n :] for b, n in enumerate(length.tolist()))]
@@ -176,6 +177,19 @@ def test_lstm_matches_its_equations(pattern: str) -> None:
         np.testing.assert_allclose(array(actual), reference, atol=1e-9)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_gru_matches_its_equations(pattern: str) -> None:
+    core = GRUCore(SIZE, 5).double()
+    weights = {name.split(".")[-1]: array(value) for name, value in core.state_dict().items()}
+    begin = torch.randn(BATCH, 5, dtype=torch.float64)
+    x, first = inputs(0, dtype=torch.float64), firsts(pattern)
+    y, (h,) = core(x, first, (begin,))
+    order = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    expected = oracles.gru(*(weights[name] for name in order), array(x), first.numpy(), array(begin))
+    for actual, reference in zip((y, h), expected, strict=True):
+        np.testing.assert_allclose(array(actual), reference, atol=1e-9)
+
+
 @pytest.mark.parametrize("span", [3, 64])
 def test_lstm_starts_with_time_scales_up_to_its_span(span: int) -> None:
     """An open forget gate f keeps what it holds for 1 / (1 - f) steps, and its input gate is 1 - f."""
@@ -185,6 +199,18 @@ def test_lstm_starts_with_time_scales_up_to_its_span(span: int) -> None:
     into, forget, _, _ = bias.sigmoid().split(4000)
     torch.testing.assert_close(into, 1 - forget)
     steps = 1 / (1 - forget)
+    assert 2 <= steps.min() < 2.1 and 0.97 * span < steps.max() <= span
+    torch.testing.assert_close(steps.mean(), torch.tensor((span + 2) / 2), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("span", [3, 64])
+def test_gru_starts_with_time_scales_up_to_its_span(span: int) -> None:
+    """An open update gate z keeps what it holds for 1 / (1 - z) steps, and takes in the rest."""
+    torch.manual_seed(0)
+    core = GRUCore(SIZE, 4000, span=span)
+    reset, update, candidate = (core.gru.bias_ih_l0 + core.gru.bias_hh_l0).split(4000)
+    assert max(reset.abs().max(), candidate.abs().max()) <= 2 * 4000**-0.5  # as torch makes them
+    steps = 1 / (1 - update.sigmoid())
     assert 2 <= steps.min() < 2.1 and 0.97 * span < steps.max() <= span
     torch.testing.assert_close(steps.mean(), torch.tensor((span + 2) / 2), rtol=0.05, atol=0)
 
@@ -336,7 +362,7 @@ def test_shapes(kind: Kind) -> None:
     assert not any(part.requires_grad for part in stepper.state())
 
 
-@every("kind", [Kind("lstm"), Kind("gtrxl", "gru", 3)])
+@every("kind", [Kind("lstm"), Kind("gru"), Kind("gtrxl", "gru", 3)])
 def test_acting_in_inference_mode_leaves_learning_intact(kind: Kind) -> None:
     """One process acts, then learns: what acting computed once and kept (tables) must be fit for a gradient."""
     core = kind.make()
@@ -490,7 +516,7 @@ def test_reach_grows_by_the_memory_with_every_layer(layers: int) -> None:
 
 @every_transformer
 def test_no_gradient_into_the_memory(kind: Kind) -> None:
-    """What an unroll left behind is data to the next one: its loss stops at the cut."""
+    """The memory that an unroll left behind is data to the next one: its loss stops at the cut."""
     core = kind.make()
     x, later = inputs(16).requires_grad_(), inputs(17).requires_grad_()
     _, state = core(x, firsts("never"), core.initial_state(BATCH))
@@ -503,7 +529,8 @@ def test_no_gradient_into_the_memory(kind: Kind) -> None:
 
 def test_gradients_flow_between_the_steps_of_an_unroll() -> None:
     """Only the memory is held: within the unroll an earlier input has its share in a later output's gradient."""
-    for kind in (Kind("trxl", memory=3), Kind("trxl-i", memory=3), Kind("gtrxl", "gru", 3), Kind("lstm")):
+    transformers = Kind("trxl", memory=3), Kind("trxl-i", memory=3), Kind("gtrxl", "gru", 3)
+    for kind in (*transformers, Kind("lstm"), Kind("gru")):
         core = kind.make()
         x = inputs(18).requires_grad_()
         y, _ = core(x, firsts("never"), core.initial_state(BATCH))
@@ -512,15 +539,15 @@ def test_gradients_flow_between_the_steps_of_an_unroll() -> None:
         assert not x.grad[6:].any()
 
 
-@every("kind", [Kind("lstm"), *(kind for kind in TRANSFORMERS if kind.memory == 3)])
+@every("kind", [Kind("lstm"), Kind("gru"), *(kind for kind in TRANSFORMERS if kind.memory == 3)])
 def test_gradients_by_finite_differences(kind: Kind) -> None:
-    """With respect to inputs and parameters, from a used memory, an episode beginning in the middle."""
+    """Check gradients to inputs and parameters, from a used memory, with an episode that begins in the middle."""
     small = 4
     torch.manual_seed(0)
     sizes = dict(layers=2, heads=2, key_size=2, mlp_size=3, memory=2)
     core = (
-        LSTMCore(small, small)
-        if kind.name == "lstm"
+        NAMED[kind.name](small, small)
+        if not kind.memory
         else TransformerCore(small, **sizes, variant=kind.name, gate=kind.gate)
     )
     core = core.double()
@@ -601,13 +628,13 @@ def test_gtrxl_is_near_identity_when_made() -> None:
 # --- from a configuration -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"])
+@pytest.mark.parametrize("name", NAMED)
 def test_make_core(name: str) -> None:
     config = NetworkConfig(
         core=name, gate="output", gate_bias=1.0, embedding=SIZE, layers=3, heads=2, key_size=5, mlp_size=11, memory=4
     )
     core = make_core(config)
-    kinds = {"feedforward": FeedforwardCore, "lstm": LSTMCore}
+    kinds = {"feedforward": FeedforwardCore, "lstm": LSTMCore, "gru": GRUCore}
     assert isinstance(core, kinds.get(name, TransformerCore))
     assert core.output_size == SIZE
     y, state = core(inputs(0), firsts("random"), core.initial_state(BATCH))
@@ -622,7 +649,9 @@ def test_make_core(name: str) -> None:
             torch.testing.assert_close(core.layers[2].mlp_gate.bias, torch.ones(SIZE))
 
 
-def test_the_lstm_can_be_learned_from_in_evaluation_mode_on_a_gpu() -> None:
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_recurrent_core_can_be_learned_from_in_evaluation_mode_on_a_gpu(name: str) -> None:
     """cuDNN has no backward pass otherwise; dropout, a module beside it, follows the mode."""
-    core = LSTMCore(SIZE, 5, dropout=0.5).eval()
-    assert core.lstm.training and not core.dropout.training
+    core = NAMED[name](SIZE, 5, dropout=0.5).eval()
+    assert getattr(core, name).training and not core.dropout.training
+    assert core.train().dropout.training

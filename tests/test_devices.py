@@ -13,10 +13,10 @@ from test_runs import small
 from test_samplers import make
 
 from agents.factory import make_agent
+from runners.acting.samplers import LocalSampler
 from runners.build import actions_of
 from runners.config import RunConfig
-from runners.learner import Learner
-from runners.samplers import LocalSampler
+from runners.learning.learner import Learner
 
 ELSEWHERE = torch.device("meta")
 SHORT = {"passes": 1, "minibatches": 2}

@@ -11,10 +11,10 @@ from torch import Tensor
 from agents.types import Loss, Unroll, rows
 from networks.actor_critic import Output
 from runners.config import RunConfig
-from runners.passes import under_mask
+from runners.learning.passes import under_mask
 from runners.training import Training
 
-CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
+CORES = ["feedforward", "lstm", "gru", "trxl", "trxl-i", "gtrxl"]
 SCHEMES = ["whole", "masked", "paired"]
 
 
@@ -46,7 +46,7 @@ def without_mask(training: Training, unroll: Unroll) -> Output:
 
 
 def loss_of(training: Training, unroll: Unroll) -> Loss:
-    """Of a first gradient step on the whole batch."""
+    """Return the loss of a first gradient step on the whole batch."""
     learner, head = training.learner, training.network.value_head
     return learner.agent.loss(learner.passes(unroll), unroll, plan_of(learner.agent, unroll, head), head)
 

@@ -16,9 +16,9 @@ from agent_oracles import (
     top_k,
 )
 
-from agents.gempi.divergences import KL
 from agents.gempi.e_step import EStep, e_step
 from agents.gempi.filters import All, TopK
+from agents.gempi.kl import KL
 from agents.gempi.temperature import Dual, Fixed, PositiveScalar
 
 

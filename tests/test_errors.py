@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from envs.interface import EnvError
-from runners.checkpoint import CheckpointError
 from runners.errors import RunError, UsageError, main_guard, needs_extra, usage_errors
-from runners.files import write_atomically
+from runners.records.checkpoint import CheckpointError
+from runners.records.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
 

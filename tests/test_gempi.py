@@ -20,11 +20,12 @@ from agents.evaluation import evaluate_policy
 from agents.factory import make_agent
 from agents.gempi.anchors import log_bases
 from agents.gempi.chi_square import ChiSquare
-from agents.gempi.divergences import KL, Divergence
 from agents.gempi.e_step import e_step
 from agents.gempi.filters import All, Positive, TopK
+from agents.gempi.kl import KL
 from agents.gempi.methods import METHODS, Row
 from agents.gempi.renyi import Renyi
+from agents.gempi.target import Divergence
 from agents.gempi.temperature import Dual, Fixed, Solved
 from agents.gempi.trust_region import kl_parts
 from agents.types import rows
@@ -113,7 +114,7 @@ def test_what_has_no_closed_form_is_refused():
         AgentConfig(agent="gempi", divergence="renyi", renyi_order=1.0)
 
 
-def test_linear_tilting_is_the_seeds_where_nothing_is_cut_off_and_only_there():
+def test_linear_tilting_is_the_papers_where_nothing_is_cut_off_and_only_there():
     advantages, (base,) = problem(5)
     advantages = advantages - base @ advantages
     weights, _ = target("chi-square", advantages, base[None], np.array([5.0]))
@@ -220,8 +221,8 @@ def test_at_the_duals_fixed_point_the_budget_is_met(name, solved):
     advantages, bases = problem(8)
     epsilon = 0.1
     if solved:
-        spread = torch.tensor(advantages.max() - advantages.min())
-        coefficients = Solved(epsilon)(lambda c: torch.tensor(target(name, advantages, bases, c.numpy())[1]), spread)
+        batch = torch.tensor(advantages), torch.tensor(np.log(bases)), torch.ones(7, dtype=torch.bool)
+        coefficients = Solved(epsilon)(DIVERGENCES[name], *batch)
     else:
         temperature = Dual((1.0, epsilon)).double()
         descend(temperature, advantages, bases, DIVERGENCES[name])
@@ -333,7 +334,7 @@ def descend(temperature: Dual, advantages, bases, divergence_: Divergence, steps
 
 
 def weights_of(agent: str, ratios: np.ndarray, advantages: np.ndarray, **options) -> np.ndarray:
-    """Of `--agent agent`, where pi_ref has log-ratios `ratios` to pi_t."""
+    """Return the weights of `--agent agent`, where pi_ref has log-ratios `ratios` to pi_t."""
     config = AgentConfig(agent=agent, **options)
     method = make_agent(config, space(False)).double()
     log_ratios = torch.tensor(np.stack([ratios if name == "reference" else 0 * ratios for name in method.row.anchors]))
@@ -422,7 +423,7 @@ def test_every_row_gives_a_loss(agent, continuous):
         assert loss.metrics[f"e_step/kl_{name}"] >= 0
 
 
-def test_the_table_is_the_seeds():
+def test_the_table_is_the_papers():
     """Section 9: anchors, temperature, filter and M-step of every method."""
     both = ("reference", "behaviour")
     assert {name: (*row,) for name, row in METHODS.items()} == {

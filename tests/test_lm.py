@@ -19,7 +19,6 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from networks.language import sample, token_log_probs
-from runners.checkpoint import Checkpoints
 from runners.errors import RunError, UsageError
 from runners.lm.base import base_model
 from runners.lm.cli import parse
@@ -31,6 +30,7 @@ from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource, find_task
 from runners.lm.tasks import sort, sort_weak, walks
 from runners.lm.training import Training
+from runners.records.checkpoint import Checkpoints
 
 TASK_NAME = "lm_task:TASK"
 BASES = tempfile.TemporaryDirectory()

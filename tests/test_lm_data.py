@@ -11,7 +11,6 @@ import torch
 from lm_task import TASK
 
 from networks.language import token_log_probs
-from runners.checkpoint import Checkpoints
 from runners.errors import UsageError
 from runners.lm.base import kept_base_model
 from runners.lm.cli import parse
@@ -22,7 +21,8 @@ from runners.lm.problem import Problem
 from runners.lm.rows import read_rows
 from runners.lm.sources import RowSource, TaskSource
 from runners.lm.training import Training
-from runners.ranks import OneRank
+from runners.machine.ranks import OneRank
+from runners.records.checkpoint import Checkpoints
 
 FAST = "--log-rollouts 1 --learning-rate 3e-3 --completion-length 3 --rollouts 30 --eval-prompts 64"
 PROMPTS = TASK.prompts(80, np.random.default_rng(5))

@@ -6,7 +6,7 @@ import torch
 from agent_oracles import categorical_kl, central_difference, gaussian_kl_mean, gaussian_kl_std, log_softmax
 
 from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
-from agents.gempi.trust_region import DualKL, Penalty, Unconstrained
+from agents.gempi.trust_region import DualKL, GaussianDualKL, Penalty, Unconstrained
 from networks.distributions import Categorical, Gaussian
 
 N, A = 12, 3
@@ -93,7 +93,7 @@ def test_the_sampling_error_of_a_categorical_is_zero_on_average():
 
 
 def test_the_sampling_error_of_a_gaussian_is_zero_on_average():
-    """By Gauss-Hermite quadrature, exact for the quadratic log density of each dimension."""
+    """Integrate by Gauss-Hermite quadrature, exact for the quadratic log density of each dimension."""
     mean_old, std_old, mean, std = (torch.tensor(x[:, :1]) for x in gaussians(5, 0.7))
     old, new = Gaussian(mean_old, std_old), Gaussian(mean, std)
     nodes, weights = np.polynomial.hermite_e.hermegauss(5)
@@ -116,7 +116,7 @@ def test_the_sampling_error_is_a_mean_over_the_mask():
 def test_categorical_trust_region():
     old, new = logits(2, 0.5)
     mask, epsilon = masked(2), 0.03
-    region = DualKL({"": (5.0, epsilon)}).double()
+    region = DualKL(5.0, epsilon).double()
     (alpha,) = (a().item() for a in region.alpha.values())
     leaf = torch.tensor(new, requires_grad=True)
     result = region(Categorical(torch.tensor(old)), Categorical(leaf), torch.tensor(mask))
@@ -135,7 +135,7 @@ def test_categorical_trust_region():
 def test_gaussian_trust_region_has_two_parts():
     mean_old, std_old, mean, std = gaussians(3, 0.3)
     mask = masked(3)
-    region = DualKL({"mu": (1.0, 0.01), "sigma": (2.0, 5e-5)}).double()
+    region = GaussianDualKL(mu_initial=1.0, mu_epsilon=0.01, sigma_initial=2.0, sigma_epsilon=5e-5).double()
     alpha = {name: a().item() for name, a in region.alpha.items()}
     leaves = [torch.tensor(x, requires_grad=True) for x in (mean, std)]
     old = Gaussian(torch.tensor(mean_old), torch.tensor(std_old))
@@ -170,7 +170,7 @@ def test_the_two_parts_sum_to_the_kl_where_one_of_them_is_zero():
 def test_the_direction_is_old_to_new():
     """KL(old || new) where old never takes an action that new may: finite one way, large the other."""
     old, new = torch.tensor([[0.0, -200.0]]), torch.tensor([[0.0, 0.0]])
-    region, mask = DualKL({"": (1.0, 0.01)}), torch.tensor([True])
+    region, mask = DualKL(1.0, 0.01), torch.tensor([True])
     forward = region(Categorical(old), Categorical(new), mask).metrics["m_step/kl"].item()
     backward = region(Categorical(new), Categorical(old), mask).metrics["m_step/kl"].item()
     assert forward == pytest.approx(np.log(2), abs=1e-6) and backward > 90
@@ -181,15 +181,15 @@ def test_alpha_grows_exactly_when_the_kl_exceeds_the_budget(apart, grows):
     mask = torch.ones(N, dtype=torch.bool)
     mean_old, std_old, mean, std = map(torch.tensor, gaussians(4, apart))
     pairs = {
-        "categorical": ({"": (1.0, 0.01)}, *(Categorical(torch.tensor(x)) for x in logits(4, apart))),
+        "categorical": (DualKL(1.0, 0.01), *(Categorical(torch.tensor(x)) for x in logits(4, apart))),
         "gaussian": (
-            {"mu": (1.0, 0.01), "sigma": (1.0, 0.01)},
+            GaussianDualKL(mu_initial=1.0, mu_epsilon=0.01, sigma_initial=1.0, sigma_epsilon=0.01),
             Gaussian(mean_old, std_old),
             Gaussian(mean, std),
         ),
     }
-    for budgets, old, new in pairs.values():
-        region = DualKL(budgets).double()
+    for region, old, new in pairs.values():
+        region = region.double()
         before = [a().item() for a in region.alpha.values()]
         optimiser = torch.optim.SGD(region.parameters(), lr=0.1)
         region(old, new, mask).loss.backward()
@@ -203,15 +203,14 @@ def test_the_kl_is_exactly_zero_at_theta_old():
     x = torch.tensor(rng.normal(size=(N, A)) * 3, dtype=torch.float32)
     std = torch.tensor(rng.uniform(0.1, 2, size=(N, A)), dtype=torch.float32)
     mask = torch.ones(N, dtype=torch.bool)
-    for budgets, policy in (
-        ({"": (5.0, 0.01)}, Categorical(x)),
-        ({"mu": (1.0, 0.01), "sigma": (1.0, 1e-4)}, Gaussian(x, std)),
+    for region, parts, policy in (
+        (DualKL(5.0, 0.01), 1, Categorical(x)),
+        (GaussianDualKL(mu_initial=1.0, mu_epsilon=0.01, sigma_initial=1.0, sigma_epsilon=1e-4), 2, Gaussian(x, std)),
     ):
         leaves = [p.clone().requires_grad_() for p in policy]
-        region = DualKL(budgets)
         result = region(policy, type(policy)(*leaves), mask)
         kls = [v.item() for k, v in result.metrics.items() if k.startswith("m_step/kl")]
-        assert kls == [0.0] * len(budgets)
+        assert kls == [0.0] * parts
         for gradient in torch.autograd.grad(result.loss, leaves):
             np.testing.assert_allclose(gradient.numpy(), 0, atol=1e-6)
         packed = policy.like(policy.parameters())  # as it travels with the unroll
@@ -235,7 +234,7 @@ def test_a_dual_descent_ends_at_the_budget():
     epsilon = 0.05
     old = Categorical(torch.tensor([[0.3, -0.2, 0.1]], dtype=torch.float64))
     leaf = old.logits.clone().requires_grad_()
-    region = DualKL({"": (1.0, epsilon)}).double()
+    region = DualKL(1.0, epsilon).double()
     optimiser = torch.optim.Adam([leaf, *region.parameters()], lr=0.02)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.998)
     one, mask = torch.ones(1, dtype=torch.float64), torch.tensor([True])

@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from runners import video
-from runners.metrics import CsvLog, Layout, TensorBoardLog
-from runners.video import encode_gif, write_gif
+from runners.records import video
+from runners.records.metrics import CsvLog, Layout, TensorBoardLog
+from runners.records.video import encode_gif, write_gif
 
 NAN = float("nan")
 

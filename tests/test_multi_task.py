@@ -22,7 +22,7 @@ from runners.cli import parse
 from runners.config import AtariEnv, RunConfig
 from runners.errors import UsageError
 from runners.launch import main
-from runners.tracker import EpisodeTracker, TaskTracker
+from runners.records.tracker import EpisodeTracker, TaskTracker
 from runners.training import Training
 
 GAMES = "Pong,Breakout,Freeway"

@@ -8,7 +8,7 @@ from networks.config import NetworkConfig
 from networks.distributions import Choice
 from networks.normaliser import MOST, Normaliser
 from networks.torsos import Part
-from runners.weights import flatten_weights, load_weights
+from runners.acting.weights import flatten_weights, load_weights
 
 
 def test_moments_are_those_of_all_rows_that_count() -> None:

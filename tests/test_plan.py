@@ -40,15 +40,15 @@ from agents.sequences.factory import make_sequence_agent
 from agents.sequences.types import Samples
 from agents.types import Plan, Unroll, one_pass
 from networks.actor_critic import ActorCritic, Output, frozen_copy
-from runners.checkpoint import Checkpoints
+from runners.acting.weights import evaluated, flatten_weights, load_weights
 from runners.config import ControlEnv, RunConfig, to_dict
-from runners.duals import DualSteps
 from runners.evaluate import main as evaluate_main
 from runners.evaluation import evaluate
-from runners.learner import Learner
+from runners.learning.duals import DualSteps
+from runners.learning.learner import Learner
 from runners.presets import PRESETS
+from runners.records.checkpoint import Checkpoints
 from runners.training import Training
-from runners.weights import evaluated, flatten_weights, load_weights
 
 GAMMA, LAMBDA = 0.95, 0.9
 MEAN, STD = 0.7, 2.5  # PopArt's

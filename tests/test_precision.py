@@ -10,12 +10,13 @@ from test_runs import small
 
 from envs.interface import Discrete, EnvSpec, Part
 from networks.torsos import make_torso
-from runners import evaluate, precision
+from runners import evaluate
 from runners.build import build_network, parts_of
-from runners.checkpoint import Checkpoints
 from runners.cli import parse
 from runners.config import to_dict
-from runners.precision import bf16_pays, pictures, settle_precision, torso_seconds
+from runners.machine import precision
+from runners.machine.precision import bf16_pays, pictures, settle_precision, torso_seconds
+from runners.records.checkpoint import Checkpoints
 from runners.training import Training
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -17,6 +17,7 @@ from lm_task import TASK
 from peft import AutoPeftModelForCausalLM
 from test_runs import small
 
+from runners.acting.weights import flatten_weights
 from runners.errors import UsageError
 from runners.lm.base import kept_base_model
 from runners.lm.config import DataConfig, LMConfig
@@ -24,9 +25,8 @@ from runners.lm.evaluation import evaluate
 from runners.lm.model import character_tokenizer, load_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
-from runners.ranks import ONE_RANK, OneRank, join
+from runners.machine.ranks import ONE_RANK, OneRank, join
 from runners.training import Training
-from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,9 +8,9 @@ import torch
 from test_runs import small
 from test_samplers import make
 
-from runners.checkpoint import CheckpointError, Checkpoints
-from runners.reference import Reference
-from runners.samplers import LocalSampler
+from runners.acting.samplers import LocalSampler
+from runners.learning.reference import Reference
+from runners.records.checkpoint import CheckpointError, Checkpoints
 from runners.training import Training
 
 
@@ -101,10 +101,10 @@ def test_it_can_come_from_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     resumed = Training(with_reference(reference=str(tmp_path / "run")), fresh=False)
     resumed.learner.set_state(training.learner.get_state())
     assert torch.equal(flat(resumed.learner.reference.network), flat(one.network))
-    monkeypatch.setattr("runners.balance.cores", lambda: 2)
+    monkeypatch.setattr("runners.machine.balance.cores", lambda: 2)
     with_actors = small(agent="dar", actors=1, envs=16)
     gone = replace(with_actors, agent=replace(with_actors.agent, reference=str(tmp_path / "run")))
-    assert Training(gone, fresh=False).learner_envs >= 0  # what is measured at the start asks for it no more
+    assert Training(gone, fresh=False).settled.learner_envs >= 0  # what is measured at the start asks for it no more
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         Training(with_reference(reference=str(tmp_path / "nothing")))
     Checkpoints(tmp_path / "lstm" / "checkpoints").save_last(1, Training(small(core="lstm")).learner.get_state())

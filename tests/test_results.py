@@ -360,12 +360,11 @@ def test_collecting_nothing_writes_nothing(tmp_path):
 
 @pytest.fixture
 def collected(tmp_path):
-    """A repository with a README, and an experiment of which three runs of four were made."""
+    """A repository with two pages, and an experiment of which three runs of four were made."""
     experiment = make_experiment(bar=18.0)
     for run, score in zip(experiment.runs, (20.0, 17.0, 19.0), strict=False):
         fake_folder(tmp_path / "runs", run, score)
     collect(experiment, tmp_path / "runs", tmp_path / "results/data")
-    (tmp_path / "README.md").write_text("# Top\n<!-- results:toy -->\nold\n<!-- /results:toy -->\nEnd\n")
     write_pages(tmp_path)
     return experiment, tmp_path
 
@@ -379,14 +378,11 @@ def write_pages(root: Path) -> None:
 def test_report_is_complete_and_idempotent(collected):
     experiment, root = collected
     folder = root / "docs/results"
-    written = {root / "README.md", folder / "index.md", folder / "toys.md", folder / "plots/toy.png"}
+    written = {folder / "index.md", folder / "toys.md", folder / "plots/toy.png"}
     assert set(stale([experiment], root)) == written
     assert set(report([experiment], root)) == written
     assert stale([experiment], root) == [] and report([experiment], root) == []
     assert (folder / "plots/toy.png").read_bytes().startswith(b"\x89PNG")
-    top = (root / "README.md").read_text()
-    assert top.startswith("# Top\n<!-- results:toy -->\n") and top.endswith("\n<!-- /results:toy -->\nEnd\n")
-    assert "(docs/results/plots/toy.png)" in top and "old" not in top
     page = (folder / "toys.md").read_text()
     assert page.startswith("# Toys\n\n## A toy\n\nDoes it?\n\n| Run |") and page.endswith("\n\nA finding.\n")
     assert "(plots/toy.png)" in page and "Commit: abcdef0123-dirty." in page and "Seeds: 0, 1." in page
@@ -399,11 +395,8 @@ def test_a_page_is_the_same_when_it_is_made_anew(collected):
     experiment, root = collected
     written = {path: path.read_bytes() for path in report([experiment], root)}
     for path in written:
-        if path.name != "README.md":
-            path.unlink()
-    assert {path: path.read_bytes() for path in report([experiment], root)} == {
-        path: content for path, content in written.items() if path.name != "README.md"
-    }
+        path.unlink()
+    assert {path: path.read_bytes() for path in report([experiment], root)} == written
 
 
 def test_a_missing_plot_is_stale(collected):
@@ -426,9 +419,9 @@ def test_a_changed_number_makes_the_tables_stale(collected):
     report([experiment], root)
     path = root / "results/data/toy/summary.csv"
     path.write_text(path.read_text().replace(",20,", ",20.5,"))
-    assert set(stale([experiment], root)) == {root / "README.md", root / "docs/results/toys.md"}
+    assert stale([experiment], root) == [root / "docs/results/toys.md"]
     report([experiment], root)
-    assert "[19.0, 20.5]" in (root / "README.md").read_text()
+    assert "[19.0, 20.5]" in (root / "docs/results/toys.md").read_text()
 
 
 def cells(table: str, first: str) -> list[str]:
@@ -531,25 +524,19 @@ def test_published_figures_stand_beside_ours_with_their_budget(collected):
 def test_what_was_not_run_says_so(tmp_path):
     experiment = make_experiment(bar=18.0)
     write_pages(tmp_path)
-    (tmp_path / "README.md").write_text("<!-- results:toy -->\n<!-- /results:toy -->")
-    assert sorted(path.name for path in report([experiment], tmp_path)) == ["README.md", "index.md", "toys.md"]
+    assert sorted(path.name for path in report([experiment], tmp_path)) == ["index.md", "toys.md"]
     line = "- A toy, not run: `python -m results.run toy`. Does it?"
     assert not_run(experiment) == line
     for page in ("index.md", "toys.md"):
         text = (tmp_path / "docs/results" / page).read_text()
         assert line in text.splitlines() and "|" not in text and "toy.png" not in text
-    assert f"\n{experiment.question} Not run.\n" in (tmp_path / "README.md").read_text()
     assert cells(results_table(experiment, []), "ppo-lstm")[:3] == ["ppo-lstm", "0 of 2", "not run"]
 
 
-@pytest.mark.parametrize(
-    "text, complaint",
-    [("<!-- results:pnog -->\n<!-- /results:pnog -->", "no experiment"), ("<!-- results:toy -->", "never closes it")],
-)
-def test_a_wrong_marker_is_named(tmp_path, text, complaint):
+def test_a_wrong_marker_is_named(tmp_path):
     write_pages(tmp_path)
-    (tmp_path / "README.md").write_text(text)
-    with pytest.raises(report_module.RunError, match=complaint):
+    (tmp_path / "results/pages/pnog.md").write_text("<!-- results:pnog -->")
+    with pytest.raises(report_module.RunError, match="a marker has 'pnog', which is no experiment; there are: toy"):
         pages([make_experiment()], tmp_path)
 
 
@@ -561,7 +548,7 @@ def test_check_of_the_command_line(collected, monkeypatch, capsys):
         report_module.main(["--check"])
     assert report_module.main([]) == 0
     assert report_module.main(["--check"]) == 0
-    assert "stale README.md" in capsys.readouterr().out
+    assert "stale docs/results/toys.md" in capsys.readouterr().out
 
 
 def test_the_committed_tables_are_what_the_committed_data_say():
@@ -571,12 +558,12 @@ def test_the_committed_tables_are_what_the_committed_data_say():
 def test_pages_are_short_and_their_links_lead_somewhere():
     found = pages(list(all_experiments().values()), ROOT)
     for path, text in found.items():
-        if path.name != "README.md":
-            assert len(text.encode()) <= 40_000, path
-            for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-                assert (path.parent / link).exists(), f"{path}: {link}"
-            headings = {tables.anchor(line[3:]) for line in text.splitlines() if line.startswith("## ")}
-            assert {a for a in re.findall(r"\]\(#([^)]+)\)", text)} <= headings
+        assert len(text.encode()) <= 40_000, path
+        for link, anchor in re.findall(r"\]\(([^)#]+)(?:#([^)]*))?\)", text):
+            target = path.parent / link
+            assert target.exists(), f"{path}: {link}"
+            lines = found.get(target, "" if target.suffix != ".md" else target.read_text()).splitlines()
+            assert not anchor or anchor in {tables.anchor(x.lstrip("# ")) for x in lines if x.startswith("#")}, link
 
 
 def test_numbers_are_written_to_a_length_that_suits_them():

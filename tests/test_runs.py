@@ -18,28 +18,28 @@ from agent_oracles import learned, space
 from test_metrics import empty_charts
 
 from agents.factory import make_agent
-from runners import limits
-from runners.actor import Actor
+from runners.acting.actor import Actor
+from runners.acting.unrolls import make_buffer
+from runners.acting.weights import flatten_weights
 from runners.build import build_env, build_network, random_observations
-from runners.checkpoint import Checkpoints
-from runners.cli import new_folder
 from runners.config import AtariEnv, ControlEnv, RunConfig, from_dict, to_dict
 from runners.errors import RunError, UsageError, main_guard
 from runners.evaluate import main as evaluate_main
 from runners.launch import main as launch_main
-from runners.learner import Learner
+from runners.learning.learner import Learner
 from runners.lm.config import LMConfig
 from runners.lm.config import to_dict as lm_to_dict
 from runners.lm.launch import main as lm_main
-from runners.metrics import LAYOUT
+from runners.machine import limits
 from runners.presets import PRESETS
+from runners.records.checkpoint import Checkpoints
+from runners.records.metrics import LAYOUT
+from runners.run import new_folder
 from runners.training import Training
-from runners.unrolls import make_buffer
-from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_TASK = np.zeros(4, np.int64)
-CORES = ["feedforward", "lstm", "trxl", "trxl-i", "gtrxl"]
+CORES = ["feedforward", "lstm", "gru", "trxl", "trxl-i", "gtrxl"]
 
 
 def small(core: str = "gtrxl", env: str = "CartPole-v1", agent: str = "vmpo", **training) -> RunConfig:
@@ -304,6 +304,7 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--centre-pixels"], "--centre-pixels"),
         (["runners.control", "--unroll", "1000000000"], "GB"),
         (["runners.control", "--core", "lstm", "--compile"], "--compile"),
+        (["runners.control", "--core", "gru", "--compile"], "--core gru"),
         (["runners.control", "--target-kl", "0.1"], "--target-kl"),
         (["runners.control", "--learning-rate", "nan"], "--learning-rate"),
         (["runners.control", "--control-variate", "2"], "--control-variate must lie between 0 and 1"),
@@ -339,7 +340,7 @@ def test_a_usage_error_is_one_line_and_exit_code_2(
 
 def test_runs_that_begin_together_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("runners.cli.strftime", lambda _: "now")
+    monkeypatch.setattr("runners.run.strftime", lambda _: "now")
     folders = [new_folder(None, "MiniGrid:Go") for _ in range(3)]
     assert [str(folder) for folder in folders] == [f"runs/MiniGrid-Go-now{end}" for end in ("", "-2", "-3")]
     assert all(folder.is_dir() for folder in folders)
@@ -370,7 +371,7 @@ def test_a_run_of_another_kind_is_named(kept: str, asked: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(("ranks", "fits"), [(1, True), (2, False)])
 def test_every_rank_s_batches_count(ranks: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two buffers and the learner's copy, a batch of CartPole's four floats a step."""
+    """Count two buffers and the learner's copy; a batch of CartPole's four floats a step."""
     config = small("lstm", envs=4, unroll=15, actors=1)
     spec = build_env(config, 1, stream=0).spec
     monkeypatch.setattr(limits, "_available", lambda: 3.5 * 4 * 16 * 4 * 4)

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from runners.acting.samplers import LocalSampler, ProcessSampler
+from runners.acting.weights import flatten_weights
 from runners.build import build_env, build_network
-from runners.checkpoint import Checkpoints
 from runners.config import ControlEnv, RunConfig
 from runners.errors import RunError
 from runners.presets import PRESETS
-from runners.samplers import LocalSampler, ProcessSampler
+from runners.records.checkpoint import Checkpoints
 from runners.training import Training
-from runners.weights import flatten_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 

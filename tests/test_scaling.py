@@ -20,7 +20,7 @@ from results.speed.cost_model import (
     table,
 )
 from runners.build import build_env, build_network
-from runners.learner import Learner
+from runners.learning.learner import Learner
 from runners.presets import PRESETS
 
 FIGURES = {

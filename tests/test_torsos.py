@@ -7,7 +7,7 @@ from networks.actor_critic import ActorCritic
 from networks.config import NetworkConfig
 from networks.distributions import Choice
 from networks.torsos import MLPTorso, NatureTorso, Part, Pixels, ResNetTorso, SymbolTorso, make_torso, torso_of
-from runners.weights import flatten_weights, load_weights
+from runners.acting.weights import flatten_weights, load_weights
 
 SHAPE = (4, 84, 84)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from runners import display
-from runners.display import Display
-from runners.tracker import EpisodeTracker, Rate
+from runners.records import display
+from runners.records.display import Display
+from runners.records.tracker import EpisodeTracker, Rate
 
 
 def test_the_last_hundred_episodes_and_no_others_count():

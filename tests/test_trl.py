@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from results import ROOT
-from results.report import measured_section
+from results.report import pages
 from results.store import write_figures
 from results.trl import __main__ as trl
 from results.trl import comparison, dpo
@@ -29,7 +29,7 @@ from runners.lm.model import load_model, load_tokenizer
 from runners.lm.sources import find_task
 from runners.lm.tasks import walks
 from runners.lm.training import Training
-from runners.provenance import machine
+from runners.records.provenance import machine
 
 DRIVERS = Path(comparison.__file__).parent / "drivers"
 BASES = tempfile.TemporaryDirectory()
@@ -352,13 +352,16 @@ def test_without_the_yardstick_there_is_no_ratio() -> None:
 
 def test_what_is_kept_is_shown_and_nothing_else(tmp_path) -> None:
     assert table(figures()) == overview(tmp_path) == ""
-    assert measured_section("trl", tmp_path) == "Nothing measured yet by results.trl."
+    (tmp_path / "results/pages").mkdir(parents=True)
+    (tmp_path / "results/pages/trl.md").write_text("<!-- results:trl -->")
+    (page,) = pages([], tmp_path).values()
+    assert page == "Nothing measured yet by results.trl."
     (tmp_path / "results/data/trl").mkdir(parents=True)
     for name in ("sort", "walks"):
         told = figures((YARDSTICK, 0, 0.9, 40)) | {"task": name}
         (tmp_path / f"results/data/trl/{name}.json").write_text(json.dumps(told))
     (tmp_path / "results/data/trl/empty.json").write_text(json.dumps(figures()))
-    page = measured_section("trl", tmp_path)
+    (page,) = pages([], tmp_path).values()
     assert page.count("Measured by `python -m results.trl`.") == 2 == page.count("| TRL | GRPO |")
     assert page.index("Task `sort`") < page.index("Task `walks`")
 

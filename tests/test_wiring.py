@@ -12,12 +12,13 @@ from test_runs import batches, small
 
 from envs.interface import Discrete
 from networks.actor_critic import ActorCritic
-from runners import evaluation, launch
+from runners import evaluation
+from runners import training as training_module
 from runners.build import build_env, build_network
-from runners.checkpoint import Checkpoints
 from runners.config import RunConfig
-from runners.launch import _save
-from runners.training import Training
+from runners.launch import main as launch
+from runners.records.checkpoint import Checkpoints
+from runners.training import Training, evaluations_due
 
 ONCE = {"passes": 1, "minibatches": 1}
 
@@ -152,23 +153,43 @@ def test_short_episodes_are_not_counted_more_often(policy: str, monkeypatch: pyt
 
 def test_evaluations_are_evenly_spaced_over_the_end_of_a_run() -> None:
     config = small("feedforward", steps=1000, evaluations=4, eval_from=0.6)
-    due = [launch._evaluations_due(config, steps) for steps in (0, 599, 699, 700, 899, 900, 1000, 1010)]
+    due = [evaluations_due(config.training, steps) for steps in (0, 599, 699, 700, 899, 900, 1000, 1010)]
     assert due == [0, 0, 0, 1, 2, 3, 4, 4]
-    assert launch._evaluations_due(small("feedforward", steps=1000), 1000) == 0
+    assert evaluations_due(small("feedforward", steps=1000).training, 1000) == 0
 
 
-def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_weights_are_those_of_the_best_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the worse of two policies; of two alike the later; training returns have no say."""
     training = batches(small("feedforward"), 1)
-    checkpoints, best = Checkpoints(tmp_path), []
+    best = []
     training.tracker.add(np.full((1, 200), 999.0), np.ones((1, 200), np.int64), np.zeros(200, np.int64))
     for step, mean, by_mode in ((10, 5.0, 4.0), (20, 9.0, 3.0), (30, 4.0, 4.0), (40, 3.9, 8.0), (50, 6.0, None)):
         training.steps = step
         result = {"mean": mean} | ({} if by_mode is None else {"by_mode": {"mean": by_mode}})
-        monkeypatch.setattr(launch, "evaluate", lambda *_, result=result, **__: result)
-        _save(training, checkpoints)
-        assert best or not (tmp_path / "best.safetensors").exists()
-        launch._choose(training.config, training, checkpoints)
-        best.append(checkpoints.best().step)
+        monkeypatch.setattr(training_module, "evaluate_briefly", lambda *_, result=result: result)
+        assert training._choose() == {"return/evaluation": min(mean, mean if by_mode is None else by_mode)}
+        best.append(training.best_at)
     assert best == [10, 10, 30, 30, 50]
-    assert checkpoints.latest().step == 50
+
+
+def test_a_run_keeps_the_weights_of_its_best_evaluation(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint `best` is of its step, the newest of the last; the final evaluation plays the best."""
+    scores, played = iter([1.0, 3.0, 2.0]), []
+
+    def evaluate(config: RunConfig, network: ActorCritic, episodes: int) -> dict:
+        played.append(network.state_dict())
+        return {"mean": 0.0, "std": 0.0, "episodes": episodes}
+
+    monkeypatch.setattr(training_module, "evaluate_briefly", lambda *_: {"mean": next(scores)})
+    monkeypatch.setattr(training_module, "evaluate", evaluate)
+    config = (
+        f"--env CartPole-v1 --core feedforward --envs 4 --unroll 16 --steps 384 --evaluations 3 --run-dir {tmp_path}"
+    )
+    assert launch("control", [*config.split(), "--no-video"]) == 0
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    best, last = checkpoints.best(), checkpoints.latest()
+    assert best.step == 256 and last.step == 384
+    for name, value in best.state["learner"]["network"].items():
+        assert torch.equal(value, played[0][name])
+    rows = (tmp_path / "metrics.csv").read_text()
+    assert "return/evaluation" in rows.splitlines()[0]

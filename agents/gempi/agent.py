@@ -18,7 +18,7 @@ class Gempi(EM):
     the E-step: `plan` is made once a batch, `loss` of each of its minibatches."""
 
     def __init__(self, config: AgentConfig, space: ActionSpace, ranks: Ranks = ALONE) -> None:
-        super().__init__(config.row, config.numbers(isinstance(space, Reals)), ranks)
+        super().__init__(config.row, config, ranks, gaussian=isinstance(space, Reals))
         self.config, self.space = config, space
 
     def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from agents.gempi.divergences import Target, below_best
+from agents.gempi.target import Target, below_best
 
 
 class ChiSquare:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from agents.gempi.anchors import log_bases
-from agents.gempi.divergences import Divergence, Target, kl_to
 from agents.gempi.filters import Filter
+from agents.gempi.kl import kl_to
+from agents.gempi.target import Divergence
 from agents.gempi.temperature import Temperature
 
 
@@ -42,18 +43,15 @@ def e_step(
     # Support: the samples that may have weight, in V-MPO the better half by advantage.
     support = filter_.support(advantages, mask)
 
-    # Anchors: log b_ji, the mass of pi_j on sample i; of pi_t, which drew the samples, uniform.
+    # Anchors: log b_ji, the mass of pi_j on sample i. That of pi_t, which drew the samples, is uniform.
     bases = log_bases(log_ratios, support)
 
     # Temperature: lambda_j, whose sum Lambda is eta where pi_t is the only anchor.
-    def tilted(coefficients: Tensor) -> Target:
-        return divergence.target(advantages, bases, coefficients.to(advantages.dtype), support)
-
-    coefficients = temperature(lambda coefficients: tilted(coefficients).divergences, _spread(advantages, support))
+    coefficients = temperature(divergence, advantages, bases, support)
 
     # psi: for KL, the softmax over the support of A / Lambda + sum_j (lambda_j / Lambda) log b_j (eqs. 12-13).
     with torch.no_grad():
-        log_psi, divergences = tilted(coefficients)
+        log_psi, divergences = divergence.target(advantages, bases, coefficients.to(advantages.dtype), support)
         psi = torch.where(support, log_psi.exp(), 0)
         advantage = torch.where(support, psi * advantages, 0).sum()
 
@@ -73,7 +71,7 @@ def e_step(
 def describe(
     log_weights: Tensor, bases: Tensor, support: Tensor, mask: Tensor, anchors: Sequence[str]
 ) -> dict[str, Tensor]:
-    """How far the target is from the samples and the anchors, whatever the divergence.
+    """Return how far the target is from the samples and the anchors, whatever the divergence.
 
     N counts the valid samples. ESS = 1 / sum_i w_i^2, and the chi-square divergence of the target to pi_t as the sample
     estimates it, N sum_i w_i^2 - 1, are bound by ESS = N / (1 + chi-square) (GEMPI section 9).
@@ -95,10 +93,3 @@ def describe(
         kls = kl_to(bases, torch.where(support, log_weights, -torch.inf))
         measures |= {f"e_step/kl_{name}": kl for name, kl in zip(anchors, kls, strict=True)}
     return measures
-
-
-def _spread(advantages: Tensor, support: Tensor) -> Tensor:
-    """Best advantage less the worst over the support: the unit that temperatures are found in, or 0."""
-    best = torch.where(support, advantages, -torch.inf).amax()
-    worst = torch.where(support, advantages, torch.inf).amin()
-    return (best - worst).nan_to_num(neginf=0)

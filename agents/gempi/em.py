@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from agents.gempi.anchors import AnchorName
+from agents.gempi.config import EMConfig
 from agents.gempi.e_step import EStep, e_step
-from agents.gempi.methods import Numbers, Row, make_method
+from agents.gempi.methods import Row, make_method
 from agents.ranks import ALONE, Ranks
 
 Settle = Callable[[Callable[[], EStep]], EStep]
-"""What is done with an E-step that can be made again, for another temperature."""
+"""Function that may take gradient steps on the temperature, each on the E-step made anew, and returns the last one."""
 
 
 def once(step: Callable[[], EStep]) -> EStep:
@@ -23,20 +23,20 @@ def once(step: Callable[[], EStep]) -> EStep:
 
 
 class EM(nn.Module):
-    """A row of the table of methods with its numbers. Its parameters are dual variables: those of `temperature` belong
-    to the E-step, those of `trust_region` to the M-step."""
+    """A row of the table of methods with the numbers of `config`. Its parameters are dual variables: those of
+    `temperature` belong to the E-step, those of `trust_region` to the M-step."""
 
-    def __init__(self, row: Row, numbers: Numbers, ranks: Ranks = ALONE) -> None:
+    def __init__(self, row: Row, config: EMConfig, ranks: Ranks = ALONE, gaussian: bool = False) -> None:
         super().__init__()
         self.row, self.ranks = row, ranks
-        method = make_method(row, numbers)
+        method = make_method(row, config, gaussian)
         self.divergence, self.filter = method.divergence, method.filter
         self.temperature, self.trust_region = method.temperature, method.trust_region
 
     def e_step(
-        self, advantages: Tensor, log_ratios: Mapping[AnchorName, Tensor], mask: Tensor, settle: Settle = once
+        self, advantages: Tensor, log_ratios: Mapping[str, Tensor], mask: Tensor, settle: Settle = once
     ) -> EStep:
-        """The E-step over the samples of all ranks, of which this one has N: everything [N], the weights too.
+        """Make the E-step over the samples of all ranks, of which this one has N: everything [N], the weights too.
 
         `log_ratios` has log pi_j - log pi_t of each anchor but pi_t itself, for which it is 0. `settle` may take
         gradient steps on the temperature first.
@@ -44,7 +44,7 @@ class EM(nn.Module):
         gather = self.ranks.gather
         zero = torch.zeros_like(advantages)
         ratios = torch.stack([gather(log_ratios.get(name, zero)) for name in self.row.anchors])
+        samples = gather(advantages), ratios, gather(mask)
         elements = self.divergence, self.temperature, self.filter, self.row.anchors
-        everything = gather(advantages), ratios, gather(mask)
-        step = settle(lambda: e_step(*everything, *elements))
+        step = settle(lambda: e_step(*samples, *elements))
         return step._replace(weights=self.ranks.own(step.weights))

@@ -1,12 +1,15 @@
 """Filters of the E-step: which samples may carry weight."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from agents.checks import in_unit_interval
+from agents.options import option
 
-class All(NamedTuple):
+
+class All:
     """Every valid sample."""
 
     def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
@@ -14,13 +17,20 @@ class All(NamedTuple):
         return mask
 
 
-class TopK(NamedTuple):
+@dataclass(frozen=True)
+class TopK:
     """The k = max(1, floor(rho N)) valid samples of highest advantage, and all that tie with the k-th.
 
     Where rewards take few values, such as 0 and 1, ties are many and more than the share rho is kept: `e_step/kept`.
     """
 
-    rho: float
+    rho: float = option(
+        "top_k",
+        0.5,
+        "top-k: share rho of the samples, the best by advantage, that the E-step keeps, and ties with the last of"
+        " them.",
+        in_unit_interval,
+    )
 
     def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
         """`advantages` [N], `mask` [N] bool -> [N] bool. N counts the valid samples alone."""
@@ -29,7 +39,7 @@ class TopK(NamedTuple):
         return mask & (advantages >= ranked.take(k - 1))
 
 
-class Positive(NamedTuple):
+class Positive:
     """The valid samples of positive advantage, or none."""
 
     def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
@@ -38,3 +48,4 @@ class Positive(NamedTuple):
 
 
 Filter = All | TopK | Positive
+FILTERS: dict[str, type[Filter]] = {"all": All, "top-k": TopK, "positive": Positive}

@@ -1,29 +1,29 @@
 """The table of methods (GEMPI section 9): a row is one entry, and nothing else of a method is written anywhere."""
 
-from typing import Literal, NamedTuple
+from operator import attrgetter
+from typing import NamedTuple
 
-from agents.gempi.anchors import AnchorName
-from agents.gempi.chi_square import ChiSquare
-from agents.gempi.divergences import KL, Divergence
-from agents.gempi.filters import All, Filter, Positive, TopK
-from agents.gempi.renyi import Renyi
-from agents.gempi.temperature import Dual, Fixed, Solved, Temperature
-from agents.gempi.trust_region import DualKL, Penalty, TrustRegion, Unconstrained
-
-DivergenceName = Literal["kl", "chi-square", "renyi"]
-TemperatureName = Literal["fixed", "dual", "solved"]
-FilterName = Literal["all", "top-k", "positive"]
-TrustRegionName = Literal["none", "penalty", "dual"]
+from agents.gempi.anchors import ANCHORS
+from agents.gempi.divergences import DIVERGENCES
+from agents.gempi.filters import FILTERS, Filter
+from agents.gempi.target import Divergence
+from agents.gempi.temperature import TEMPERATURES, Temperature
+from agents.gempi.trust_region import GAUSSIAN_TRUST_REGIONS, TRUST_REGIONS, TrustRegion
+from agents.options import made, names_of
 
 
 class Row(NamedTuple):
-    """G = ({D_j}, {pi_j}, {lambda_j}, T, F, D_M): the choices of a method. Its numbers are options of their own."""
+    """G = ({D_j}, {pi_j}, {lambda_j}, T, F, D_M): the choices of a method.
 
-    anchors: tuple[AnchorName, ...]
-    temperature: TemperatureName = "fixed"
-    filter: FilterName = "all"
-    trust_region: TrustRegionName = "none"
-    divergence: DivergenceName = "kl"
+    Each is a name in a dictionary of classes: ANCHORS, TEMPERATURES, FILTERS, TRUST_REGIONS or DIVERGENCES. The
+    method's numbers are the options of these classes.
+    """
+
+    anchors: tuple[str, ...]
+    temperature: str = "fixed"
+    filter: str = "all"
+    trust_region: str = "none"
+    divergence: str = "kl"
 
 
 METHODS = {
@@ -47,41 +47,23 @@ class Method(NamedTuple):
     trust_region: TrustRegion
 
 
-class Numbers(NamedTuple):
-    """The numbers that rows choose from; what a row does not need has no effect on it."""
+def make_method(row: Row, config: object, gaussian: bool = False) -> Method:
+    """Make the elements of `row` with the options that `config` has for them; ValueError where there is no closed form.
 
-    coefficients: dict[AnchorName, float]
-    """lambda_j, or where it starts."""
-    budgets: dict[AnchorName, float]
-    """epsilon_j of D_j(q || pi_j)."""
-    rho: float
-    order: float
-    gamma: float
-    trust_budgets: dict[str, tuple[float, float]]
-    """Of each part of the policy's KL: where alpha starts, epsilon_alpha."""
-    reverse: bool
-
-
-def make_method(row: Row, numbers: Numbers) -> Method:
-    """ValueError for a row that has no closed form."""
-    divergence = {"kl": KL, "chi-square": ChiSquare, "renyi": lambda: Renyi(numbers.order)}[row.divergence]()
+    The trust region of a `gaussian` policy has a multiplier for each part of its KL.
+    """
+    divergence = made(DIVERGENCES[row.divergence], config)
     most = divergence.most_anchors
-    if not row.anchors or most is not None and len(row.anchors) > most:
+    if most is not None and len(row.anchors) > most:
         raise ValueError(f"--divergence {row.divergence} has a closed form for one anchor only, not {len(row.anchors)}")
-    starts = [numbers.coefficients[name] for name in row.anchors]
-    if row.temperature == "dual":
-        temperature = Dual(*((start, numbers.budgets[name]) for start, name in zip(starts, row.anchors, strict=True)))
-    elif row.temperature == "solved":
-        if len(row.anchors) > 1:
-            raise ValueError(
-                f"--temperature solved finds the coefficient of one anchor, not {len(row.anchors)}: take dual"
-            )
-        temperature = Solved(numbers.budgets[row.anchors[0]])
-    else:
-        temperature = Fixed(*starts)
-    filter_ = {"all": All(), "positive": Positive(), "top-k": TopK(numbers.rho)}[row.filter]
-    if row.trust_region == "dual":
-        region = DualKL(numbers.trust_budgets, numbers.reverse)
-    else:
-        region = Penalty(numbers.gamma, numbers.reverse) if row.trust_region == "penalty" else Unconstrained()
-    return Method(divergence, temperature, filter_, region)
+    temperature = TEMPERATURES[row.temperature]
+    coefficients = (attrgetter(*temperature.uses)(made(ANCHORS[name], config)) for name in row.anchors)
+    region = (GAUSSIAN_TRUST_REGIONS if gaussian else TRUST_REGIONS)[row.trust_region]
+    return Method(divergence, temperature(*coefficients), made(FILTERS[row.filter], config), made(region, config))
+
+
+def used_options(row: Row) -> set[str]:
+    """Return the names of the options that have an effect on the elements of `row`."""
+    names = names_of(DIVERGENCES[row.divergence]) | names_of(FILTERS[row.filter])
+    names |= names_of(TRUST_REGIONS[row.trust_region]) | names_of(GAUSSIAN_TRUST_REGIONS[row.trust_region])
+    return names.union(*(names_of(ANCHORS[name], TEMPERATURES[row.temperature].uses) for name in row.anchors))

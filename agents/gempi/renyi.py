@@ -1,11 +1,15 @@
 """The Renyi divergence of the E-step, of any order but 1: power-law tilting."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from agents.gempi.divergences import Target, below_best
+from agents.gempi.target import Target, below_best
+from agents.options import option
 
 
+@dataclass(frozen=True)
 class Renyi:
     """D = log(sum_i b_i (w_i / b_i)^order) / (order - 1), order > 0 and not 1 (where it is KL). Power-law tilting.
 
@@ -18,13 +22,13 @@ class Renyi:
     One anchor: the products of several do not add up to a power.
     """
 
+    order: float = option("renyi_order", 2.0, "Order of the Renyi divergence, not 1.", check=None)
     most_anchors = 1
     GRID, HALVINGS = 128, 48
 
-    def __init__(self, order: float) -> None:
-        if not 0 < order < float("inf") or order == 1:
-            raise ValueError(f"--renyi-order must be greater than 0 and not 1, where it is the KL, not {order}")
-        self.order = order
+    def __post_init__(self) -> None:
+        if not 0 < self.order < float("inf") or self.order == 1:
+            raise ValueError(f"--renyi-order must be greater than 0 and not 1, where it is the KL, not {self.order}")
 
     def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
         gap = torch.where(support, -below_best(advantages, support), 0).double()
@@ -52,7 +56,7 @@ class Renyi:
         return (s - gap).clamp(min=0) if self.order > 1 else s + gap
 
     def _tilted(self, s: Tensor, gap: Tensor, base: Tensor) -> Tensor:
-        """log w for mu = max A - s (order > 1) or max A + s."""
+        """Return log w for mu = max A - s (order > 1) or max A + s."""
         log_w = base + self._distance(s, gap).log() / (self.order - 1)
         return log_w - log_w.logsumexp(-1, keepdim=True)
 

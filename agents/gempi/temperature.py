@@ -1,18 +1,17 @@
 """The coefficients lambda_j of the E-step's divergences, whose sum is its temperature: fixed, dual variables that
 follow their budgets from batch to batch, or the one that meets its budget on each batch.
 
-Each is called with what the batch's D(q || pi_j) [m] are for a lambda [m], and with the spread of its advantages, which
-the last alone has a use for.
+Each is made of what `uses` names of the options of each anchor. It is called with the divergence, advantages, anchors
+and support of a batch, which the last alone has a use for.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-DivergencesAt = Callable[[Tensor], Tensor]
+from agents.gempi.target import Divergence
 
 
 class PositiveScalar(nn.Module):
@@ -31,12 +30,14 @@ class PositiveScalar(nn.Module):
 class Fixed(nn.Module):
     """Coefficients that stay as they are."""
 
+    uses = ("coefficient",)
+
     def __init__(self, *values: float) -> None:
         super().__init__()
         self.register_buffer("values", torch.tensor(values))
 
-    def forward(self, divergences_at: DivergencesAt | None = None, spread: Tensor | None = None) -> Tensor:
-        """lambda [m]."""
+    def forward(self, *batch: object) -> Tensor:
+        """Return lambda [m]."""
         return self.values
 
     def loss(self, coefficients: Tensor, divergences: Tensor, advantage: Tensor) -> Tensor:
@@ -51,17 +52,19 @@ class Dual(nn.Module):
     budget, epsilon_j - D_j(q* || pi_j), whatever the divergence; for KL the maximum is Lambda log Z.
     """
 
+    uses = ("initial", "epsilon")
+
     def __init__(self, *initial_and_epsilon: tuple[float, float]) -> None:
         super().__init__()
         self.positives = nn.ModuleList(PositiveScalar(initial) for initial, _ in initial_and_epsilon)
         self.register_buffer("epsilons", torch.tensor([epsilon for _, epsilon in initial_and_epsilon]))
 
-    def forward(self, divergences_at: DivergencesAt | None = None, spread: Tensor | None = None) -> Tensor:
-        """lambda [m]."""
+    def forward(self, *batch: object) -> Tensor:
+        """Return lambda [m]."""
         return torch.stack([positive() for positive in self.positives])
 
     def loss(self, coefficients: Tensor, divergences: Tensor, advantage: Tensor) -> Tensor:
-        """L, of `divergences` [m] and `advantage` = E_q[A] at the maximum for these `coefficients`."""
+        """Return L, of `divergences` [m] and `advantage` = E_q[A] at the maximum for these `coefficients`."""
         return (coefficients * (self.epsilons - divergences.detach())).sum() + advantage.detach()
 
 
@@ -75,23 +78,29 @@ class Solved(nn.Module):
     has all there is. Each halving is an E-step: nothing beside a gradient step for KL, a fifth of a second with Renyi.
     """
 
+    uses = ("epsilon",)
     HALVINGS = 30
     RANGE = 1e6
-    """lambda lies within this factor of the spread of the advantages."""
+    """Factor of the spread of the advantages, best less worst, that lambda lies within."""
 
-    def __init__(self, epsilon: float) -> None:
+    def __init__(self, epsilon: float, *others: float) -> None:
         super().__init__()
+        if others:
+            anchors = 1 + len(others)
+            raise ValueError(f"--temperature solved finds the coefficient of one anchor, not {anchors}: take dual")
         self.epsilon = epsilon
 
-    def forward(self, divergences_at: DivergencesAt, spread: Tensor) -> Tensor:
-        """lambda [1]."""
-        with torch.no_grad():
-            middle = torch.where(spread > 0, spread, 1).log().reshape(1)
-            low, high = middle - math.log(self.RANGE), middle + math.log(self.RANGE)
-            for _ in range(self.HALVINGS):
-                middle = (low + high) / 2
-                spent = divergences_at(middle.exp()) > self.epsilon
-                low, high = torch.where(spent, middle, low), torch.where(spent, high, middle)
+    @torch.no_grad()
+    def forward(self, divergence: Divergence, advantages: Tensor, log_bases: Tensor, support: Tensor) -> Tensor:
+        """Return lambda [1]."""
+        best = torch.where(support, advantages, -torch.inf).amax()
+        worst = torch.where(support, advantages, torch.inf).amin()
+        middle = torch.where(best > worst, best - worst, 1).log().reshape(1)
+        low, high = middle - math.log(self.RANGE), middle + math.log(self.RANGE)
+        for _ in range(self.HALVINGS):
+            middle = (low + high) / 2
+            spent = divergence.target(advantages, log_bases, middle.exp(), support).divergences > self.epsilon
+            low, high = torch.where(spent, middle, low), torch.where(spent, high, middle)
         return high.exp()
 
     def loss(self, coefficients: Tensor, divergences: Tensor, advantage: Tensor) -> Tensor:
@@ -99,3 +108,4 @@ class Solved(nn.Module):
 
 
 Temperature = Fixed | Dual | Solved
+TEMPERATURES: dict[str, type[Temperature]] = {"fixed": Fixed, "dual": Dual, "solved": Solved}

@@ -1,14 +1,22 @@
 """Trust regions of the M-step: how far the policy may move from pi_old, by KL(pi_old || pi) or the reverse."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from agents.gempi.temperature import PositiveScalar
+from agents.options import option
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 from networks.distributions import Distribution, Gaussian
+
+Direction = Literal["forward", "reverse"]
+_direction = partial(
+    option, "trust_region_kl", "forward", "Trust region: KL(pi_old || pi), or KL(pi || pi_old).", check=None
+)
 
 
 class Region(NamedTuple):
@@ -19,7 +27,7 @@ class Region(NamedTuple):
 
 
 def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dict[str, Tensor]:
-    """KL(old || new) [...] as the parts that have a multiplier each; `reverse`: KL(new || old).
+    """Return KL(old || new) [...] as the parts that have a multiplier each; `reverse`: KL(new || old).
 
     A Gaussian's splits into one for the mean, under the old covariance either way, and one for the covariance (V-MPO
     eqs. 25-27).
@@ -38,41 +46,68 @@ class Unconstrained(nn.Module):
         return Region(torch.zeros_like(kl), {"m_step/kl": kl.detach()})
 
 
+@dataclass(eq=False, repr=False)
 class Penalty(nn.Module):
     """gamma KL with a fixed gamma (GEMPI eq. 15)."""
 
-    def __init__(self, gamma: float, reverse: bool = False) -> None:
+    gamma: float = option("gamma", 1.0, "Penalty: weight of the trust region's KL.")
+    direction: Direction = _direction()
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.gamma, self.reverse = gamma, reverse
 
     def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
-        kl = masked_mean(new.kl(old) if self.reverse else old.kl(new), mask, ranks)
+        kl = masked_mean(new.kl(old) if self.direction == "reverse" else old.kl(new), mask, ranks)
         return Region(self.gamma * kl, {"m_step/kl": kl.detach()})
 
 
+@dataclass(eq=False, repr=False)
 class DualKL(nn.Module):
     """alpha as the dual variable of a budget (GEMPI eq. 1; V-MPO eq. 5), one for each part of `kl_parts`:
 
         L_alpha = alpha (epsilon - sg[KL]) + sg[alpha] KL,   KL averaged over every valid step, kept or not.
 
-    `budgets` maps a part's name to its (initial alpha, epsilon).
+    This is the region of a policy whose KL has one part, such as a categorical one.
     """
 
-    def __init__(self, budgets: dict[str, tuple[float, float]], reverse: bool = False) -> None:
+    initial: float = option("alpha_init", 5.0, "Dual trust region: initial alpha of a categorical policy.")
+    epsilon: float = option("epsilon_alpha", 0.01, "Dual trust region: budget of the mean KL of a categorical policy.")
+    direction: Direction = _direction()
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.reverse = reverse
-        self.epsilon = {part: epsilon for part, (_, epsilon) in budgets.items()}
-        self.alpha = nn.ModuleDict({_key(part): PositiveScalar(initial) for part, (initial, _) in budgets.items()})
+        self.alpha = nn.ModuleDict({_key(part): PositiveScalar(start) for part, (start, _) in self.budgets.items()})
+
+    @property
+    def budgets(self) -> dict[str, tuple[float, float]]:
+        """Initial alpha and epsilon of each part of the KL."""
+        return {"": (self.initial, self.epsilon)}
 
     def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
-        """`old` and `new` with leading shape [...], `mask` [...] bool."""
+        """Return L_alpha for `old` and `new` with leading shape [...] and `mask` [...] bool."""
         losses, metrics = [], {}
-        for part, each in kl_parts(old, new, self.reverse).items():
-            kl, alpha = masked_mean(each, mask, ranks), self.alpha[_key(part)]()
-            losses.append(alpha * (self.epsilon[part] - kl.detach()) + alpha.detach() * kl)
+        for part, each in kl_parts(old, new, self.direction == "reverse").items():
+            kl, alpha, (_, epsilon) = masked_mean(each, mask, ranks), self.alpha[_key(part)](), self.budgets[part]
+            losses.append(alpha * (epsilon - kl.detach()) + alpha.detach() * kl)
             suffix = f"_{part}" if part else ""
             metrics |= {f"m_step/kl{suffix}": kl.detach(), f"m_step/alpha{suffix}": alpha.detach()}
         return Region(torch.stack(losses).sum(), metrics)
+
+
+@dataclass(eq=False, repr=False)
+class GaussianDualKL(DualKL):
+    """The dual trust region of a Gaussian policy, with an alpha for the mean and one for the covariance."""
+
+    mu_initial: float = option("alpha_mu_init", 1.0, "Dual trust region: initial alpha_mu.")
+    mu_epsilon: float = option("epsilon_alpha_mu", 0.01, "Dual trust region: budget for the mean of a Gaussian policy.")
+    sigma_initial: float = option("alpha_sigma_init", 1.0, "Dual trust region: initial alpha_sigma.")
+    sigma_epsilon: float = option(
+        "epsilon_alpha_sigma", 5e-5, "Dual trust region: budget for the covariance of a Gaussian policy."
+    )
+
+    @property
+    def budgets(self) -> dict[str, tuple[float, float]]:
+        return {"mu": (self.mu_initial, self.mu_epsilon), "sigma": (self.sigma_initial, self.sigma_epsilon)}
 
 
 def _key(part: str) -> str:
@@ -80,3 +115,5 @@ def _key(part: str) -> str:
 
 
 TrustRegion = Unconstrained | Penalty | DualKL
+TRUST_REGIONS: dict[str, type[TrustRegion]] = {"none": Unconstrained, "penalty": Penalty, "dual": DualKL}
+GAUSSIAN_TRUST_REGIONS = TRUST_REGIONS | {"dual": GaussianDualKL}

@@ -5,9 +5,9 @@ from typing import Literal
 
 from agents.checks import not_negative, positive
 from agents.gempi.config import EMConfig, em_options
-from agents.gempi.methods import Row
+from agents.gempi.methods import METHODS, Row
 
-MethodName = Literal["sft", "vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "gempi", "dpo", "ppo"]
+MethodName = Literal[("sft", *METHODS, "gempi", "dpo", "ppo")]
 BaselineName = Literal["group", "leave-one-out", "batch", "average", "value", "none"]
 NOT_EM = ("sft", "dpo", "ppo")
 
@@ -48,17 +48,17 @@ class SequenceConfig(EMConfig):
 
     @property
     def row(self) -> Row | None:
-        """The choices of the EM method; None of a baseline."""
+        """Return the choices of the EM method; None for a baseline."""
         return None if self.method in NOT_EM else self.row_of(self.method)
 
     @property
     def has_duals(self) -> bool:
-        """Whether it has coefficients or multipliers that learn."""
+        """Return whether it has coefficients or multipliers that learn."""
         return self.row is not None and "dual" in (self.row.temperature, self.row.trust_region)
 
     @property
     def options(self) -> frozenset[str]:
-        """Names of the options that have an effect."""
+        """Return the names of the options that have an effect."""
         names = {"method"}
         if self.method == "dpo":
             return frozenset(names | {"dpo_beta"})

@@ -21,13 +21,13 @@ class SequenceGempi(EM):
     pairs, fits = False, True
 
     def __init__(self, config: SequenceConfig, ranks: Ranks = ALONE) -> None:
-        super().__init__(config.row, config.numbers_of(config.row), ranks)
+        super().__init__(config.row, config, ranks)
         self.config = config
         self.needs_reference = "reference" in self.row.anchors
         self.compares = not isinstance(self.trust_region, Unconstrained)
 
     def plan(self, samples: Samples, settle: Settle = once) -> Plan:
-        """The E-step over all ranks' samples."""
+        """Make the E-step over all ranks' samples."""
         valid = samples.mask.any(1)
         to_reference = sequence_log_prob(samples.reference - samples.behaviour, samples.mask)
         step = self.e_step(samples.advantages, {"reference": to_reference}, valid, settle)
@@ -39,7 +39,7 @@ class SequenceGempi(EM):
         return Plan(weights, valid if self.compares else weights > 0, step.dual_loss, metrics)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
-        """Weighted likelihood of completions, and the trust region averaged over tokens."""
+        """Return the weighted likelihood of completions, and the trust region averaged over tokens."""
         likelihood = weighted_likelihood_loss(sequence_log_prob(fitted, samples.mask), weights)
         old, new = SampledTokens(samples.behaviour, drew=True), SampledTokens(compared, drew=False)
         region = self.trust_region(old, new, samples.mask)

@@ -16,14 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from envs.interface import EnvSpec, TimeStep, VectorEnv
 from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
+from runners.acting.samplers import LocalSampler
+from runners.acting.unrolls import Buffer
+from runners.acting.weights import flatten_weights
 from runners.build import build_env, build_network, pick_device
 from runners.config import RunConfig
-from runners.learner import Learner
-from runners.precision import has_bf16, settle_precision
-from runners.samplers import LocalSampler
+from runners.learning.learner import Learner
+from runners.machine.precision import has_bf16, settle_precision
 from runners.training import Training
-from runners.unrolls import Buffer
-from runners.weights import flatten_weights
 
 ROUNDS = 5
 """Rounds that every figure is the median of."""
@@ -137,7 +137,7 @@ def alone(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> tuple[Tr
     next(loop)
     works = {
         "environment": environment_alone(config, stack),
-        "acting": acting_alone(config, training.spec, acts_on, training.groups, stack),
+        "acting": acting_alone(config, training.spec, acts_on, training.settled.groups, stack),
         "training": training_alone(training),
     }
     if isinstance(training.network.core, TransformerCore):

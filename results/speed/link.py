@@ -10,7 +10,7 @@ import torch.distributed as dist
 from runners.build import pick_device
 from runners.config import RunConfig
 from runners.errors import UsageError, main_guard
-from runners.ranks import join
+from runners.machine.ranks import join
 
 SIZES = (4, 4 * 10**6, 4 * 10**7)
 """Bytes of float32."""

@@ -17,7 +17,7 @@ from results.trl.runs import arguments, from_root, run, score
 from results.trl.table import milliseconds, runs_of, table
 from results.venvs import ensure
 from runners.errors import Parser, RunError, UsageError
-from runners.provenance import git_commit
+from runners.records.provenance import git_commit
 
 FOLDER = RUNS / "trl"
 BASES = RUNS / "bases"

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from runners.files import write_atomically
 from runners.lm.base import base_name
 from runners.lm.batches import Batch
 from runners.lm.cli import parse
@@ -13,6 +12,7 @@ from runners.lm.problem import Problem
 from runners.lm.rows import Row
 from runners.lm.tasks import walks
 from runners.lm.training import Training
+from runners.records.files import write_atomically
 
 PROMPTS = 8
 """Prompts of a rollout."""

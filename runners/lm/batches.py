@@ -20,7 +20,7 @@ from runners.lm.config import DataConfig, LMConfig
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
 from runners.lm.rows import Row
-from runners.ranks import Ranks
+from runners.machine.ranks import Ranks
 
 PROMPTS = 2
 """Stream of the training prompts; the evaluation's and the base model's are others."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from agents.checks import at_least_one, flag, not_negative, positive
@@ -143,6 +144,11 @@ class LMConfig:
             raise ValueError("--value-learning-rate has no effect without --baseline value")
         if self.agent.method == "dpo" and self.data.completions < 2:
             raise ValueError("--method dpo makes its pairs of --completions, at least 2")
+
+    @property
+    def subject(self) -> str:
+        """Name of what is learned: the data file's, or the task's."""
+        return Path(self.data.data).stem if self.data.data else self.data.task
 
 
 def to_dict(config: LMConfig) -> dict[str, Any]:

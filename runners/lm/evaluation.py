@@ -5,6 +5,9 @@ import math
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from networks.language import Completions, Prompts, sample, token_log_probs
@@ -62,3 +65,23 @@ def _likelihood(model: nn.Module, prompts: Prompts, answers: Completions, temper
     log_prob = token_log_probs(model, prompts, answers.tokens, answers.mask, temperature)
     model.train(training)
     return (log_prob.sum(1) / answers.mask.sum(1)).tolist()
+
+
+def show_change(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Print a table of before and after, and what the model says to the first prompts."""
+    console = Console()
+    judged = after["greedy"] is not None
+    table = Table("", "before", "after", caption=after["protocol"])
+    table.add_row("reward, sampled" if judged else "likelihood", _number(before["mean"]), _number(after["mean"]))
+    if judged:
+        table.add_row("reward, greedy", _number(before["greedy"]), _number(after["greedy"]))
+    console.print(table)
+    samples = Table("prompt", "before", "reward", "after", "reward")
+    for old, new in zip(before["samples"], after["samples"], strict=True):
+        texts = (Text(old["prompt"]), Text(old["completion"]), Text(new["completion"]))  # brackets are no markup
+        samples.add_row(texts[0], texts[1], _number(old["reward"]), texts[2], _number(new["reward"]))
+    console.print(samples)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

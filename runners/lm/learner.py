@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from agents.sequences.types import Plan, Samples, SequenceAgent
 from agents.sequences.value import PromptValue
 from networks.language import Prompts, token_log_probs
-from runners.duals import DualSteps, multipliers
+from runners.learning.duals import DualSteps, multipliers
 from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
 from runners.lm.model import drops
 from runners.lm.shards import gathered, is_sharded, spread
-from runners.ranks import ONE_RANK, Ranks
+from runners.machine.ranks import ONE_RANK, Ranks
 
 
 class Learner:

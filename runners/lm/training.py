@@ -1,7 +1,6 @@
-"""The training loop, as a generator: batches, and gradient steps on each."""
+"""Training of a language model: the loop as a generator, batches and gradient steps on each, and its end."""
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +12,29 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
-from runners.devices import cpu_seconds, device_named
 from runners.errors import RunError, UsageError
 from runners.lm.base import base_model, base_name, kept_base_model
 from runners.lm.batches import kind_of
 from runners.lm.config import LMConfig
+from runners.lm.evaluation import evaluate, show_change
 from runners.lm.learner import Learner
-from runners.lm.model import add_lora, character_tokenizer, end_tokens, load_model, load_tokenizer, text_config
+from runners.lm.model import (
+    add_lora,
+    character_tokenizer,
+    end_tokens,
+    load_model,
+    load_tokenizer,
+    save_model,
+    text_config,
+)
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
 from runners.lm.rows import read_rows
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
-from runners.ranks import ONE_RANK, Ranks
-
-Row = dict[str, float]
+from runners.machine.devices import device_named
+from runners.machine.ranks import ONE_RANK, Ranks
+from runners.records.clock import Clock
+from runners.records.metrics import Row, TensorBoardLog
 
 
 class Training:
@@ -58,7 +66,8 @@ class Training:
         self.batches = kind(config, self.problem, self.policies, agent, value, ranks)
         torch.manual_seed(options.seed + ranks.rank)
         self.rollouts = self.starts = 0
-        self.wall_seconds = self.cpu_seconds = 0.0
+        self.best_at = -1
+        self.clock = Clock(ranks)
         self.sums: dict[str, list[float]] = defaultdict(list)
         """Metrics since the last row of them."""
         self.before: dict[str, Any] | None = None
@@ -68,26 +77,44 @@ class Training:
     def model(self) -> nn.Module:
         return self.policies.model
 
+    @property
+    def done(self) -> int:
+        return self.rollouts
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters that learn."""
+        return sum(p.numel() for p in self.learner.trained)
+
+    def introduce(self, run_dir: Path) -> list[str]:
+        """Return a line that says what is trained, and where."""
+        subject, method = self.config.subject, self.config.agent.method
+        return [f"{subject}: {method}, {self.parameters:,} parameters to train, {run_dir}"]
+
+    def prepare(self) -> None:
+        """Evaluate the model as it is before the first step, on the first rank."""
+        with self.policies.whole():
+            if self.ranks.rank == 0:
+                self.before = self.before or evaluate(self.config, self.problem, self.model)
+
     def run(self) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
         options = self.config.learner
         while self.rollouts < options.rollouts:
-            clock, cpu = time.perf_counter(), cpu_seconds()
+            self.clock.start()
             metrics = {name: float(value) for name, value in self._step().items()}
             self._check(metrics["m_step/gradient_norm"])
             for name, value in metrics.items():
                 self.sums[name].append(value)
             self.rollouts += 1
-            self.wall_seconds += time.perf_counter() - clock
-            self.cpu_seconds += float(self.ranks.total(torch.tensor(cpu_seconds() - cpu)))
+            self.clock.read()
             if self.rollouts % options.log_rollouts and self.rollouts < options.rollouts:
                 yield {}
                 continue
             yield {
                 "rollouts": self.rollouts,
                 "updates": self.learner.updates,
-                "wall_seconds": self.wall_seconds,
-                "cpu_seconds": self.cpu_seconds,
+                **self.clock.get_state(),
                 **{name: _known_mean(values) for name, values in self.sums.items()},
             }
             self.sums.clear()
@@ -121,6 +148,40 @@ class Training:
         total, count = self.ranks.total(known)
         return total / count
 
+    def finish(self, run_dir: Path | None) -> dict[str, Any]:
+        """Evaluate the model, save it in `run_dir`, and return what the summary says of the run."""
+        after = None
+        with self.policies.whole():
+            if run_dir is not None:
+                after = evaluate(self.config, self.problem, self.model)
+        trained = self.policies.get_state()["model"]
+        if run_dir is None:
+            return {}
+        save_model(self.model, self.problem.tokenizer, run_dir / "model", trained)
+        return {
+            "method": self.config.agent.method,
+            "task": self.config.subject,
+            "model": self.config.data.model,
+            "seed": self.config.learner.seed,
+            "rollouts": self.rollouts,
+            "updates": self.learner.updates,
+            **self.clock.get_state(),
+            "parameters": self.parameters,
+            "eval": after,
+            "base": self.before,
+        }
+
+    def show(self, summary: dict[str, Any], run_dir: Path, board: TensorBoardLog) -> None:
+        """Print what the model did before and does now."""
+        after = summary["eval"]
+        scores = {"reward/evaluation": after["mean"], "reward/evaluation_greedy": after["greedy"]}
+        board.scalars(self.rollouts, scores)
+        show_change(summary["base"], after)
+        print(
+            f"{self.rollouts:,} rollouts, {self.learner.updates:,} updates in {summary['wall_seconds']:.0f} s "
+            f"({1000 * summary['cpu_seconds'] / self.rollouts:.0f} ms of a core each); {run_dir / 'summary.json'}"
+        )
+
     def get_state(self) -> dict[str, Any]:
         return {
             "policies": self.policies.get_state(),
@@ -133,8 +194,7 @@ class Training:
             "counters": {
                 "rollouts": self.rollouts,
                 "starts": self.starts,
-                "wall_seconds": self.wall_seconds,
-                "cpu_seconds": self.cpu_seconds,
+                **self.clock.get_state(),
             },
         }
 
@@ -147,9 +207,9 @@ class Training:
         torch.set_rng_state(state["torch_generator"])
         if self.device.type == "cuda" and state["cuda_generator"] is not None:
             torch.cuda.set_rng_state(state["cuda_generator"])
-        for name, value in state["counters"].items():
-            setattr(self, name, value)
-        self.starts += 1
+        counters = state["counters"]
+        self.rollouts, self.starts = counters["rollouts"], counters["starts"] + 1
+        self.clock.set_state(counters)
         if self.ranks.rank:  # the state is the first rank's
             self.batches.seed(self.starts)
             self.problem.source.set_state([])

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from envs.interface import EnvSpec
 from networks.torsos import make_torso
-from runners.balance import least_seconds
 from runners.build import parts_of
 from runners.config import RunConfig
-from runners.ranks import ONE_RANK, Ranks
+from runners.machine.balance import least_seconds
+from runners.machine.ranks import ONE_RANK, Ranks
 
 
 def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ranks: Ranks = ONE_RANK) -> RunConfig:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from envs.interface import EnvSpec
+from networks.cores import CORES, RecurrentCore
 from networks.torsos import SMALLEST_NATURE
 from runners.config import RunConfig
 from runners.errors import UsageError
@@ -57,8 +58,8 @@ def check_compile(config: RunConfig) -> None:
         return
     if not any(map(shutil.which, COMPILERS)):
         raise UsageError(f"--compile needs a C++ compiler ({', '.join(COMPILERS)}), and none is on the path")
-    if config.network.core == "lstm":
-        raise UsageError("--compile does not go with --core lstm, which cuts its unrolls where episodes end")
+    if issubclass(CORES[core := config.network.core], RecurrentCore):
+        raise UsageError(f"--compile does not go with --core {core}, which cuts its unrolls where episodes end")
 
 
 def _available() -> float:

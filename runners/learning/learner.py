@@ -12,13 +12,13 @@ from agents.evaluation import evaluate_policy
 from agents.factory import Agent
 from agents.types import Plan, Unroll
 from networks.actor_critic import ActorCritic
-from runners.compilation import compiled
 from runners.config import RunConfig, TrainingConfig
-from runners.duals import DualSteps, multipliers
 from runners.errors import RunError
-from runners.passes import ForwardPasses
-from runners.ranks import ONE_RANK, Ranks
-from runners.reference import Reference
+from runners.learning.duals import DualSteps, multipliers
+from runners.learning.passes import ForwardPasses
+from runners.learning.reference import Reference
+from runners.machine.compilation import compiled
+from runners.machine.ranks import ONE_RANK, Ranks
 
 
 def annealed(training: TrainingConfig, progress: float) -> float:

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from runners.files import write_atomically
+from runners.records.files import write_atomically
 
 MAX_BYTES, MAX_FRAMES = 3_000_000, 3_000
 MIN_DELAY = 20  # ms: browsers slow down a GIF that asks for less

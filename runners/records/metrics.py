@@ -14,7 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from runners.files import write_atomically
+from runners.records.files import write_atomically
 
 Row = Mapping[str, float | int | None]
 

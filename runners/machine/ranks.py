@@ -32,6 +32,9 @@ class OneRank(Alone):
     def any(self, flag: bool) -> bool:
         return flag
 
+    def any_each(self, *flags: bool) -> tuple[bool, ...]:
+        return flags
+
 
 class _Total(torch.autograd.Function):
     @staticmethod
@@ -82,8 +85,12 @@ class TorchRanks:
             tensor.copy_(sent)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` holds on any rank."""
-        return self.total(torch.tensor(float(flag))).item() > 0
+        """Return whether `flag` holds on any rank."""
+        return self.any_each(flag)[0]
+
+    def any_each(self, *flags: bool) -> tuple[bool, ...]:
+        """Return of each flag whether it holds on any rank, for one message."""
+        return tuple((self.total(torch.tensor(flags, dtype=torch.float32)) > 0).tolist())
 
 
 Ranks = OneRank | TorchRanks

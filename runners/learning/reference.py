@@ -7,8 +7,8 @@ from torch import Tensor
 
 from agents.types import Unroll
 from networks.actor_critic import ActorCritic, frozen_copy
-from runners.checkpoint import Checkpoints, fits, load
-from runners.weights import evaluated
+from runners.acting.weights import evaluated
+from runners.records.checkpoint import Checkpoints, fits, load
 
 
 class Reference:

@@ -27,13 +27,13 @@ from torch import Tensor
 
 from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
-from runners.actor import Actor, collect_in_turn
-from runners.allocator import keep_freed_memory
+from runners.acting.actor import Actor, collect_in_turn
+from runners.acting.unrolls import Buffer, make_buffer
+from runners.acting.weights import SharedWeights, flatten_weights
 from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
 from runners.errors import RunError, describe, while_running
-from runners.unrolls import Buffer, make_buffer
-from runners.weights import SharedWeights, flatten_weights
+from runners.machine.allocator import keep_freed_memory
 
 CPU = torch.device("cpu")
 BUFFERS = 2

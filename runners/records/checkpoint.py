@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from runners.errors import RunError
-from runners.files import write_atomically
+from runners.records.files import write_atomically
 
 FORMAT, VERSION = "gempi-checkpoint", 2
 

@@ -11,9 +11,9 @@ from envs.interface import VectorEnv
 from networks.actor_critic import ActorCritic
 from networks.cores import Stepper
 from networks.distributions import Distribution
-from runners.compilation import compiled
-from runners.unrolls import Buffer
-from runners.weights import load_weights
+from runners.acting.unrolls import Buffer
+from runners.acting.weights import load_weights
+from runners.machine.compilation import compiled
 
 
 class Actor:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from runners.config import cores
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-SIMULATORS = ("envpool", "ale-py", "gymnasium")
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+PACKAGES = ("torch", "numpy", "envpool", "ale-py", "gymnasium")
 
 
-def package_versions(names: Iterable[str] = ("torch", "numpy", *SIMULATORS)) -> dict[str, str | None]:
-    """Of what decides a run's numbers; None where a package is not installed."""
+def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Return the versions of packages that decide a run's numbers; None where one is not installed."""
     return {name: _version(name) for name in names}
 
 

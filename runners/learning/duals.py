@@ -8,7 +8,7 @@ from torch import nn
 
 from agents.gempi.e_step import EStep
 from agents.gempi.em import EM, Settle
-from runners.ranks import ONE_RANK, Ranks
+from runners.machine.ranks import ONE_RANK, Ranks
 
 
 class DualSteps:

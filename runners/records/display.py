@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from runners.tracker import Rate
+from runners.records.tracker import Rate
 
 # Metric names, and what the display calls them. A Gaussian policy has `m_step/kl_mu` in the place of `m_step/kl`.
 FIELDS = {

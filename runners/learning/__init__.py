@@ -1,0 +1,1 @@
+"""Learning: gradient steps on batches of unrolls, and what stands beside them."""

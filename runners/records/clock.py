@@ -1,0 +1,56 @@
+"""Time that a run has taken, over all of its starts."""
+
+import time
+
+import torch
+
+from runners.machine.devices import cpu_seconds
+from runners.machine.ranks import Ranks
+from runners.records.tracker import Rate
+
+
+class Clock:
+    """Wall seconds, and processor seconds of all ranks, as of the last `read`, over all starts of the run."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.wall_seconds = self.cpu_seconds = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Count from here on; what passed since the last `read` is left out."""
+        self._before = self.wall_seconds, self.cpu_seconds
+        self._began = time.perf_counter(), cpu_seconds()
+
+    def read(self, others: float = 0.0) -> None:
+        """Bring both up to now; `others` are processor seconds of other processes of this rank since `start`."""
+        (wall, cpu), (wall_before, cpu_before) = self._began, self._before
+        self.wall_seconds = wall_before + time.perf_counter() - wall
+        spent = torch.tensor(cpu_seconds() - cpu + others, dtype=torch.float64)
+        self.cpu_seconds = cpu_before + float(self.ranks.total(spent))
+
+    def get_state(self) -> dict[str, float]:
+        return {"wall_seconds": self.wall_seconds, "cpu_seconds": self.cpu_seconds}
+
+    def set_state(self, state: dict[str, float]) -> None:
+        self.wall_seconds, self.cpu_seconds = state["wall_seconds"], state["cpu_seconds"]
+
+
+class Pace:
+    """Says when a row of metrics is due, every `seconds`, and how fast the run went since the last one."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.rate = Rate()
+        self.last, self.waited = time.perf_counter(), 0.0
+
+    def due(self) -> bool:
+        return time.perf_counter() - self.last >= self.seconds
+
+    def since_last(self, steps: int, waited: float) -> tuple[float, float]:
+        """Return steps per second, and the share of the time since the last row in which the learner waited; `steps`
+        and the seconds `waited` count from the start."""
+        now = time.perf_counter()
+        share = (waited - self.waited) / (now - self.last)
+        self.last, self.waited = now, waited
+        return self.rate.update(steps), share

@@ -1,0 +1,206 @@
+"""The life of a run, of agents and of language models alike: folder, start or resume, training, evaluation, summary."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, strftime
+from typing import Any, Protocol
+
+import torch
+
+from runners.machine.ranks import Ranks, join
+from runners.machine.signals import StopSignal
+from runners.records.checkpoint import Checkpoints, fits
+from runners.records.display import Display
+from runners.records.files import write_atomically
+from runners.records.metrics import CsvLog, Layout, Row, TensorBoardLog
+from runners.records.provenance import git_commit, machine, package_versions
+
+
+class Training(Protocol):
+    """A run in progress, and everything that a checkpoint holds. Each rank has one; the first keeps the run's folder.
+
+    Ranks call everything here alike, but for `show` and `save_best`, which are the first one's.
+    """
+
+    ranks: Ranks
+    device: torch.device
+    best_at: int
+    """Units done when an evaluation found the weights that did best so far; -1 before the first one."""
+
+    @property
+    def done(self) -> int:
+        """Units of the budget that are used up: agent steps, or rollouts."""
+
+    def introduce(self, run_dir: Path) -> list[str]:
+        """Return lines that say what is trained, and where."""
+
+    def prepare(self) -> None:
+        """Do what comes before the first step."""
+
+    def run(self) -> Iterator[Row]:
+        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
+
+    def finish(self, run_dir: Path | None) -> dict[str, Any]:
+        """Evaluate what was learned, keep it in `run_dir`, and return this side's part of the summary."""
+
+    def show(self, summary: dict[str, Any], run_dir: Path, board: TensorBoardLog) -> None:
+        """Report the end of the run on the terminal and to TensorBoard."""
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that a command line asked for: of `python -m runners.<runner>`, new or `resumed`."""
+
+    runner: str
+    title: str
+    name: str
+    """Beginning of the name of a folder under runs/, where none was asked for."""
+    settings: dict[str, Any]
+    """Content of config.json: options by the part that they belong to."""
+    run_dir: str | None
+    resumed: Path | None
+    device: torch.device
+    unit: str
+    budget: int
+    checkpoint_seconds: float
+    fields: dict[str, str]
+    """Metrics that the display shows, and what it calls them."""
+    layout: Layout
+    judged_by: str
+    """Metric that TensorBoard's table of hyperparameters shows."""
+    packages: tuple[str, ...]
+    """Packages whose versions the summary names."""
+    train: Callable[[Ranks, bool], Training]
+    """Makes the training; where its second argument is False its state is about to be set."""
+
+
+def live(job: Job) -> int:
+    """Run `job` from its start, or from where it was stopped, to its end; returns the exit code."""
+    commit = git_commit()  # of the code that is running, whatever becomes of the files meanwhile
+    with join(job.device) as ranks:
+        training = job.train(ranks, job.resumed is None)
+        loaded = Checkpoints(job.resumed / "checkpoints").latest() if job.resumed else None
+        if loaded:
+            with fits(loaded.path):
+                training.set_state(loaded.state)
+        if ranks.rank > 0:
+            _follow(job, training)
+            return 0
+        if loaded and loaded.warning:
+            print(f"warning: {loaded.warning}")
+        _lead(job, training, job.resumed or new_folder(job.run_dir, job.name), commit)
+    return 0
+
+
+def _follow(job: Job, training: Training) -> None:
+    """Train as a rank that is not the first one."""
+    training.prepare()
+    if _train(job, training, NoRecords()):
+        training.finish(None)
+
+
+def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> None:
+    """Train as the first rank, or the only one, which keeps the run's folder."""
+    write_atomically(run_dir / "config.json", json.dumps(job.settings, indent=2).encode())
+    print(*training.introduce(run_dir), f"watch: tensorboard --logdir {run_dir}", sep="\n")
+    training.prepare()
+    with TensorBoardLog(run_dir, training.done, job.layout) as board:
+        records = Records(job, run_dir, training.done, board)
+        if not _train(job, training, records):
+            again = f"python -m runners.{job.runner} --resume {run_dir}"
+            print(f"stopped at {job.unit} {training.done:,}; continue: {again}")
+            return
+        summary = training.finish(run_dir)
+        flat = {k: v for part in job.settings.values() for k, v in part.items() if isinstance(v, int | float | str)}
+        board.hyperparameters(flat, (job.judged_by,))
+        summary |= {
+            "ranks": training.ranks.size,
+            "versions": package_versions(job.packages),
+            "git_commit": commit,
+            "machine": {**machine(), "device": str(training.device)},
+        }
+        write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+        training.show(summary, run_dir, board)
+
+
+def _train(job: Job, training: Training, records: "Records | NoRecords") -> bool:
+    """Return True when the budget is spent, False where a signal stopped the run; the run is saved either way."""
+    saved = -float("inf")  # the first batch is saved at once: from then on a killed run resumes
+    with StopSignal() as stop, records.showing():
+        for row in training.run():
+            records.write(training.done, row)
+            if training.best_at == training.done:
+                records.save_best(training)
+            due = monotonic() - saved >= job.checkpoint_seconds
+            stopping, saving = training.ranks.any_each(stop.asked, due or stop.asked)
+            if saving:
+                records.save(training)
+                saved = monotonic()
+            if stopping:
+                return False
+    records.save(training)
+    return True
+
+
+class Records:
+    """What a run writes while it trains: its table of metrics, TensorBoard's events, checkpoints and its progress."""
+
+    def __init__(self, job: Job, run_dir: Path, done: int, board: TensorBoardLog) -> None:
+        self.board = board
+        self.table = CsvLog(run_dir / "metrics.csv", done)
+        self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        self.display = Display(job.budget, job.title, fields=job.fields)
+
+    def showing(self) -> AbstractContextManager[Any]:
+        return self.display
+
+    def write(self, done: int, row: Row) -> None:
+        if row:
+            self.table.write(done, row)
+            self.board.scalars(done, row)
+            self.display.update(row)
+
+    def save(self, training: Training) -> None:
+        self.checkpoints.save_last(training.done, training.get_state())
+
+    def save_best(self, training: Training) -> None:
+        self.checkpoints.save_best(training.done, training.get_state())
+
+
+class NoRecords:
+    """The same of a rank that is not the first one: it gives its part of the state, and writes nothing."""
+
+    def showing(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def write(self, done: int, row: Row) -> None:
+        pass
+
+    def save(self, training: Training) -> None:
+        training.get_state()
+
+    def save_best(self, training: Training) -> None:
+        pass
+
+
+def new_folder(asked: str | None, name: str) -> Path:
+    """Make the folder of a new run: the one `asked` for, or one of its own under runs/, by `name` and time."""
+    if asked is not None:
+        Path(asked).mkdir(parents=True, exist_ok=True)
+        return Path(asked)
+    name = f"{name}-{strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
+    for number in itertools.count(1):
+        run_dir = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            run_dir.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return run_dir
