@@ -7,14 +7,9 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from results import experiments
-
-ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "runs"  # work folders, never committed
-DATA = ROOT / "results" / "data"  # what is kept of them, committed
 
 
 @dataclass(frozen=True)
@@ -27,7 +22,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name of its folder: letters, digits, dots and hyphens."""
+        """Name of the run's folder: letters, digits, dots and hyphens."""
         return re.sub(r"[^\w.]+", "-", f"{self.label}-seed{self.seed}")
 
     @property
@@ -37,7 +32,7 @@ class Run:
 
     @property
     def line(self) -> str:
-        """The whole command, as a user would type it; also what tells a run from another's leftovers."""
+        """The whole command, as a user would type it. A folder that was made by another line is not this run's."""
         return f"python -m {shlex.join(self.arguments)}"
 
     @property
@@ -52,15 +47,15 @@ class Unit(NamedTuple):
 
     name: str
     counter: str
-    """Its place in summary.json and metrics.csv."""
+    """Name of the unit in summary.json and metrics.csv."""
     progress: str
     """The metric that learning curves show."""
     window: str
-    """What that is a mean of."""
+    """Text for what `progress` is a mean of."""
 
 
 class Trace(NamedTuple):
-    """A metric that is plotted over a run's course, and the range `low` to `high` that it is meant to lie in."""
+    """Metric that is plotted over a run's course, and the range `low` to `high` that it is meant to lie in."""
 
     metric: str
     title: str
@@ -89,7 +84,7 @@ class Experiment:
     traces: tuple[Trace, ...] = ()
     """Metrics that have a plot of their own, a line a run."""
     prepare: Callable[[], None] | None = None
-    """Makes, where it is not there yet, what the commands refer to."""
+    """Function that makes the files which the commands refer to, where they are not there yet."""
 
     def __post_init__(self):
         names = [run.name for run in self.runs]
@@ -105,21 +100,28 @@ class Experiment:
         return tuple(dict.fromkeys(run.label for run in self.runs))
 
 
-def experiment_names() -> list[str]:
-    """Every file of `results/experiments/`, numbers in their natural order (recall30 before recall100)."""
-    names = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+def all_experiments() -> dict[str, Experiment]:
+    """Return every experiment of `results/experiments/` by its name, numbers in natural order (recall10, recall30)."""
+    found: dict[str, Experiment] = {}
+    for module in pkgutil.iter_modules(experiments.__path__):
+        for experiment in importlib.import_module(f"{experiments.__name__}.{module.name}").EXPERIMENTS:
+            if experiment.name in found:
+                raise ValueError(
+                    f"results/experiments/{module.name}.py: another file has an experiment {experiment.name}"
+                )
+            found[experiment.name] = experiment
+    return dict(sorted(found.items(), key=lambda item: natural(item[0])))
+
+
+def natural(name: str) -> list[int | str]:
+    """Return a key by which names sort with their numbers by size."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def load(name: str) -> Experiment:
-    """The experiment in `results/experiments/<name>.py`; ValueError, one line, where there is none."""
-    known = experiment_names()
+    """Return the experiment called `name`; ValueError, one line with the nearest names, where there is none."""
+    known = all_experiments()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise ValueError(f"no experiment is called {name!r}; nearest: {', '.join(near)}")
-    experiment = importlib.import_module(f"results.experiments.{name}").EXPERIMENT
-    if experiment.name != name:
-        raise ValueError(
-            f"results/experiments/{name}.py holds an experiment named {experiment.name!r}; name it {name!r}"
-        )
-    return experiment
+    return known[name]

@@ -2,39 +2,40 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.collect import Row
 from results.experiment import STEPS, Experiment
+from results.store import Figures, Row
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; yellow left out, too faint for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GRID_POINTS = 200
+LEADER = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
+"""Style of the line from a curve's end to its label."""
 MOST_BANDS = 8
-"""Of more lines than these the ranges would hide each other, and are left out."""
+"""Most lines that have their ranges: of more, the ranges would hide each other."""
 
 
 def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
-    """A PNG: the training return against wall time (left) and against experience (right)."""
+    """Return a PNG of the training return against wall time (left) and against experience (right)."""
     figure = Figure(figsize=(10.5, 4.2), dpi=150, layout="constrained")
     by_time, by_steps = figure.subplots(1, 2, sharey=True)
     ratios = {round(float(row["frames"]) / float(row["step"])) for row in curves if float(row["step"])}
     frames_per_step = ratios.pop() if len(ratios) == 1 else 1
     scale = 1e6 if experiment.unit is STEPS else 1
-    ends = []
+    ends, counts = [], []
     for i, label in enumerate(experiment.labels):
-        seeds = {row["seed"] for row in curves if row["label"] == label}
-        runs = [[row for row in curves if (row["label"], row["seed"]) == (label, seed)] for seed in sorted(seeds)]
+        runs = runs_of(label, curves)
         style = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--", ":")[i // len(COLOURS) % 3]}
         if runs:
             frames, minutes, returns = on_one_grid(runs, scale)
             for axes, x in ((by_time, minutes), (by_steps, frames)):
                 draw(axes, x, returns, style, band=len(experiment.labels) <= MOST_BANDS)
             ends.append((label, frames[-1], returns.mean(0)[-1], style["color"]))
+            counts.append(len(runs))
     by_time.set_xlabel("wall time (minutes)")
     unit = "agent steps" if frames_per_step == 1 else f"frames, {frames_per_step} to an agent step"
     by_steps.set_xlabel(f"{unit} (millions)" if experiment.unit is STEPS else experiment.unit.name)
@@ -44,7 +45,6 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
     if experiment.bar is not None:
         name_bar(by_time, experiment.bar)
     name_lines(by_steps, ends)
-    counts = {len({row["seed"] for row in curves if row["label"] == label}) for label in experiment.labels} - {0}
     fewest, most = min(counts), max(counts)
     shown = "mean and range" if len(experiment.labels) <= MOST_BANDS else "mean"
     seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
@@ -54,13 +54,13 @@ def learning_curves(experiment: Experiment, curves: Sequence[Row]) -> bytes:
 
 
 def traces(experiment: Experiment, curves: Sequence[Row]) -> bytes:
-    """A PNG of the experiment's traces over agent steps: a panel each, a line a run, its intended range shaded."""
+    """Return a PNG of the traces over agent steps: a panel each, a line a run, its intended range shaded."""
     figure = Figure(figsize=(10.5, 3.2), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(experiment.traces), squeeze=False)[0]
     for axes, trace in zip(panels, experiment.traces, strict=True):
         for i, label in enumerate(experiment.labels):
-            for seed in sorted({row["seed"] for row in curves if row["label"] == label}):
-                run = [row for row in curves if (row["label"], row["seed"]) == (label, seed) and row.get(trace.metric)]
+            for run in runs_of(label, curves):
+                run = [row for row in run if row.get(trace.metric)]
                 x, y = points(run, "step") / 1e6, points(run, trace.metric)
                 axes.plot(x, y, linewidth=1, alpha=0.7, color=COLOURS[i % len(COLOURS)])
         plain(axes, None)
@@ -73,8 +73,8 @@ def traces(experiment: Experiment, curves: Sequence[Row]) -> bytes:
     return as_png(figure)
 
 
-def race(figures: dict[str, Any]) -> bytes:
-    """A PNG of what `results.peers.solve` found: each run's training return against the core-seconds it took."""
+def race(figures: Figures) -> bytes:
+    """Return a PNG of what `results.peers.solve` found: each run's training return against its core-seconds."""
     figure = Figure(figsize=(10.5, 3.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     ends = []
@@ -95,8 +95,14 @@ def race(figures: dict[str, Any]) -> bytes:
     return as_png(figure)
 
 
+def runs_of(label: str, curves: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows of each run of a label, by random seed."""
+    rows = [row for row in curves if row["label"] == label]
+    return [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
+
+
 def plain(axes: Axes, bar: float | None) -> None:
-    """A light grid from zero on, and a line at the bar."""
+    """Draw a light grid from zero on, and a line at the bar."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -116,7 +122,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def on_one_grid(runs: Sequence[Sequence[Row]], scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames over `scale` [G] that every run has seen, the mean minutes to get there [G], and their returns [R, G]."""
+    """Return frames over `scale` [G] that all runs cover, the mean minutes until then [G], and returns [R, G]."""
     frames = [points(run, "frames") / scale for run in runs]
     grid = np.linspace(max(x[0] for x in frames), min(x[-1] for x in frames), GRID_POINTS)
     minutes = [np.interp(grid, x, points(run, "wall_seconds") / 60) for x, run in zip(frames, runs, strict=True)]
@@ -125,14 +131,14 @@ def on_one_grid(runs: Sequence[Sequence[Row]], scale: float) -> tuple[np.ndarray
 
 
 def draw(axes: Axes, x: np.ndarray, returns: np.ndarray, style: dict, band: bool) -> None:
-    """Mean and, as a `band`, range over runs of returns [R, G] at x [G]."""
+    """Draw the mean and, as a `band`, the range over runs of returns [R, G] at x [G]."""
     axes.plot(x, returns.mean(0), linewidth=1.8, **style)
     if band and len(returns) > 1:
         axes.fill_between(x, returns.min(0), returns.max(0), color=style["color"], alpha=0.12, linewidth=0)
 
 
 def name_lines(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
-    """Writes each label to the right of the axes, level with its line's end or as near as the others allow."""
+    """Write each label to the right of the axes, level with its line's end or as near as the others allow."""
     low, high = axes.get_ylim()
     ends = sorted(ends, key=lambda end: end[2])
     wanted = [(y - low) / (high - low) for _, _, y, _ in ends]
@@ -144,19 +150,12 @@ def name_lines(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> Non
             textcoords="axes fraction",
             color=colour,
             va="center",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
+            arrowprops=LEADER | {"color": colour},
         )
 
 
 def spread_out(places: Sequence[float], gap: float) -> list[float]:
-    """Moves sorted places up, and down again from 1, until neighbours are at least `gap` apart."""
+    """Move sorted places up, and down again from 1, until neighbours are at least `gap` apart."""
     moved = list(places)
     for i in range(1, len(moved)):
         moved[i] = max(moved[i], moved[i - 1] + gap)

@@ -22,65 +22,20 @@ class Published:
     grade: Literal["T", "R"]
 
 
-PUBLISHED = (
-    Published(
-        env="Pong",
-        agent="V-MPO, LSTM",
-        score=21.0,
-        spread=0.0,
-        frames=200_000_000,
-        protocol="one agent for 57 games; frames are those of this game",
-        source="Song et al. 2019, arXiv 1909.12238v1, table 4",
-        grade="T",
-    ),
-    Published(
-        env="Pong",
-        agent="PPO",
-        score=20.7,
-        spread=None,
-        frames=40_000_000,
-        protocol="mean of the last 100 training episodes",
-        source="Schulman et al. 2017, as transcribed by seungjaeryanlee/rldb",
-        grade="R",
-    ),
-    Published(
-        env="Pong",
-        agent="PPO, openai/baselines",
-        score=20.4,
-        spread=None,
-        frames=40_000_000,
-        protocol="openrlbenchmark's table",
-        source="openrlbenchmark",
-        grade="R",
-    ),
-    Published(
-        env="Pong",
-        agent="PPO, CleanRL with envpool",
-        score=20.6,
-        spread=None,
-        frames=40_000_000,
-        protocol="3 seeds, openrlbenchmark's table",
-        source="openrlbenchmark",
-        grade="R",
-    ),
-    Published(
-        env="Pong",
-        agent="PPO, LSTM, one unstacked frame, CleanRL",
-        score=19.8,
-        spread=1.6,
-        frames=None,
-        protocol="as reported by the repository",
-        source="vwxyzjn/cleanrl",
-        grade="R",
-    ),
-    Published(
-        env="Pong",
-        agent="PPO, LSTM, one unstacked frame, openai/baselines",
-        score=19.8,
-        spread=0.7,
-        frames=None,
-        protocol="as reported by CleanRL",
-        source="vwxyzjn/cleanrl",
-        grade="R",
-    ),
+M = 10**6
+BENCHMARK, CLEANRL, BASELINES = "openrlbenchmark", "vwxyzjn/cleanrl", "openai/baselines"
+LSTM = "PPO, LSTM, one unstacked frame"
+SONG = "Song et al. 2019, arXiv 1909.12238v1, table 4"
+SCHULMAN = "Schulman et al. 2017, as transcribed by seungjaeryanlee/rldb"
+ALL_GAMES = "one agent for 57 games; frames are those of this game"
+PUBLISHED = tuple(
+    Published("Pong", *figure)
+    for figure in (
+        ("V-MPO, LSTM", 21.0, 0.0, 200 * M, ALL_GAMES, SONG, "T"),
+        ("PPO", 20.7, None, 40 * M, "mean of the last 100 training episodes", SCHULMAN, "R"),
+        (f"PPO, {BASELINES}", 20.4, None, 40 * M, "openrlbenchmark's table", BENCHMARK, "R"),
+        ("PPO, CleanRL with envpool", 20.6, None, 40 * M, "3 seeds, openrlbenchmark's table", BENCHMARK, "R"),
+        (f"{LSTM}, CleanRL", 19.8, 1.6, None, "as reported by the repository", CLEANRL, "R"),
+        (f"{LSTM}, {BASELINES}", 19.8, 0.7, None, "as reported by CleanRL", CLEANRL, "R"),
+    )
 )

@@ -7,14 +7,14 @@ from scipy.stats import trim_mean
 
 
 def iqm(scores: Sequence[float]) -> float:
-    """Mean of scores [N] without the floor(N/4) lowest and as many highest; below 4 scores it is the plain mean."""
+    """Return the mean of scores [N] without the floor(N/4) lowest and highest: the plain mean below 4 scores."""
     return float(trim_mean(scores, 0.25))
 
 
 def iqm_interval(
     scores: Sequence[float], level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap of the IQM: the central `level` of its values over resamples of scores [N], seeded.
+    """Return the percentile bootstrap of the IQM: the central `level` over seeded resamples of scores [N].
 
     With 2 or 3 scores the lowest and highest each make a whole resample more often than the 2.5% tails, so that the
     95% interval is simply their range.

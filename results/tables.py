@@ -1,73 +1,78 @@
-"""Markdown tables of collected runs. What has not been run says so; every number comes from a CSV or `published.py`."""
+"""Markdown tables of collected runs. Every number comes from a CSV or `published.py`; what was not run says so."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from results.collect import Row
 from results.experiment import ROLLOUTS, Experiment
 from results.published import PUBLISHED
 from results.statistics import iqm, iqm_interval
+from results.store import Row
 
 NOTHING = "–"
 
 
 def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """A row a label: the evaluation's mean return over its seeds, its interval, and what it cost."""
-    unit, language = experiment.unit.name.capitalize(), experiment.unit is ROLLOUTS
-    budget = ["Frames"] if not language and any(row["frames"] != row["steps"] for row in rows) else []
-    around = ["Before", "Greedy"] if language else []
-    bar = [] if experiment.bar is None else [f"Seeds at {experiment.bar:g} or above"]
-    modes = ["Mean by the mode", "Least game of all"] if any(row.get("mode_mean") for row in rows) else []
-    header = ["Run", "Seeds", f"Mean {experiment.metric}", "IQM [95% interval]", *modes, *bar, *around]
-    header += experiment.diagnostics
-    header += [unit, *budget, "Slowest run", *(["Median time to the bar"] if bar else [])]
-    header += ["Core ms a rollout" if language else "Steps/s", "Parameters"]
+    """Return a row a label: the evaluation's mean return over its seeds, its interval, and what it cost."""
+    language = experiment.unit is ROLLOUTS
+    frames = not language and any(row["frames"] != row["steps"] for row in rows)
+    modes = any(row.get("mode_mean") for row in rows)
     table = []
     for label in experiment.labels:
         planned = sum(run.label == label for run in experiment.runs)
         group = [row for row in rows if row["label"] == label]
-        cells = [label, f"{len(group)} of {planned}"]
         scores = column(group, "eval_mean")
-        if not group:
-            cells += ["not run"] + [NOTHING] * (len(header) - 3)
+        cells = {
+            "Run": label,
+            "Seeds": f"{len(group)} of {planned}",
+            f"Mean {experiment.metric}": number(mean(scores)) if group else "not run",
+            "IQM [95% interval]": iqm_cell(scores),
+        }
+        if modes:
+            least = column(group, "eval_least") + column(group, "mode_least")
+            cells["Mean by the mode"] = number(mean(column(group, "mode_mean")))
+            cells["Least game of all"] = number(min(least, default=math.nan))
+        if experiment.bar is not None:
+            at_bar = sum(score >= experiment.bar for score in scores)
+            cells[f"Seeds at {experiment.bar:g} or above"] = f"{at_bar} of {len(scores)}" if group else NOTHING
+        if language:
+            cells["Before"] = number(mean(column(group, "base_mean")))
+            cells["Greedy"] = number(mean(column(group, "eval_greedy")))
+        cells |= {name: number(mean(column(group, name))) for name in experiment.diagnostics}
+        cells[experiment.unit.name.capitalize()] = count(mean(column(group, "steps")))
+        if frames:
+            cells["Frames"] = count(mean(column(group, "frames")))
+        cells["Slowest run"] = duration(max(column(group, "wall_seconds"), default=math.nan))
+        if experiment.bar is not None:
+            cells["Median time to the bar"] = time_to_bar(group) if group else NOTHING
+        if language:
+            cells["Core ms a rollout"] = count(core_ms(group))
         else:
-            cells += [number(mean(scores)), iqm_cell(scores)]
-            if modes:
-                least = column(group, "eval_least") + column(group, "mode_least")
-                cells += [number(mean(column(group, "mode_mean"))), number(min(least, default=math.nan))]
-            cells += [f"{sum(score >= experiment.bar for score in scores)} of {len(scores)}"] if bar else []
-            shown = (*(("base_mean", "eval_greedy") if language else ()), *experiment.diagnostics)
-            cells += [number(mean(column(group, name))) for name in shown]
-            cells += [count(mean(column(group, name))) for name in ("steps", *map(str.lower, budget))]
-            cells += [duration(max(column(group, "wall_seconds"), default=math.nan))]
-            cells += [time_to_bar(group)] if bar else []
-            cells += [count(core_ms(group) if language else mean(column(group, "steps_per_second")))]
-            cells += [count(mean(column(group, "parameters")))]
+            cells["Steps/s"] = count(mean(column(group, "steps_per_second")))
+        cells["Parameters"] = count(mean(column(group, "parameters")))
         table.append(cells)
-    return markdown(header, table)
+    return markdown(list(table[0]), [cells.values() for cells in table])
 
 
 def core_ms(rows: Sequence[Row]) -> float:
-    """Milliseconds of a core that a rollout and the updates on it took, the median run's."""
+    """Return the milliseconds of a core that a rollout and the updates on it took, the median run's."""
     each = [1000 * float(row["cpu_seconds"]) / float(row["steps"]) for row in rows if row["cpu_seconds"]]
     return median(each) if each else math.nan
 
 
 def time_to_bar(rows: Sequence[Row]) -> str:
-    """Until the mean of the latest training returns was there; a run that never was takes for ever."""
+    """Return the median time until the training return was at the bar; a run that never was counts as infinite."""
     wall, cpu = (median(float(row.get(n) or math.inf) for row in rows) for n in ("bar_seconds", "bar_cpu_seconds"))
     return NOTHING if math.isinf(wall) else f"{duration(wall)}, {cpu:.0f} core-seconds"
 
 
 def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """Ours beside what others published for the same environment; empty where nobody did."""
+    """Return ours beside what others published for the same environment; empty where nobody did."""
     environments = list(dict.fromkeys(run.env for run in experiment.runs))
     published = [figure for figure in PUBLISHED if figure.env in environments]
     if not published:
         return ""
-    header = [", ".join(environments), "Score", "Frames", "Protocol", "Source"]
     table = []
     for label in experiment.labels:
         group = [row for row in rows if row["label"] == label]
@@ -80,51 +85,37 @@ def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:
         frames = "not stated" if figure.frames is None else count(figure.frames)
         source = f"{figure.source} [{figure.grade}]"
         table.append([figure.agent, f"{figure.score}{spread}", frames, figure.protocol, source])
-    return markdown(header, table)
+    return markdown([", ".join(environments), "Score", "Frames", "Protocol", "Source"], table)
 
 
-def runs_table(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """A row a finished run."""
-    by_mode = any(row.get("mode_mean") for row in rows)
-    header = ["Run", "Seed", "Evaluation: mean", "std", "median", "least", "episodes"]
-    header += [*(["By the mode: mean", "std", "least"] if by_mode else []), "Training: latest"]
-    header += [experiment.unit.name.capitalize(), "Wall time", "Core time"]
-    table = []
-    known = {(row["label"], row["seed"]): row for row in rows}
-    for run in experiment.runs:
-        if row := known.get((run.label, str(run.seed))):
-            scores = [value(row.get(f"eval_{name}", "")) for name in ("mean", "std", "median", "least")]
-            modes = [value(row.get(f"mode_{name}", "")) for name in ("mean", "std", "least")] if by_mode else []
-            times = [duration(value(row[name])) for name in ("wall_seconds", "cpu_seconds")]
-            cells = [run.label, str(run.seed), *map(number, scores), row["eval_episodes"] or NOTHING]
-            table.append(
-                [*cells, *map(number, modes), number(value(row["train_return"])), count(value(row["steps"])), *times]
-            )
-    return markdown(header, table)
-
-
-def overview_table(pairs: Iterable[tuple[Experiment, Sequence[Row]]]) -> str:
-    """A row an experiment: its question, how much of it was run, and which labels pass its bar with every seed."""
-    table = []
-    for experiment, rows in pairs:
+def overview_table(shown: Iterable[tuple[Experiment, Sequence[Row], str]]) -> str:
+    """Return a row for each (experiment, its rows, its page), then a line for each experiment that was not run."""
+    table, missing = [], []
+    for experiment, rows, page in shown:
+        if not rows:
+            missing.append(not_run(experiment))
+            continue
         passing = []
         for label in experiment.labels:
             scores = column([row for row in rows if row["label"] == label], "eval_mean")
             planned = sum(run.label == label for run in experiment.runs)
             if experiment.bar is not None and len(scores) == planned and min(scores) >= experiment.bar:
                 passing.append(label)
-        link = f"[{experiment.title}](#{anchor(experiment.title)})"
         bar = NOTHING if experiment.bar is None else f"{experiment.bar:g}"
+        link = f"[{experiment.title}]({page}#{anchor(experiment.title)})"
         ran = f"{len(rows)} of {len(experiment.runs)}"
-        verdict = "; ".join(passing) or ("none" if rows else "not run")
-        table.append([link, experiment.question, ran, bar, verdict])
-    return markdown(["Experiment", "Question", "Runs", "Bar", "Every seed at the bar"], table)
+        table.append([link, experiment.question, ran, bar, "; ".join(passing) or "none"])
+    header = ["Experiment", "Question", "Runs", "Bar", "Every seed at the bar"]
+    parts = [markdown(header, table) if table else "", "\n".join(missing)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def not_run(experiment: Experiment) -> str:
+    return f"- {experiment.title}, not run: `python -m results.run {experiment.name}`. {experiment.question}"
 
 
 def provenance(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """A line on where and how the runs were made."""
-    if not rows:
-        return ""
+    """Return a line on where and how the runs were made."""
     facts = {
         "Machine": distinct(rows, "machine"),
         "Cores a run": str(experiment.cores),
@@ -132,27 +123,33 @@ def provenance(experiment: Experiment, rows: Sequence[Row]) -> str:
         "Preset": distinct(rows, "preset"),
         "Evaluation": distinct(rows, "eval_protocol"),
         "Versions": distinct(rows, "versions"),
-        "Commit": re.sub(r"([0-9a-f]{10})[0-9a-f]{30}", r"\1", distinct(rows, "git_commit")),
+        "Commit": short_commits(distinct(rows, "git_commit")),
     }
     return " ".join(f"{name}: {fact}." for name, fact in facts.items() if fact)
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def short_commits(text: str) -> str:
+    """Return the text with hashes of 40 digits cut to 10."""
+    return re.sub(r"([0-9a-f]{10})[0-9a-f]{30}", r"\1", text)
+
+
+def releases(versions: Iterable[Mapping[str, str]]) -> str:
+    """Return all packages and their releases, sorted, each once."""
+    return ", ".join(sorted({f"{name} {release}" for each in versions for name, release in each.items()}))
+
+
+def markdown(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def anchor(title: str) -> str:
-    """The anchor that GitHub gives to a heading."""
+    """Return the anchor that GitHub gives to a heading."""
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
 
-def value(cell: str) -> float:
-    return float(cell) if cell else math.nan
-
-
 def column(rows: Sequence[Row], name: str) -> list[float]:
-    """The values [<= N] of a column that are there."""
+    """Return the values [<= N] of a column that are there."""
     return [float(row[name]) for row in rows if row.get(name)]
 
 
@@ -165,7 +162,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def number(x: float) -> str:
-    """A score, to a length that suits its size; whether it is at the bar is decided before it is rounded."""
+    """Return a score in a length that suits its size; whether it is at the bar is decided before it is rounded."""
     if math.isnan(x):
         return NOTHING
     if 0 < abs(x) < 0.01:

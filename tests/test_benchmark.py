@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from results import speed
-from results.throughput import main
-from runners import benchmark
-from runners.benchmark import ROUNDS, Part, bound, measure, profile, rate, stopwatch, take_turns
+from results.speed import benchmark, tables
+from results.speed.benchmark import ROUNDS, Part, bound, measure, profile, rate, stopwatch, take_turns
+from results.speed.throughput import main
 from runners.config import RunConfig
 from runners.errors import UsageError
 from runners.presets import PRESETS
@@ -120,12 +119,12 @@ def test_a_wrong_flag_is_one_line(flags, says) -> None:
 
 
 def test_kept_figures_become_a_table(tmp_path) -> None:
-    assert speed.overview(tmp_path) == ""
+    assert tables.overview(tmp_path) == ""
     parts = {"environment": 3000.0, "acting": 6000.0, "training": 2000.0, "bound": 2000.0, "pipeline": 1800.0}
     about = {
         "machine": {"processor": "a chip", "cores": 2},
         "versions": {"torch": "2.9"},
-        "command": ["python", "-m", "x"],
+        "command": ["python", "-m", "its.old.name", "--core", "lstm"],
     }
     figures = {
         "env": "Pong",
@@ -138,14 +137,14 @@ def test_kept_figures_become_a_table(tmp_path) -> None:
     figures |= {"training_gflops": 50.0, "peak_gflops": {"float32": 100.0, "bfloat16": 200.0}, **parts, **about}
     (tmp_path / "throughput").mkdir()
     (tmp_path / "throughput/small.json").write_text(json.dumps(figures))
-    page = speed.overview(tmp_path)
+    page = tables.overview(tmp_path)
     row = next(line for line in page.splitlines() if line.startswith("| small"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     rest = ["2,000", "50 of 200 GFLOP/s (25%)", "2,000", "1,800", "90%"]
     assert cells == ["small", "2.5M", "3,000", "6,000", "–", "–", *rest]
     figures |= {"core": 9000.0, "core_uncached": 1500.0}
     (tmp_path / "throughput/small.json").write_text(json.dumps(figures))
-    assert "| 6,000 | 9,000 | 1,500 | 2,000 |" in speed.overview(tmp_path)
-    assert "6.0 times as fast" in speed.table(figures)
-    assert "- small: `python -m x`" in page and "a chip, 2 cores, torch 2.9" in page
-    assert "1,800" in speed.table(figures) and "90% of the bound" in speed.table(figures)
+    assert "| 6,000 | 9,000 | 1,500 | 2,000 |" in tables.overview(tmp_path)
+    assert "6.0 times as fast" in tables.table(figures)
+    assert "- small: `python -m results.speed.throughput --core lstm`" in page and "a chip, 2 cores, torch 2.9" in page
+    assert "1,800" in tables.table(figures) and "90% of the bound" in tables.table(figures)

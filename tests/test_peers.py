@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from results import venvs
+from results.jobs import Stop, end
 from results.peers import __main__ as peers
-from results.peers import accounting, venvs
-from results.peers.accounting import Usage, end_session, measure, reports
+from results.peers import marks
 from results.peers.catalogue import COMPARISONS, PEERS, Peer
 from results.peers.drivers import protocol
 from results.peers.drivers.protocol import cpu_seconds, session_members
-from results.peers.pairs import play, speed
-from results.peers.table import overview, table
-from results.peers.venvs import ensure, reason, requirements
+from results.peers.marks import Usage, measure, reports
+from results.peers.table import overview, speed, table
+from results.venvs import ensure, reason
 from runners.cli import parse
 from runners.errors import RunError, UsageError
 
@@ -63,7 +64,7 @@ def usages(*pairs: tuple[tuple, tuple]) -> list[dict]:
 
 @pytest.fixture(autouse=True)
 def short_warm_up(monkeypatch) -> None:
-    monkeypatch.setattr(accounting, "WARM_UP", 0.2)
+    monkeypatch.setattr(marks, "WARM_UP", 0.2)
 
 
 # Accounting
@@ -84,14 +85,14 @@ def test_processor_time_of_a_tree(other) -> None:
         assert 0.6 - ticks <= cpu_seconds(process.pid) < 0.6 + starting
         assert len(session_members(process.pid)) == (2 if other == "an orphan" else 1)
     finally:
-        end_session(process)
+        end(process)
         process.stdout.close()
     assert not session_members(process.pid)
 
 
 def run_driver(tmp_path, mode: str, seconds: float = 0.4) -> tuple[dict, Usage]:
     command = [sys.executable, "-c", DRIVER, mode]
-    return measure(command, [CORE], seconds, folder=tmp_path, log=tmp_path / "log")
+    return measure(command, [CORE], seconds, log=tmp_path / "log")
 
 
 def test_a_measurement_lies_between_two_marks(tmp_path) -> None:
@@ -117,9 +118,9 @@ def test_what_fails_is_told_with_its_last_words(tmp_path) -> None:
 
 
 def test_silence_is_no_measurement(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(accounting, "PATIENCE", 0.1)
+    monkeypatch.setattr(marks, "PATIENCE", 0.1)
     with pytest.raises(RunError, match="it reported nothing for"):
-        measure([sys.executable, "-c", "import time; time.sleep(60)"], [CORE], 1, tmp_path, tmp_path / "log")
+        measure([sys.executable, "-c", "import time; time.sleep(60)"], [CORE], 1, tmp_path / "log")
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core to stray to")
@@ -130,13 +131,13 @@ def test_what_leaves_its_cores_is_refused(tmp_path) -> None:
 
 def test_a_late_reader_measures_the_same(tmp_path, monkeypatch) -> None:
     """The parent sleeps while marks pile up: steps, wall and processor time still belong together."""
-    read = accounting._read
+    read = marks._read
 
     def late(read_end: int) -> bytes:
         time.sleep(0.5)
         return read(read_end)
 
-    monkeypatch.setattr(accounting, "_read", late)
+    monkeypatch.setattr(marks, "_read", late)
     _, usage = run_driver(tmp_path, "sleeps", seconds=0.5)
     assert usage.wall >= 0.5 and usage.steps / usage.wall <= 100 / 0.1
 
@@ -159,7 +160,9 @@ def test_a_mean_is_of_a_hundred_episodes() -> None:
 
 def test_a_command_that_is_stopped_is_ended(tmp_path) -> None:
     command = [sys.executable, "-c", DRIVER, "sleeps"]
-    with reports(command, [CORE], tmp_path, tmp_path / "log", stopped=lambda: True) as (session, lines):
+    stop = Stop()
+    stop.asked = True
+    with reports(command, [CORE], tmp_path / "log", stop) as (session, lines):
         assert session_members(session)
         with pytest.raises(RunError, match="stopped"):
             next(lines)
@@ -177,56 +180,77 @@ def test_speeds_are_medians_and_the_ratio_is_that_of_rounds() -> None:
     assert speed(usages(((100, 4, 2), (100, 1, 5))), "wall") == (25, 100, 4, 4, 4)
 
 
-def test_a_round_is_the_peer_and_then_ours() -> None:
-    order, heard = [], []
+def test_a_round_is_the_peer_and_then_ours(monkeypatch, capsys) -> None:
+    order = []
 
-    def side(name: str, steps: int):
-        def measured():
-            order.append(name)
-            return {"settings": {"side": name}}, Usage(steps, 2.0, 1.0)
+    def measured(command, cores, seconds, log):
+        order.append(log.name)
+        ours = log.name == "ours.log"
+        return {"settings": {"side": log.name}}, Usage(30 if ours else 10, 2.0, 1.0)
 
-        return measured
-
-    found = play(side("peer", 10), side("ours", 30), 2, lambda number, speed: heard.append((number, speed.ratio)))
-    assert order == ["peer", "ours"] * 2 and heard == [(1, 3), (2, 3)]
-    assert found["peer"] == {"settings": {"side": "peer"}}
+    monkeypatch.setattr(peers, "measure", measured)
+    options = argparse.Namespace(rounds=2, seconds=1.0)
+    found = peers.compare(COMPARISONS[0], peers.FOLDER / "python", [], [CORE], options)
+    assert order == ["peer.log", "ours.log"] * 2
+    assert found["peer"]["settings"] == {"side": "peer.log"} and found["ours"]["settings"] == {"side": "ours.log"}
     assert found["rounds"] == usages(((10, 2.0, 1.0), (30, 2.0, 1.0))) * 2
+    said = capsys.readouterr().out.splitlines()
+    assert ["round 1 of 2" in said[0], "round 2 of 2" in said[1]] == [True, True] and "ratio 3.00" in said[1]
 
 
 # Installing
 
 
-def test_an_environment_is_made_once_for_its_list(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("uv", [None, "/bin/uv"])
+def test_an_environment_is_made_once_for_its_list(tmp_path, monkeypatch, uv) -> None:
     ran = []
 
     def run(command):
-        ran.append(command[1:4])
-        if command[2] == "venv":
+        ran.append(command)
+        if "venv" in command:
             (tmp_path / "venv/bin").mkdir(parents=True)
             (tmp_path / "venv/bin/python").touch()
 
     monkeypatch.setattr(venvs, "_run", run)
-    peer = Peer("some-peer", "driver.py", ("a-package",))
+    monkeypatch.setattr(venvs.shutil, "which", lambda name: uv)
+    python = tmp_path / "venv/bin/python"
     for _ in range(2):
-        assert ensure(peer, tmp_path) == tmp_path / "venv/bin/python"
-    assert ran == [["-m", "venv", str(tmp_path / "venv")], ["-m", "pip", "install"]]
-    ensure(Peer("some-peer", "driver.py", ("another",)), tmp_path)
+        assert ensure("some-peer", ["a-package"], tmp_path) == python
+    assert len(ran) == 2 and ran[0][-1] == str(tmp_path / "venv")
+    assert ran[0][:2] == ([uv, "venv"] if uv else [sys.executable, "-m"])
+    assert ran[1][:3] == ([uv, "pip", "install"] if uv else [str(python), "-m", "pip"])
+    torch_here, package = ran[1][-2:]
+    assert package == "a-package" and torch_here == f"torch=={torch.__version__.partition('+')[0]}"
+    ensure("some-peer", ["another"], tmp_path)
     assert len(ran) == 4
-    assert all("+" not in line for line in requirements(peer))
 
 
-def test_what_pip_calls_the_error() -> None:
+def test_an_interrupted_installation_is_made_anew(tmp_path, monkeypatch) -> None:
+    def fails(command):
+        (tmp_path / "venv/bin").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "venv/bin/python").touch()
+        if "install" in command:
+            raise RunError("no network")
+
+    monkeypatch.setattr(venvs, "_run", fails)
+    for _ in range(2):
+        with pytest.raises(RunError, match="no network"):
+            ensure("some-peer", ["a-package"], tmp_path)
+
+
+def test_what_the_installer_calls_the_error() -> None:
     assert reason("WARNING: old\nERROR: no version\nERROR: No matching distribution\nhint: none\n").startswith(
         "No match"
     )
-    assert reason("first\nlast\n") == "last" and reason("") == "pip said nothing"
+    assert reason("first\nlast\n") == "last" and reason("") == "the installer printed nothing"
+    assert reason("error: no such release\n") == "no such release"
 
 
 def test_what_cannot_be_installed_is_one_line_and_the_rest_goes_on(tmp_path, monkeypatch, capsys) -> None:
     """pip with no index to ask, which knows no package at all."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    monkeypatch.setattr(venvs, "requirements", lambda peer: list(peer.requirements))
+    monkeypatch.setattr(venvs.shutil, "which", lambda name: None)
     monkeypatch.setattr(peers, "FOLDER", tmp_path)
     monkeypatch.setitem(PEERS, "nowhere", Peer("nowhere", "driver.py", ("no-such-package",)))
     monkeypatch.setitem(PEERS, "needless", Peer("needless", "driver.py", ()))
@@ -234,11 +258,11 @@ def test_what_cannot_be_installed_is_one_line_and_the_rest_goes_on(tmp_path, mon
 
     def run_with_this_pip(command):
         if "no-such-package" in command:
-            run([sys.executable, *command[1:]])
+            run([sys.executable, *(part for part in command[1:] if not part.startswith("torch=="))])
 
     monkeypatch.setattr(venvs, "_run", run_with_this_pip)
     skipped = {}
-    pythons = peers._installed(["nowhere", "needless"], skipped)
+    pythons = peers.install(["nowhere", "needless"], skipped)
     assert list(pythons) == ["needless"] and list(skipped) == ["nowhere"]
     assert skipped["nowhere"].startswith("could not be installed: No matching distribution found")
     assert f"nowhere: {skipped['nowhere']}" in capsys.readouterr().out.splitlines()
@@ -373,8 +397,8 @@ def test_the_command_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> N
             raise RunError("it ended with exit code 1: no memory")
         return figures()["comparisons"][0]
 
-    monkeypatch.setattr(peers, "_installed", lambda names, skipped: dict.fromkeys(names))
-    monkeypatch.setattr(peers, "_compare", compare)
+    monkeypatch.setattr(peers, "install", lambda names, skipped: dict.fromkeys(names))
+    monkeypatch.setattr(peers, "compare", compare)
     target = tmp_path / "new/peers.json"
     assert peers.main(["--peers", "cleanrl-style", "--json", str(target)]) == 0
     written = json.loads(target.read_text())
@@ -387,14 +411,14 @@ def test_the_command_keeps_what_was_measured(tmp_path, monkeypatch, capsys) -> N
 def test_commands_are_kept_as_a_user_would_type_them(monkeypatch) -> None:
     ran = []
 
-    def measured(command, cores, seconds, folder, log):
+    def measured(command, cores, seconds, log):
         ran.append(command)
         return {"settings": {}}, Usage(100, 2.0, 1.0)
 
     monkeypatch.setattr(peers, "measure", measured)
     options = argparse.Namespace(rounds=1, seconds=1.0)
     python = peers.FOLDER / "cleanrl-style/venv/bin/python"
-    found = peers._compare(COMPARISONS[0], python, ["--precision", "float32"], [CORE], options)
+    found = peers.compare(COMPARISONS[0], python, ["--precision", "float32"], [CORE], options)
     assert found["peer"]["command"][0] == "runs/peers/cleanrl-style/venv/bin/python" == ran[0][0]
     assert found["ours"]["command"][:4] == ["python", "-m", "results.peers.ours", "atari"]
     assert ran[1][1:] == found["ours"]["command"][1:] and ran[1][-2:] == ["--precision", "float32"]
@@ -406,6 +430,6 @@ def test_signals_reach_every_process() -> None:
     ignores = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", ignores], stdout=subprocess.PIPE, start_new_session=True)
     process.stdout.readline()
-    end_session(process, patience=0.2)
+    end(process, patience=0.2)
     process.stdout.close()
     assert process.returncode == -signal.SIGKILL

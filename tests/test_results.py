@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,15 +17,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from results import experiment as experiment_module
+from results import ROOT, tables
 from results import report as report_module
-from results.collect import collect, command_file, read_curves, read_summaries
-from results.experiment import ROLLOUTS, ROOT, Experiment, Run, experiment_names, load
+from results.experiment import ROLLOUTS, Experiment, Run, all_experiments, load, natural
+from results.jobs import available_cores
 from results.plots import learning_curves, spread_out
-from results.report import filled, report, stale
-from results.run import arguments, available_cores, choose, execute, main, state
+from results.report import pages, report, stale
+from results.run import arguments, choose, execute, main, state
 from results.statistics import iqm, iqm_interval
-from results.tables import comparison_table, count, duration, number, results_table, time_to_bar
+from results.store import collect, command_file, read_curves, read_summaries
+from results.tables import comparison_table, count, duration, not_run, number, results_table, time_to_bar
 from runners.cli import parse
 from runners.lm.cli import parse as lm_parse
 
@@ -133,7 +135,7 @@ def test_interval_refuses_what_is_no_list_of_scores(scores):
 # Experiments
 
 
-@pytest.mark.parametrize("name", experiment_names())
+@pytest.mark.parametrize("name", all_experiments())
 def test_every_experiment_is_well_formed(name):
     experiment = load(name)
     for run in experiment.runs:
@@ -143,10 +145,17 @@ def test_every_experiment_is_well_formed(name):
         assert run.env
 
 
-def test_experiments_come_in_natural_order(monkeypatch):
-    found = [SimpleNamespace(name=name) for name in ("recall100", "pong", "recall30")]
-    monkeypatch.setattr(experiment_module.pkgutil, "iter_modules", lambda path: found)
-    assert experiment_names() == ["pong", "recall30", "recall100"]
+def test_experiments_come_in_natural_order():
+    assert sorted(["recall100", "pong", "recall30"], key=natural) == ["pong", "recall30", "recall100"]
+    names = list(all_experiments())
+    assert names == sorted(names, key=natural) and names.index("recall10") < names.index("recall30")
+
+
+def test_two_files_cannot_define_one_experiment(monkeypatch):
+    toy = SimpleNamespace(EXPERIMENTS=(make_experiment(),))
+    monkeypatch.setattr("results.experiment.importlib.import_module", lambda name: toy)
+    with pytest.raises(ValueError, match="another file has an experiment toy"):
+        all_experiments()
 
 
 def test_unknown_names_are_answered_with_the_nearest():
@@ -209,7 +218,8 @@ def test_a_failed_run_is_reported_and_hides_no_other(tmp_path, fake_runner):
     lines, collected = [], []
     assert execute(experiment, runs, tmp_path, lines.append, lambda: collected.append(1)) == 1
     failed = next(line for line in lines if line.startswith("FAILED"))
-    assert "bad-seed0" in failed and "exit code 1" in failed and failed.endswith("error: no game called 'Pnog'")
+    log = tmp_path / "bad-seed0.log"
+    assert "bad-seed0" in failed and failed.endswith(f"exit code 1: error: no game called 'Pnog' ({log})")
     assert [state(run, tmp_path / run.name) for run in runs] == ["missing", "finished", "finished"]
     assert sum("1.5 in evaluation" in line for line in lines) == 2 and collected
     assert len(lines) == 6  # a start and an end each
@@ -350,27 +360,58 @@ def test_collecting_nothing_writes_nothing(tmp_path):
 
 @pytest.fixture
 def collected(tmp_path):
-    """A repository with a README, and an experiment of which three runs of four were made."""
+    """A repository with two pages, and an experiment of which three runs of four were made."""
     experiment = make_experiment(bar=18.0)
     for run, score in zip(experiment.runs, (20.0, 17.0, 19.0), strict=False):
         fake_folder(tmp_path / "runs", run, score)
     collect(experiment, tmp_path / "runs", tmp_path / "results/data")
-    (tmp_path / "README.md").write_text("# Top\n<!-- results:toy -->\nold\n<!-- /results:toy -->\nEnd\n")
+    write_pages(tmp_path)
     return experiment, tmp_path
+
+
+def write_pages(root: Path) -> None:
+    (root / "results/pages").mkdir(parents=True)
+    (root / "results/pages/toys.md").write_text("# Toys\n\n<!-- results:toy -->\n\nA finding.\n")
+    (root / "results/pages/index.md").write_text("# Index\n\n<!-- results:overview -->\n")
 
 
 def test_report_is_complete_and_idempotent(collected):
     experiment, root = collected
-    pages = {root / "README.md", root / "results/README.md"}
-    assert set(stale([experiment], root)) == pages
-    assert set(report([experiment], root)) == pages | {root / "results/plots/toy.png"}
+    folder = root / "docs/results"
+    written = {folder / "index.md", folder / "toys.md", folder / "plots/toy.png"}
+    assert set(stale([experiment], root)) == written
+    assert set(report([experiment], root)) == written
     assert stale([experiment], root) == [] and report([experiment], root) == []
-    assert (root / "results/plots/toy.png").read_bytes().startswith(b"\x89PNG")
-    top = (root / "README.md").read_text()
-    assert top.startswith("# Top\n<!-- results:toy -->\n") and top.endswith("\n<!-- /results:toy -->\nEnd\n")
-    assert "results/plots/toy.png" in top and "old" not in top
-    page = (root / "results/README.md").read_text()
+    assert (folder / "plots/toy.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "toys.md").read_text()
+    assert page.startswith("# Toys\n\n## A toy\n\nDoes it?\n\n| Run |") and page.endswith("\n\nA finding.\n")
     assert "(plots/toy.png)" in page and "Commit: abcdef0123-dirty." in page and "Seeds: 0, 1." in page
+    assert "`python -m results.run toy`" in page and experiment.runs[0].line in page
+    row = "| [A toy](toys.md#a-toy) | Does it? | 3 of 4 | 18 | vmpo-gtrxl |"
+    assert row in (folder / "index.md").read_text().splitlines()
+
+
+def test_a_page_is_the_same_when_it_is_made_anew(collected):
+    experiment, root = collected
+    written = {path: path.read_bytes() for path in report([experiment], root)}
+    for path in written:
+        path.unlink()
+    assert {path: path.read_bytes() for path in report([experiment], root)} == written
+
+
+def test_a_missing_plot_is_stale(collected):
+    experiment, root = collected
+    report([experiment], root)
+    plot = root / "docs/results/plots/toy.png"
+    plot.unlink()
+    assert stale([experiment], root) == [plot]
+
+
+def test_an_experiment_that_no_page_shows_is_an_error(collected):
+    experiment, root = collected
+    (root / "results/pages/toys.md").write_text("# Toys\n")
+    with pytest.raises(report_module.RunError, match="no page shows toy: add <!-- results:toy -->"):
+        report([experiment], root)
 
 
 def test_a_changed_number_makes_the_tables_stale(collected):
@@ -378,9 +419,9 @@ def test_a_changed_number_makes_the_tables_stale(collected):
     report([experiment], root)
     path = root / "results/data/toy/summary.csv"
     path.write_text(path.read_text().replace(",20,", ",20.5,"))
-    assert set(stale([experiment], root)) == {root / "README.md", root / "results/README.md"}
+    assert stale([experiment], root) == [root / "docs/results/toys.md"]
     report([experiment], root)
-    assert "[19.0, 20.5]" in (root / "README.md").read_text()
+    assert "[19.0, 20.5]" in (root / "docs/results/toys.md").read_text()
 
 
 def cells(table: str, first: str) -> list[str]:
@@ -435,7 +476,7 @@ def test_labels_make_plain_folder_names():
     assert Run("vmpo-trxl-i", 0, "runners.control").name == "vmpo-trxl-i-seed0"
 
 
-@pytest.mark.parametrize("name", experiment_names())
+@pytest.mark.parametrize("name", all_experiments())
 def test_every_run_of_an_experiment_is_a_command_that_the_runners_take(name):
     for run in load(name).runs:
         module, *flags = run.arguments
@@ -482,36 +523,47 @@ def test_published_figures_stand_beside_ours_with_their_budget(collected):
 
 def test_what_was_not_run_says_so(tmp_path):
     experiment = make_experiment(bar=18.0)
-    assert [path.name for path in report([experiment], tmp_path)] == ["README.md"]
-    page = (tmp_path / "results/README.md").read_text()
-    assert f"{experiment.question} Not run." in page and "toy.png" not in page and "Every run" not in page
+    write_pages(tmp_path)
+    assert sorted(path.name for path in report([experiment], tmp_path)) == ["index.md", "toys.md"]
+    line = "- A toy, not run: `python -m results.run toy`. Does it?"
+    assert not_run(experiment) == line
+    for page in ("index.md", "toys.md"):
+        text = (tmp_path / "docs/results" / page).read_text()
+        assert line in text.splitlines() and "|" not in text and "toy.png" not in text
     assert cells(results_table(experiment, []), "ppo-lstm")[:3] == ["ppo-lstm", "0 of 2", "not run"]
 
 
-@pytest.mark.parametrize(
-    "text, complaint",
-    [("<!-- results:pnog -->\n<!-- /results:pnog -->", "no experiment"), ("<!-- results:toy -->", "never closes it")],
-)
-def test_a_wrong_marker_is_named(tmp_path, text, complaint):
-    with pytest.raises(report_module.RunError, match=complaint):
-        filled(text, [make_experiment()], tmp_path)
+def test_a_wrong_marker_is_named(tmp_path):
+    write_pages(tmp_path)
+    (tmp_path / "results/pages/pnog.md").write_text("<!-- results:pnog -->")
+    with pytest.raises(report_module.RunError, match="a marker has 'pnog', which is no experiment; there are: toy"):
+        pages([make_experiment()], tmp_path)
 
 
 def test_check_of_the_command_line(collected, monkeypatch, capsys):
     experiment, root = collected
     monkeypatch.setattr(report_module, "ROOT", root)
-    monkeypatch.setattr(report_module, "experiment_names", lambda: ["toy"])
-    monkeypatch.setattr(report_module, "load", lambda name: experiment)
+    monkeypatch.setattr(report_module, "all_experiments", lambda: {"toy": experiment})
     with pytest.raises(report_module.RunError, match="python -m results.report"):
         report_module.main(["--check"])
     assert report_module.main([]) == 0
     assert report_module.main(["--check"]) == 0
-    assert "stale README.md" in capsys.readouterr().out
+    assert "stale docs/results/toys.md" in capsys.readouterr().out
 
 
 def test_the_committed_tables_are_what_the_committed_data_say():
-    experiments = [load(name) for name in experiment_names()]
-    assert stale(experiments, experiment_module.ROOT) == []
+    assert stale(list(all_experiments().values()), ROOT) == []
+
+
+def test_pages_are_short_and_their_links_lead_somewhere():
+    found = pages(list(all_experiments().values()), ROOT)
+    for path, text in found.items():
+        assert len(text.encode()) <= 40_000, path
+        for link, anchor in re.findall(r"\]\(([^)#]+)(?:#([^)]*))?\)", text):
+            target = path.parent / link
+            assert target.exists(), f"{path}: {link}"
+            lines = found.get(target, "" if target.suffix != ".md" else target.read_text()).splitlines()
+            assert not anchor or anchor in {tables.anchor(x.lstrip("# ")) for x in lines if x.startswith("#")}, link
 
 
 def test_numbers_are_written_to_a_length_that_suits_them():

@@ -9,7 +9,7 @@ from rank_work import batch, config
 
 from agents.factory import make_agent
 from agents.ranks import Alone
-from results.cost_model import (
+from results.speed.cost_model import (
     BATCH_MESSAGES,
     SMALL_MESSAGES,
     STEP_MESSAGES,
@@ -24,7 +24,7 @@ from runners.learning.learner import Learner
 from runners.presets import PRESETS
 
 FIGURES = {
-    "command": ["python", "-m", "results.scaling"],
+    "command": ["python", "-m", "results.speed.scaling"],
     "machine": {"processor": "A processor", "cores": 2},
     "measured": {"1": 1000.0, "2": 1900.0, "4": 1800.0},
     "parameters": 1_000_000,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from results.experiment import ROOT
+from results import ROOT
+from results.jobs import on_cores
 from results.peers import solve
 from results.peers.catalogue import CLEANRL_STYLE
 from results.peers.solve import CARTPOLE, Side, Task
@@ -33,7 +34,7 @@ if sys.argv[2:]:
 
 def race(tmp_path, marks: list, *more: str, bar: float = 18.0, limit: float = 50.0) -> dict:
     command = [sys.executable, "-c", RACE, json.dumps(marks), *more]
-    about, run = solve.timed(command, CORE, bar, limit, tmp_path / "log")
+    about, run = solve.timed(command, [CORE], bar, limit, tmp_path / "log")
     assert about["versions"] == {"torch": "2.9"}
     return run
 
@@ -41,7 +42,7 @@ def race(tmp_path, marks: list, *more: str, bar: float = 18.0, limit: float = 50
 def test_this_project_s_side_is_timed(tmp_path) -> None:
     """CartPole-v1 gives about 20 to a policy that knows nothing."""
     command = [sys.executable, *CARTPOLE.sides[1].command, "--bar", "15", "--seed", "3"]
-    about, run = solve.timed(command, CORE, 15.0, 60.0, tmp_path / "log")
+    about, run = solve.timed(command, [CORE], 15.0, 60.0, tmp_path / "log")
     assert about["settings"]["rule"] == "V-MPO" and about["versions"]["torch"]
     assert run["solved"] and run["mean_return"] >= 15
     assert run["steps"] >= 100 * 10 and 0 < run["wall"] < 60 and 0 < run["cpu"] < 60
@@ -78,9 +79,9 @@ def test_a_run_that_fails_is_told_with_its_last_words(tmp_path) -> None:
 def two_sides(monkeypatch, tmp_path):
     """A race of a side that is at the bar at once, and one of a peer that fails with its second seed."""
 
-    def timed(command, core, bar, limit, log, stopped):
+    def timed(command, cores, bar, limit, log, stop):
         seed = int(command[-1])
-        ran.append((command[1], seed, core, limit))
+        ran.append((command[1], seed, *cores, limit))
         if command[1] == "peer.py" and seed == 1:
             raise RunError("it ended with exit code 1: no memory")
         return {"versions": {"torch": "2.9"}}, solved_run(steps=100, wall=2.0, cpu=1.0, mean_return=bar)
@@ -88,7 +89,7 @@ def two_sides(monkeypatch, tmp_path):
     ran = []
     sides = (Side("theirs", ("peer.py",), CLEANRL_STYLE, slow=True), Side("ours", ("-m", "here")))
     monkeypatch.setattr(solve, "timed", timed)
-    monkeypatch.setattr(solve, "ensure", lambda peer, folder: Path("python"))
+    monkeypatch.setattr(solve, "ensure", lambda name, packages, folder: Path("python"))
     monkeypatch.setattr(solve, "FOLDER", tmp_path)
     monkeypatch.setattr(solve, "TASKS", {"pong": Task("Pong", 18.0, 60.0, sides)})
     return ran
@@ -135,14 +136,15 @@ def test_a_failure_that_comes_last_is_written_too(tmp_path, two_sides, monkeypat
 def test_an_interrupt_stops_what_runs_and_drops_what_waits() -> None:
     began, told = [], []
 
-    def run(side, seed, core, stopped):
+    def run(seed, cores, stop):
+        assert cores == [CORE]
         began.append(seed)
-        while seed and not stopped():
+        while seed and not stop.asked:
             time.sleep(0.01)
         told.append(seed)
 
-    runs = solve.on_cores(run, [(CARTPOLE.sides[0], seed) for seed in range(5)], [CORE])
-    assert next(runs)[1] == 0
+    runs = on_cores(run, range(5), [CORE])
+    assert next(runs)[0] == 0
     runs.close()
     assert began == told and len(began) <= 2
 
@@ -188,7 +190,11 @@ def test_the_table_of_times(tmp_path) -> None:
     unsolved["curve"] = [[100, 1.0, None], [900, 7.0, -4.0]]
     solved = [solved_run(steps=s, wall=w, cpu=2 * w, mean_return=18.1) for s, w in ((900, 2.0), (500, 1.0))]
     about = {"task": "Pong", "bar": 18.0, "limit": 8.0, "cores": 2, "machine": {"processor": "a chip"}}
-    about |= {"versions": {"a": {"torch": "2.9"}}, "command": ["x"], "failed": {"c, seed 0": "no memory"}}
+    about |= {
+        "versions": {"a": {"torch": "2.9"}},
+        "command": ["python", "-m", "results.peers.solve", "pong"],
+        "failed": {"c, seed 0": "no memory"},
+    }
     about |= {"runs": {"a": [*solved, unsolved], "b": [unsolved | {"mean_return": None}], "c": []}}
     page = solved_table(about)
     stood = "after 1,000 steps, 8.0 core-seconds |"
@@ -198,6 +204,6 @@ def test_the_table_of_times(tmp_path) -> None:
     data = tmp_path / "results/data"
     (data / "peers").mkdir(parents=True)
     (data / "peers/pong.json").write_text(json.dumps(about))
-    assert overview(data).endswith("Versions: torch 2.9.\n\nMeasured by `x`.")
-    plot = tmp_path / "results/plots/peers_pong.png"
+    assert overview(data).endswith("Versions: torch 2.9.\n\nMeasured by `python -m results.peers.solve pong`.")
+    plot = tmp_path / "docs/results/plots/peers_pong.png"
     assert plot in report([], tmp_path) and plot.read_bytes().startswith(b"\x89PNG")

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from results.report import measured_section
+from results import ROOT
+from results.report import pages
+from results.store import write_figures
 from results.trl import __main__ as trl
 from results.trl import comparison, dpo
 from results.trl.catalogue import METHODS, TASKS, YARDSTICK, Method
 from results.trl.data import Inputs, columns, prepare, taken
-from results.trl.kept import add, opened
 from results.trl.runs import arguments, run, score
 from results.trl.table import HEADER, overview, table
 from runners.errors import RunError, UsageError
@@ -135,7 +136,7 @@ def test_both_sides_have_the_same_batches(method, task, driver) -> None:
     command = arguments(method, task, 3, 200, INPUTS, Path("/somewhere/run"))
     assert os.path.join(*["..", "somewhere", "run"]) in " ".join(command)
     if method.library == "TRL":
-        assert Path(command[0]).name == "train.py" and (comparison.RUNS.parent / command[0]).exists()
+        assert Path(command[0]).name == "train.py" and (ROOT / command[0]).exists()
         options = theirs.flags().parse_args(command[1:])
         assert (options.method, options.learning_rate, options.updates) == (*list(asdict(method).values())[1:],)
         assert (options.rollouts, options.seed, options.completion_length) == (200, 3, 9)
@@ -164,14 +165,14 @@ def test_a_run_has_one_core_and_one_thread_and_not_this_projects_path(tmp_path, 
     monkeypatch.setenv("PYTHONPATH", "somewhere")
     folder = tmp_path / "run"
     (folder / "left").mkdir(parents=True)
-    summary = run([str(executable(tmp_path / "python")), "--run-dir", str(folder)], folder, CORE)
+    summary = run([str(executable(tmp_path / "python")), "--run-dir", str(folder)], folder)
     assert (summary["cores"], summary["threads"], summary["path"]) == ([CORE], "1", False)
     assert not (folder / "left").exists()
 
 
 def test_what_fails_is_told_with_its_last_words(tmp_path) -> None:
     with pytest.raises(RunError, match="exit code 3: no pad token"):
-        run([sys.executable, "-c", "import sys; print('no pad token'); sys.exit(3)"], tmp_path / "run", CORE)
+        run([sys.executable, "-c", "import sys; print('no pad token'); sys.exit(3)"], tmp_path / "run")
 
 
 # What is kept
@@ -191,7 +192,7 @@ def fakes(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "FOLDER", tmp_path / "runs")
     monkeypatch.setattr(comparison, "prepare", data)
     monkeypatch.setattr(comparison, "score", lambda task, model: {"mean": 0.5, "greedy": 0.75})
-    monkeypatch.setattr(comparison, "_installed", lambda: executable(tmp_path / "trl"))
+    monkeypatch.setattr(comparison, "install", lambda: executable(tmp_path / "trl"))
     monkeypatch.setattr(comparison, "sys", type("", (), {"executable": str(executable(tmp_path / "ours"))}))
     yield prepared
     signal.signal(signal.SIGTERM, handler)
@@ -219,16 +220,16 @@ def test_a_second_call_runs_what_is_missing(tmp_path, fakes, capsys) -> None:
 def test_what_fails_is_told_and_tried_again(tmp_path, fakes, monkeypatch, capsys) -> None:
     target = tmp_path / "sort.json"
     flags = ["--seeds", "1", "--json", str(target)]
-    monkeypatch.setattr(comparison, "_installed", lambda: executable(tmp_path / "trl"))
+    monkeypatch.setattr(comparison, "install", lambda: executable(tmp_path / "trl"))
     sound = comparison.arguments
     monkeypatch.setattr(comparison, "arguments", lambda method, *rest: [*sound(method, *rest), method.library])
     (tmp_path / "breaks").write_text("")
-    monkeypatch.setattr(comparison, "_installed", lambda: executable(tmp_path / "breaks"))
+    monkeypatch.setattr(comparison, "install", lambda: executable(tmp_path / "breaks"))
     with pytest.raises(RunError, match="3 runs failed, the first: trl-dpo-1x1e-05, seed 0: it ended with exit code 1"):
         trl.main(flags)
     assert "no such loss" in capsys.readouterr().out
     assert len(json.loads(target.read_text())["runs"]) == len(METHODS) - 3
-    monkeypatch.setattr(comparison, "_installed", lambda: executable(tmp_path / "trl"))
+    monkeypatch.setattr(comparison, "install", lambda: executable(tmp_path / "trl"))
     assert trl.main(flags) == 0
     assert len(json.loads(target.read_text())["runs"]) == len(METHODS)
 
@@ -238,24 +239,28 @@ def test_commands_are_kept_as_a_user_would_type_them(tmp_path, fakes) -> None:
     trl.main(["--seeds", "1", "--json", str(target)])
     for kept in json.loads(target.read_text())["runs"]:
         ours = kept["library"] == "GEMPI"
-        assert kept["command"][0] == ("python" if ours else os.path.relpath(tmp_path / "trl", comparison.RUNS.parent))
+        assert kept["command"][0] == ("python" if ours else os.path.relpath(tmp_path / "trl", ROOT))
         assert kept["command"][1] == ("-m" if ours else "results/trl/drivers/train.py")
 
 
 def test_a_file_of_another_comparison_is_refused(tmp_path) -> None:
     target = tmp_path / "sort.json"
-    add(opened(target, [], "sort", 200), {"seed": 0}, target)
-    assert opened(target, ["new"], "sort", 200) | {"machine": None} == {
-        **{"command": ["new"], "task": "sort", "rollouts": 200, "machine": None},
+
+    def opened(*flags: str) -> dict:
+        return comparison.opened(comparison.parse_options(["--json", str(target), *flags]), ["new"])
+
+    write_figures(target, opened() | {"runs": [{"seed": 0}], "command": ["old"]})
+    assert opened() == {
+        **{"command": ["python", "-m", "results.trl", "new"], "task": "sort", "rollouts": 200, "machine": machine()},
         "runs": [{"seed": 0}],
     }
-    with pytest.raises(UsageError, match="runs of task sort, not walks"):
-        opened(target, [], "walks", 200)
-    with pytest.raises(UsageError, match="runs of rollouts 200, not 3"):
-        opened(target, [], "sort", 3)
+    with pytest.raises(UsageError, match="has task sort, not walks"):
+        opened("--task", "walks")
+    with pytest.raises(UsageError, match="has rollouts 200, not 3"):
+        opened("--rollouts", "3")
     target.write_text(json.dumps(json.loads(target.read_text()) | {"machine": machine() | {"cores": 999}}))
     with pytest.raises(UsageError, match="give another --json"):
-        opened(target, [], "sort", 200)
+        opened()
 
 
 def test_a_run_of_another_length_is_none(tmp_path, fakes) -> None:
@@ -291,9 +296,9 @@ def by_hand(flags: dict[str, str]) -> dict[str, float]:
 
 @pytest.mark.parametrize("wrong", [None, "loss", "gradient_norm"])
 def test_the_check_of_dpo_by_hand(tmp_path, monkeypatch, wrong) -> None:
-    def driver(command, folder, core):
+    def driver(command, folder):
         flags = dict(zip(command[2::2], command[3::2], strict=True))
-        flags |= {name: comparison.RUNS.parent / flags[name] for name in ("--model", "--data")}
+        flags |= {name: ROOT / flags[name] for name in ("--model", "--data")}
         found = by_hand({name: str(value) for name, value in flags.items()})
         assert found["loss"] > 0.1 and found["gradient_norm"] > 0.01
         return found | ({wrong: found[wrong] + 1e-5} if wrong else {})
@@ -347,13 +352,16 @@ def test_without_the_yardstick_there_is_no_ratio() -> None:
 
 def test_what_is_kept_is_shown_and_nothing_else(tmp_path) -> None:
     assert table(figures()) == overview(tmp_path) == ""
-    assert measured_section("trl", tmp_path) == "Nothing measured yet by results.trl."
+    (tmp_path / "results/pages").mkdir(parents=True)
+    (tmp_path / "results/pages/trl.md").write_text("<!-- results:trl -->")
+    (page,) = pages([], tmp_path).values()
+    assert page == "Nothing measured yet by results.trl."
     (tmp_path / "results/data/trl").mkdir(parents=True)
     for name in ("sort", "walks"):
         told = figures((YARDSTICK, 0, 0.9, 40)) | {"task": name}
         (tmp_path / f"results/data/trl/{name}.json").write_text(json.dumps(told))
     (tmp_path / "results/data/trl/empty.json").write_text(json.dumps(figures()))
-    page = measured_section("trl", tmp_path)
+    (page,) = pages([], tmp_path).values()
     assert page.count("Measured by `python -m results.trl`.") == 2 == page.count("| TRL | GRPO |")
     assert page.index("Task `sort`") < page.index("Task `walks`")
 
@@ -377,8 +385,8 @@ def test_a_wrong_flag_is_one_line(flags, says) -> None:
 
 
 def test_what_cannot_be_installed_is_one_line(monkeypatch) -> None:
-    def fails(peer, folder):
-        assert any(line.startswith("trl==") for line in peer.requirements)
+    def fails(name, packages, folder):
+        assert name == "trl" and any(line.startswith("trl==") for line in packages)
         raise RunError("could not be installed: no matching distribution")
 
     monkeypatch.setattr(comparison, "ensure", fails)

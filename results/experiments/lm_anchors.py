@@ -29,3 +29,5 @@ EXPERIMENT = Experiment(
     bar=0.95,
     diagnostics=("e_step/ess_share", "e_step/kl_reference", "m_step/kl"),
 )
+
+EXPERIMENTS = (EXPERIMENT,)

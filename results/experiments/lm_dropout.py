@@ -50,3 +50,5 @@ EXPERIMENT = Experiment(
     metric="reward",
     diagnostics=("m_step/kl", "m_step/ratio_variance", "m_step/clipped"),
 )
+
+EXPERIMENTS = (EXPERIMENT,)

@@ -2,7 +2,8 @@
 
 import json
 
-from results.experiment import ROLLOUTS, RUNS, Experiment, Run
+from results import RUNS
+from results.experiment import ROLLOUTS, Experiment, Run
 
 SEEDS = range(5)
 DROPOUT = 0.1
@@ -70,3 +71,5 @@ EXPERIMENT = Experiment(
     diagnostics=("m_step/policy_loss", "m_step/kl"),
     prepare=prepare,
 )
+
+EXPERIMENTS = (EXPERIMENT,)

@@ -27,3 +27,5 @@ EXPERIMENT = Experiment(
     bar=0.95,
     diagnostics=("e_step/ess_share", "m_step/kl"),
 )
+
+EXPERIMENTS = (EXPERIMENT,)

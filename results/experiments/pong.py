@@ -18,3 +18,5 @@ EXPERIMENT = Experiment(
         Trace("e_step/ess_share", "effective share of the samples kept"),
     ),
 )
+
+EXPERIMENTS = (EXPERIMENT,)

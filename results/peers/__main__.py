@@ -1,66 +1,50 @@
 """Peers and this project side by side: `python -m results.peers`, and flags of runners.atari to change this side."""
 
 import argparse
-import json
-import os
 import sys
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results.experiment import ROOT, RUNS
-from results.peers.accounting import measure
+from results import ROOT, RUNS
+from results.jobs import last_cores
 from results.peers.catalogue import COMPARISONS, GAME, PEERS, Comparison
-from results.peers.pairs import Speed, play
-from results.peers.table import table
-from results.peers.venvs import ensure
+from results.peers.marks import measure
+from results.peers.table import speed, table
+from results.store import describe_measurement, make_folder, write_figures
+from results.venvs import ensure
 from runners.cli import parse
 from runners.errors import Parser, RunError, UsageError, main_guard
-from runners.records.files import write_atomically
-from runners.records.provenance import machine, package_versions
 
 FOLDER = RUNS / "peers"
 
 
 def main(argv: list[str]) -> int:
-    options, flags = _options(argv)
-    cores = sorted(os.sched_getaffinity(0))[-options.cores :]
-    figures: dict[str, Any] = {
-        "command": ["python", "-m", "results.peers", *argv],
-        "game": GAME,
-        "machine": machine(),
-        "versions": package_versions(),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
-        "cores": len(cores),
-        "comparisons": [],
-        "skipped": {},
-    }
-    if options.json:  # before minutes are spent
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-    pythons = _installed(options.peers, figures["skipped"])
+    options, flags = parse_options(argv)
+    cores = last_cores(options.cores)
+    shape = {"game": GAME, "rounds": options.rounds, "seconds": options.seconds, "cores": len(cores)}
+    figures = describe_measurement("results.peers", argv) | shape | {"comparisons": [], "skipped": {}}
+    make_folder(options.json)  # before minutes are spent
+    pythons = install(options.peers, figures["skipped"])
     for comparison in COMPARISONS:
         if comparison.peer.name not in pythons:
             continue
         try:
-            found = _compare(comparison, pythons[comparison.peer.name], flags, cores, options)
+            found = compare(comparison, pythons[comparison.peer.name], flags, cores, options)
         except RunError as error:
             figures["skipped"][comparison.name] = " ".join(str(error).split())
             print(f"{comparison.name}: {error}", flush=True)
-            continue
-        figures["comparisons"].append(found)
-        if options.json:  # after each: what is measured stays, whatever becomes of the rest
-            write_atomically(options.json, json.dumps(figures, indent=2).encode())
+        else:
+            figures["comparisons"].append(found)
+        write_figures(options.json, figures)  # what is measured stays, whatever becomes of the rest
     if not figures["comparisons"]:
         raise RunError(f"nothing was measured: {'; '.join(figures['skipped'].values())}")
-    if options.json:
-        write_atomically(options.json, json.dumps(figures, indent=2).encode())
     print(f"\n{table(figures)}")
     return 0
 
 
-def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """This command's flags, and those that are for runners.atari."""
+def parse_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return this command's options, and the flags that are for runners.atari."""
     parser = Parser(
         prog="python -m results.peers",
         description="Measure peers on Pong, each installed into runs/peers/, and this project beside them. Every "
@@ -74,9 +58,6 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--cores", type=int, default=1, help="processor cores that either side runs on")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     options, flags = parser.parse_known_args(argv)
-    there = len(os.sched_getaffinity(0))
-    if not 1 <= options.cores <= there:
-        raise UsageError(f"--cores must lie in 1..{there}, the cores of this process, not {options.cores}")
     if options.rounds < 1:
         raise UsageError(f"--rounds must be at least 1, not {options.rounds}")
     if not options.seconds > 0:
@@ -87,40 +68,43 @@ def _options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, flags
 
 
-def _installed(names: list[str], skipped: dict[str, str]) -> dict[str, Path]:
-    """The Python of each peer; why there is none goes to `skipped`."""
+def install(names: Sequence[str], skipped: dict[str, str]) -> dict[str, Path]:
+    """Return the Python of each peer; why there is none goes to `skipped`."""
     pythons = {}
     for name in names:
         try:
-            pythons[name] = ensure(PEERS[name], FOLDER / name)
+            pythons[name] = ensure(name, PEERS[name].requirements, FOLDER / name)
         except RunError as error:
             skipped[name] = str(error)
             print(f"{name}: {error}", flush=True)
     return pythons
 
 
-def _compare(
+def compare(
     comparison: Comparison, python: Path, flags: list[str], cores: list[int], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """All rounds of a comparison, with what both sides say of themselves, and their commands."""
+    """Return all rounds of a comparison, with how both sides describe themselves, and their commands.
+
+    A round is the peer and then this project, in the same minutes: a machine whose speed drifts is the same to both.
+    """
     driver = f"results/peers/drivers/{comparison.peer.driver}"
-    theirs = [str(python.relative_to(ROOT)), driver, *comparison.peer_flags]
-    ours = ["-m", "results.peers.ours", "atari", *comparison.our_flags, *flags]
-    log = FOLDER / comparison.peer.name
-    run = partial(measure, cores=cores, seconds=options.seconds, folder=ROOT)
-
-    def tell(number: int, speed: Speed) -> None:
-        line = f"peer {speed.peer:,.0f}, GEMPI {speed.ours:,.0f} steps a core-second, ratio {speed.ratio:.2f}"
+    commands = {
+        "peer": [str(python.relative_to(ROOT)), driver, *comparison.peer_flags],
+        "ours": ["python", "-m", "results.peers.ours", "atari", *comparison.our_flags, *flags],
+    }
+    found: dict[str, Any] = {"name": comparison.name, "library": comparison.peer.name, "rounds": []}
+    for number in range(1, options.rounds + 1):
+        pair = {}
+        for side, command in commands.items():
+            ran = command if side == "peer" else [sys.executable, *command[1:]]
+            log = FOLDER / comparison.peer.name / f"{side}.log"
+            about, usage = measure(ran, cores, options.seconds, log)
+            found[side], pair[side] = about | {"command": command}, usage._asdict()
+        found["rounds"].append(pair)
+        now = speed([pair], "cpu")
+        line = f"peer {now.peer:,.0f}, GEMPI {now.ours:,.0f} steps a core-second, ratio {now.ratio:.2f}"
         print(f"{comparison.name}, round {number} of {options.rounds}: {line}", flush=True)
-
-    found = play(
-        partial(run, theirs, log=log / "peer.log"),
-        partial(run, [sys.executable, *ours], log=log / "ours.log"),
-        options.rounds,
-        tell,
-    )
-    found["peer"]["command"], found["ours"]["command"] = theirs, ["python", *ours]
-    return {"name": comparison.name, "library": comparison.peer.name, **found}
+    return found
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is compared: the peers, and for each comparison the network and the batch that both sides have."""
+"""Peers, and for each comparison with them the network and the batch that both sides have."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Peer:
     name: str
     driver: str
     requirements: tuple[str, ...]
-    """What pip installs besides the torch of this project's version."""
+    """Packages to install besides the torch of this project's version."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Comparison:
 
     @property
     def shared_flags(self) -> list[str]:
-        """What drivers and runners.atari call alike."""
+        """Flags that drivers and runners.atari call alike."""
         sizes = {name: getattr(self, name) for name in ("envs", "unroll", "minibatches", "passes")}
         return ["--core", self.core, *(part for name, size in sizes.items() for part in (f"--{name}", str(size)))]
 
@@ -46,22 +46,22 @@ class Comparison:
 
     @property
     def our_flags(self) -> list[str]:
-        """Of runners.atari: the preset but for the shape of the batch, in one process."""
+        """Flags of runners.atari: the preset but for the shape of the batch, in one process."""
         fixed = f"--game {GAME} --agent vmpo {PEERS_CNN} --embedding {HIDDEN} --actors 0 --steps {FOR_EVER}"
         fixed += " --value-warmup 0"  # its steps would be cheaper than those that follow
         return [*fixed.split(), *self.shared_flags]
 
 
 CLEANRL_STYLE = Peer("cleanrl-style", "cleanrl_style.py", ("envpool",))
-SB3 = Peer("stable-baselines3", "sb3_ppo.py", ("stable-baselines3", "ale-py", "opencv-python-headless"))
-SB3_RECURRENT = Peer("sb3-contrib", "sb3_recurrent_ppo.py", ("sb3-contrib", "ale-py", "opencv-python-headless"))
+SB3 = Peer("stable-baselines3", "sb3_pong.py", ("stable-baselines3", "ale-py", "opencv-python-headless"))
+SB3_RECURRENT = Peer("sb3-contrib", "sb3_pong.py", ("sb3-contrib", "ale-py", "opencv-python-headless"))
 SAMPLE_FACTORY = Peer("sample-factory", "sample_factory_appo.py", ("sample-factory", "envpool"))
 PEERS = {peer.name: peer for peer in (CLEANRL_STYLE, SB3, SB3_RECURRENT, SAMPLE_FACTORY)}
 
 OUR_SHAPE = {"envs": 32, "unroll": 32, "minibatches": 8, "passes": 1}
 """This project's preset."""
 THEIR_SHAPE = {"envs": 8, "unroll": 128, "minibatches": 4, "passes": 4}
-"""PPO's on Atari: the default of CleanRL and sample-factory, and what stable-baselines3's zoo takes."""
+"""PPO's shape on Atari: the default of CleanRL and sample-factory, and what stable-baselines3's zoo takes."""
 
 COMPARISONS = tuple(
     Comparison(peer, core, **shape)

@@ -5,45 +5,41 @@ start-up does not count.
 """
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event
 from typing import Any
 
-from results.experiment import ROOT, RUNS
-from results.peers.accounting import Ended, between, reports, usage_at
+from results import RUNS
+from results.jobs import Stop, last_cores, on_cores
 from results.peers.catalogue import CLEANRL_STYLE, PEERS_CNN, SB3, THEIR_SHAPE, Comparison, Peer
-from results.peers.table import solved_table, told
-from results.peers.venvs import ensure
+from results.peers.marks import Ended, Usage, reports
+from results.peers.table import describe_run, solved_table
+from results.store import describe_measurement, make_folder, reopened, write_figures
+from results.venvs import ensure
 from runners.errors import Parser, RunError, UsageError, main_guard
-from runners.records.files import write_atomically
-from runners.records.provenance import machine
 
 FOLDER = RUNS / "peers"
 POINTS = 100
-"""Of a curve that is kept, at most: a point each time that a hundredth of the limit has passed."""
+"""Most points of a curve that is kept: one each time that a hundredth of the limit has passed."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A way to solve a task: a driver of `peer` with its flags or, where there is no peer, results.peers.ours."""
+    """Way to solve a task: a driver of `peer` with its flags or, where there is no peer, results.peers.ours."""
 
     name: str
     command: tuple[str, ...]
     peer: Peer | None = None
     slow: bool = False
-    """Whether it may take an hour."""
+    """Whether a run of it may take an hour."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """`bar` is a mean return, `limit` core-seconds."""
+    """Task to be solved: `bar` is a mean return, `limit` core-seconds."""
 
     title: str
     bar: float
@@ -90,30 +86,24 @@ TASKS = {"cartpole": CARTPOLE, "pong": PONG}
 
 
 def main(argv: list[str]) -> int:
-    options = _options(argv)
+    options = parse_options(argv)
+    cores = last_cores(options.cores)
     task = TASKS[options.task]
-    limit = options.limit or task.limit
-    figures: dict[str, Any] = {
-        "command": ["python", "-m", "results.peers.solve", *(flag for flag in argv if flag != "--resume")],
-        "task": task.title,
-        "bar": task.bar,
-        "limit": limit,
-        "machine": machine(),
-        "cores": options.cores,
-        "versions": {},
-        "runs": {side.name: [] for side in task.sides},
-        "failed": {},
-    }
-    if options.json:  # before minutes are spent
-        options.json.parent.mkdir(parents=True, exist_ok=True)
+    figures = new_figures(task, options, argv)
     if options.resume:
-        keep(figures, options.json)
+        keep_runs(figures, options.json)
+    make_folder(options.json)  # before minutes are spent
     FOLDER.mkdir(parents=True, exist_ok=True)
-    pythons = {side: ensure(side.peer, FOLDER / side.peer.name) for side in task.sides if side.peer}
+    pythons = {
+        side: ensure(side.peer.name, side.peer.requirements, FOLDER / side.peer.name)
+        for side in task.sides
+        if side.peer
+    }
 
-    def run(side: Side, seed: int, core: int, stopped: Callable[[], bool]) -> tuple[dict, dict]:
+    def work(side_and_seed: tuple[Side, int], core: list[int], stop: Stop) -> tuple[dict, dict]:
+        side, seed = side_and_seed
         command = [str(pythons.get(side, sys.executable)), *side.command, "--bar", str(task.bar), "--seed", str(seed)]
-        return timed(command, core, task.bar, limit, FOLDER / f"solve-{core}.log", stopped)
+        return timed(command, core, task.bar, figures["limit"], FOLDER / f"solve-{core[0]}.log", stop)
 
     wanted = [
         (side, seed)
@@ -122,66 +112,47 @@ def main(argv: list[str]) -> int:
         if (seed < options.slow_seeds or not side.slow)
         and not any(run["seed"] == seed for run in figures["runs"][side.name])
     ]
-    for side, seed, ended in on_cores(run, wanted, sorted(os.sched_getaffinity(0))[-options.cores :]):
-        try:
-            about, found = ended.result()
-        except RunError as error:
-            figures["failed"][f"{side.name}, seed {seed}"] = " ".join(str(error).split())
-            print(f"{side.name}, seed {seed}: {error}", flush=True)
-        else:
-            figures["versions"][side.name] = about["versions"]
-            figures["runs"][side.name].append({"seed": seed, **found})
-            print(f"{side.name}, seed {seed}: {told(found)}", flush=True)
-        if options.json:  # what is measured stays, whatever becomes of the rest
-            write_atomically(options.json, json.dumps(figures).encode())
+    with closing(on_cores(work, wanted, cores)) as runs:
+        for (side, seed), ended in runs:
+            try:
+                about, found = ended.result()
+            except RunError as error:
+                figures["failed"][f"{side.name}, seed {seed}"] = " ".join(str(error).split())
+                print(f"{side.name}, seed {seed}: {error}", flush=True)
+            else:
+                figures["versions"][side.name] = about["versions"]
+                figures["runs"][side.name].append({"seed": seed, **found})
+                print(f"{side.name}, seed {seed}: {describe_run(found)}", flush=True)
+            write_figures(options.json, figures)  # what is measured stays, whatever becomes of the rest
     if not any(figures["runs"].values()):
         raise RunError(f"nothing was measured: {'; '.join(figures['failed'].values())}")
     print(f"\n{solved_table(figures)}")
     return 0
 
 
-def keep(figures: dict[str, Any], path: Path) -> None:
-    """Takes over the runs that lie in `path`; UsageError where they are of something else."""
-    try:
-        kept = json.loads(path.read_text())
-    except FileNotFoundError:
-        return
-    for name in ("task", "bar", "limit", "machine", "cores"):
-        if kept[name] != figures[name]:
-            raise UsageError(f"--resume: {path} has {name} {kept[name]}, not {figures[name]}; take another file")
+def new_figures(task: Task, options: argparse.Namespace, argv: Sequence[str]) -> dict[str, Any]:
+    flags = [flag for flag in argv if flag != "--resume"]
+    return describe_measurement("results.peers.solve", flags) | {
+        "task": task.title,
+        "bar": task.bar,
+        "limit": options.limit or task.limit,
+        "cores": options.cores,
+        "versions": {},
+        "runs": {side.name: [] for side in task.sides},
+        "failed": {},
+    }
+
+
+def keep_runs(figures: dict[str, Any], path: Path) -> None:
+    """Take over the runs that lie in `path`; UsageError where they are of something else."""
+    kept = reopened(path, figures, fixed=("task", "bar", "limit", "machine", "cores"))
     for name in figures["runs"]:
         figures["runs"][name] = kept["runs"].get(name, [])
-        figures["versions"] |= {name: kept["versions"][name]} if figures["runs"][name] else {}
+        if figures["runs"][name]:
+            figures["versions"][name] = kept["versions"][name]
 
 
-def on_cores(
-    run: Callable[[Side, int, int, Callable[[], bool]], Any], wanted: Sequence[tuple[Side, int]], cores: Sequence[int]
-) -> Iterator[tuple[Side, int, Future]]:
-    """Calls `run` for each of `wanted`, one at a time on each of `cores`; gives them as they end. `run` is told by its
-    last argument when this is left before."""
-    free: SimpleQueue[int] = SimpleQueue()
-    for core in cores:
-        free.put(core)
-    left = Event()
-
-    def on_a_core(side: Side, seed: int) -> Any:
-        core = free.get()
-        try:
-            return run(side, seed, core, left.is_set)
-        finally:
-            free.put(core)
-
-    with ThreadPoolExecutor(len(cores)) as pool:
-        runs = {pool.submit(on_a_core, *each): each for each in wanted}
-        try:
-            for ended in as_completed(runs):
-                yield *runs[ended], ended
-        finally:
-            left.set()
-            pool.shutdown(cancel_futures=True)
-
-
-def _options(argv: list[str]) -> argparse.Namespace:
+def parse_options(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
         prog="python -m results.peers.solve",
         description="Measure the time to solve a task, of this project and of peers, each installed into runs/peers/.",
@@ -197,9 +168,6 @@ def _options(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.slow_seeds is None:
         options.slow_seeds = options.seeds
-    there = len(os.sched_getaffinity(0))
-    if not 1 <= options.cores <= there:
-        raise UsageError(f"--cores must lie in 1..{there}, the cores of this process, not {options.cores}")
     if not 1 <= options.slow_seeds <= options.seeds:
         raise UsageError(f"1 <= --slow-seeds <= --seeds must hold, not {options.slow_seeds} and {options.seeds}")
     if options.resume and not options.json:
@@ -210,26 +178,28 @@ def _options(argv: list[str]) -> argparse.Namespace:
 
 
 def timed(
-    command: Sequence[str], core: int, bar: float, limit: float, log: Path, stopped: Callable[[], bool] = lambda: False
+    command: Sequence[str], cores: Sequence[int], bar: float, limit: float, log: Path, stop: Stop | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a run on `core` says of itself, and how it went: whether it came to `bar`, its mean return then, or where it
-    ended, or after `limit` core-seconds, the usage until then, and a curve of [steps, core-seconds, mean return]."""
+    """Return how a run on `cores` describes itself, and how it went, until it ended or used `limit` core-seconds.
+
+    How it went is whether it came to `bar`, its mean return then, the usage until then, and a curve of points [steps,
+    core-seconds, mean return].
+    """
     curve: list[list[float | None]] = []
-    with reports(command, [core], ROOT, log, stopped) as (_, lines):
+    with reports(command, cores, log, stop) as (_, lines):
         about = next(lines)
         mark = next(lines)
-        begun = usage_at(mark)
-        spent = between(begun, begun)
+        begun = Usage.at(mark)
+        spent = begun.since(begun)
         try:
             for mark in lines:
-                spent = between(begun, usage_at(mark))
+                spent = Usage.at(mark).since(begun)
                 if not curve or spent.cpu >= curve[-1][1] + limit / POINTS:
                     curve.append([spent.steps, round(spent.cpu, 2), mark["mean_return"]])
                 if _solved(mark, bar) or spent.cpu >= limit:
                     break
-        except Ended as ended:
-            if ended.code:
-                raise
+        except Ended:  # its own steps were over
+            pass
     found = {"solved": _solved(mark, bar), "mean_return": mark["mean_return"], **spent._asdict(), "curve": curve}
     return about, found
 

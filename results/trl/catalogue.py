@@ -1,19 +1,17 @@
-"""What is compared: methods of TRL and of this project, and the release of TRL."""
+"""Methods of TRL and of this project that are compared, and the release of TRL."""
 
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
-from results.peers.catalogue import Peer
-
 TASKS = ("sort", "sort-weak", "walks")
-"""Those whose reward TRL's side knows too (drivers/rewards.py)."""
+"""Tasks whose reward TRL's side knows too (drivers/rewards.py)."""
 Library = Literal["TRL", "GEMPI"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """Rows of the table: a method, and how large and how many its gradient steps on a batch are."""
+    """Row of the table: a method, and how large and how many its gradient steps on a batch are."""
 
     library: Library
     method: str
@@ -22,7 +20,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of the method's folder."""
         return f"{self.library}-{self.method}-{self.updates}x{self.learning_rate:g}".lower()
 
     @property
@@ -44,9 +42,9 @@ METHODS = (
 CHOICES = {"gempi": ("--trust-region", "none")}
 """Flags of a method: V-MPO without its trust region."""
 YARDSTICK = METHODS[1]
-"""What the cost of every other method is divided by."""
+"""Method that the cost of every other is divided by."""
 
 
-def trl() -> Peer:
-    """With the transformers of this project's version, so that both sides run the same model code."""
-    return Peer("trl", "train.py", ("trl==1.16.0", f"transformers=={version('transformers')}"))
+def packages() -> tuple[str, ...]:
+    """Return TRL's packages, with the transformers of this project, so that both sides run the same model code."""
+    return ("trl==1.16.0", f"transformers=={version('transformers')}")

@@ -1,23 +1,21 @@
 """The whole comparison: for each seed its data, then every run that is missing, one after the other."""
 
 import argparse
-import os
 import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from results.experiment import RUNS
-from results.peers.venvs import ensure
-from results.trl.catalogue import METHODS, TASKS, Method, trl
+from results import RUNS
+from results.store import Figures, describe_measurement, make_folder, reopened, write_figures
+from results.trl.catalogue import METHODS, TASKS, Method, packages
 from results.trl.data import Inputs, prepare
 from results.trl.dpo import check
-from results.trl.kept import add, opened
-from results.trl.runs import arguments, run, score, seen
-from results.trl.table import milliseconds, of, table
+from results.trl.runs import arguments, from_root, run, score
+from results.trl.table import milliseconds, runs_of, table
+from results.venvs import ensure
 from runners.errors import Parser, RunError, UsageError
 from runners.records.provenance import git_commit
 
@@ -26,20 +24,19 @@ BASES = RUNS / "bases"
 
 
 def main(argv: list[str]) -> int:
-    """`python -m results.trl`: returns the exit code."""
-    options = _options(argv)
+    """Run `python -m results.trl` and return the exit code."""
+    options = parse_options(argv)
     torch.set_num_threads(1)
     if options.check_dpo:
-        print(check(_installed(), options.task, BASES, FOLDER / "check"))
+        print(check(install(), options.task, BASES, FOLDER / "check"))
         return 0
-    figures = opened(options.json, ["python", "-m", "results.trl", *argv], options.task, options.rollouts)
-    runs = figures["runs"]
+    figures = opened(options, argv)
     missing = {
         seed: todo
         for seed in range(options.seeds)
-        if (todo := [method for method in METHODS if all(run["seed"] != seed for run in of(method, runs))])
+        if (todo := [m for m in METHODS if all(run["seed"] != seed for run in runs_of(m, figures["runs"]))])
     }
-    python = _installed() if missing else None
+    python = install() if missing else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run ends with this process
     failures = []
     for seed, methods in missing.items():
@@ -48,21 +45,22 @@ def main(argv: list[str]) -> int:
         before = score(options.task, inputs.model)
         for method in methods:
             try:
-                found = _measure(method, seed, options, inputs, folder / method.name, python)
+                found = measure(method, seed, options, inputs, folder / method.name, python)
             except RunError as error:
                 failures.append(f"{method.name}, seed {seed}: {error}")
                 print(failures[-1], flush=True)
                 continue
-            add(figures, asdict(method) | {"seed": seed, "before": before} | found, options.json)
-            told = f"{found['mean']:.3f} sampled, {found['greedy']:.3f} greedy, {milliseconds(found):.0f} ms a batch"
-            print(f"{method.name}, seed {seed}: {told}", flush=True)
+            figures["runs"].append(asdict(method) | {"seed": seed, "before": before} | found)
+            write_figures(options.json, figures)  # after each run, so that this can be stopped and gone on with
+            reached = f"{found['mean']:.3f} sampled, {found['greedy']:.3f} greedy"
+            print(f"{method.name}, seed {seed}: {reached}, {milliseconds(found):.0f} ms a batch", flush=True)
     print(f"\n{table(figures)}")
     if failures:
         raise RunError(f"{len(failures)} runs failed, the first: {failures[0]}")
     return 0
 
 
-def _options(argv: list[str]) -> argparse.Namespace:
+def parse_options(argv: list[str]) -> argparse.Namespace:
     parser = Parser(
         prog="python -m results.trl",
         description="Train small language models with TRL, which is installed into runs/trl/, and with this project, "
@@ -82,21 +80,30 @@ def _options(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def _installed() -> Path:
-    """The Python of TRL's environment."""
+def opened(options: argparse.Namespace, argv: list[str]) -> Figures:
+    """Return the figures in the file of --json, or figures without runs; UsageError for those of another comparison."""
+    about = describe_measurement("results.trl", argv)
+    new = about | {"task": options.task, "rollouts": options.rollouts, "runs": []}
+    del new["versions"]  # each run has its own
+    make_folder(options.json)  # before minutes are spent
+    return reopened(options.json, new, fixed=("task", "rollouts", "machine")) | {"command": about["command"]}
+
+
+def install() -> Path:
+    """Return the Python of TRL's environment."""
     try:
-        return ensure(trl(), FOLDER)
+        return ensure("trl", packages(), FOLDER)
     except RunError as error:
         raise RunError(f"trl {error}") from error
 
 
-def _measure(
+def measure(
     method: Method, seed: int, options: argparse.Namespace, inputs: Inputs, folder: Path, python: Path
-) -> dict[str, Any]:
-    """A run's score and cost, with the command as a user would type it."""
+) -> Figures:
+    """Return a run's score and cost, with the command as a user would type it."""
     rest = arguments(method, options.task, seed, options.rollouts, inputs, folder)
-    executable, shown = (str(python), seen(python)) if method.library == "TRL" else (sys.executable, "python")
-    summary = run([executable, *rest], folder, core=max(os.sched_getaffinity(0)))
+    executable, shown = (str(python), from_root(python)) if method.library == "TRL" else (sys.executable, "python")
+    summary = run([executable, *rest], folder)
     if (steps := summary["updates"]) != (asked := options.rollouts * method.updates):
         raise RunError(f"it took {steps} gradient steps, not {asked}")
     kept = {name: summary[name] for name in ("rollouts", "cpu_seconds", "wall_seconds", "versions")}

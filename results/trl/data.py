@@ -1,4 +1,4 @@
-"""What both sides start from: a seed's base model, and prompts and pairs of the task in files."""
+"""Inputs of both sides for a random seed: the base model, and prompts and pairs of the task in files."""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from runners.lm.training import Training
 from runners.records.files import write_atomically
 
 PROMPTS = 8
-"""Of a rollout."""
+"""Prompts of a rollout."""
 
 
 class Inputs(NamedTuple):
@@ -28,8 +28,9 @@ class Inputs(NamedTuple):
 
 
 def prepare(task: str, seed: int, rollouts: int, bases: Path, folder: Path) -> Inputs:
-    """Files in `folder` for `rollouts` batches, without the held-out prompts, and the base model in `bases`, trained
-    where it does not lie there yet.
+    """Write files for `rollouts` batches into `folder`, without the held-out prompts, and return them.
+
+    The base model lies in `bases`, and is trained where it does not lie there yet.
 
     Prompts are those that `runners.lm` draws with this seed, in its order; pairs are best against worst of what the
     base model says, as `--method dpo` makes them.
@@ -60,8 +61,10 @@ def prepare(task: str, seed: int, rollouts: int, bases: Path, folder: Path) -> I
 
 
 def taken(rounds: Iterable[list[Row]], count: int, held_out: set[str]) -> list[Row]:
-    """The first `count` rows whose prompts are not held out. A task whose every prompt is (walks has 20) has no others
-    to give: rounds without any are taken whole."""
+    """Return the first `count` rows whose prompts are not held out.
+
+    A task whose prompts are all held out (walks has 20) has no others to give: rounds without any are taken whole.
+    """
     rows: list[Row] = []
     for drawn in rounds:
         rows += [row for row in drawn if row["prompt"] not in held_out] or drawn
@@ -71,7 +74,7 @@ def taken(rounds: Iterable[list[Row]], count: int, held_out: set[str]) -> list[R
 
 
 def pairs(problem: Problem, batch: Batch) -> list[Row]:
-    """A batch of --method dpo as texts; nothing of one whose prompts had completions of one reward each."""
+    """Return a batch of --method dpo as texts, without prompts whose completions all had the same reward."""
     prompts = [ids[real] for ids, real in zip(*batch.prompts[:2], strict=True)]
     texts = zip(problem.tokenizer.batch_decode(prompts), problem.decode(batch.completions), strict=True)
     kept = [text for text, mask in zip(texts, batch.completions.mask, strict=True) if mask.any()]
@@ -82,7 +85,7 @@ def pairs(problem: Problem, batch: Batch) -> list[Row]:
 
 
 def columns(task: str, prompt: str) -> Row:
-    """What TRL's reward function must be told besides."""
+    """Return the columns that TRL's reward function needs besides."""
     if task != "walks":
         return {}
     names = walks.NAMES

@@ -1,7 +1,6 @@
 """The loss of DPO in both libraries, from the same pairs and the same two models: `--check-dpo`."""
 
 import math
-import os
 from pathlib import Path
 
 from results.trl.catalogue import Method
@@ -12,17 +11,17 @@ from runners.lm.cli import parse
 from runners.lm.model import load_model
 from runners.lm.training import Training
 
-DRIVER = "results/trl/drivers/dpo_loss.py"
 TOLERANCE = 1e-6
 
 
 def check(python: Path, task: str, bases: Path, folder: Path) -> str:
-    """Say in words the losses and the norms of their gradients where the policy is the base model of seed 1 and the
-    reference that of seed 0; RunError where they differ by more than TOLERANCE."""
+    """Return in words the losses and the norms of their gradients; RunError where they differ by more than TOLERANCE.
+
+    The policy is the base model of random seed 1, the reference that of seed 0.
+    """
     inputs, policy = (prepare(task, seed, 1, bases, folder / f"seed{seed}") for seed in (0, 1))
-    flags = arguments(Method("TRL", "dpo", 1e-5), task, 0, 1, inputs, folder / "trl")[1:]
-    command = [str(python), DRIVER, *flags, "--policy", str(policy.model)]
-    theirs = run(command, folder / "trl", core=max(os.sched_getaffinity(0)))
+    flags = arguments(Method("TRL", "dpo", 1e-5), task, 0, 1, inputs, folder / "trl")
+    theirs = run([str(python), *flags, "--policy", str(policy.model)], folder / "trl")
 
     pairs = str(inputs.pairs)
     count = len(inputs.pairs.read_text().splitlines())
@@ -35,8 +34,8 @@ def check(python: Path, task: str, bases: Path, folder: Path) -> str:
     ours = {"loss": metrics["m_step/policy_loss"].item(), "gradient_norm": metrics["m_step/gradient_norm"].item()}
 
     both = (f"{name.replace('_', ' ')} {theirs[name]:.8f} in TRL, {ours[name]:.8f} here" for name in ours)
-    told = f"DPO on {count} pairs of {task}: {'; '.join(both)}"
+    compared = f"DPO on {count} pairs of {task}: {'; '.join(both)}"
     for name, value in ours.items():
         if not math.isclose(value, theirs[name], rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-            raise RunError(f"{told}: the {name.replace('_', ' ')} differs by {abs(value - theirs[name]):.1e}")
-    return told
+            raise RunError(f"{compared}: the {name.replace('_', ' ')} differs by {abs(value - theirs[name]):.1e}")
+    return compared

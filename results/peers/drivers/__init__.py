@@ -1,1 +1,1 @@
-"""One file a peer, run by path with the Python of the peer's own environment; see protocol.py."""
+"""Drivers of peers, run by path with the Python of the peer's own environment; see protocol.py."""

@@ -5,23 +5,8 @@ from collections import deque
 
 import envpool
 import numpy as np
+import protocol
 import torch
-from protocol import (
-    CLIP,
-    DISCOUNT,
-    ENTROPY,
-    EPISODES,
-    FRAME_SKIP,
-    GAE_LAMBDA,
-    GRADIENT_NORM,
-    LEARNING_RATE,
-    VALUE,
-    Marks,
-    annealed,
-    describe,
-    mean_of,
-    options,
-)
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
@@ -49,7 +34,7 @@ class Agent(nn.Module):
         self.critic = orthogonal(nn.Linear(width, 1), 1)
 
     def forward(self, observation: Tensor, done: Tensor, state: State) -> tuple[Categorical, Tensor, State]:
-        """Of steps [N, ...], the environments of a step in a row: policy, value [N] and the state after them."""
+        """Return policy, value [N] and the state after steps [N, ...]; the environments of a step lie in a row."""
         x = self.torso(observation / 255.0)
         if self.lstm:
             envs = state[0].shape[1]
@@ -63,30 +48,30 @@ class Agent(nn.Module):
 
 
 def advantages_of(reward: Tensor, value: Tensor, done: Tensor) -> Tensor:
-    """GAE [T, B] of `reward` [T, B]; `value` and `done` have a row more, done[t] tells that t begins an episode."""
+    """Return GAE [T, B] of `reward` [T, B]; `value` and `done` have a row more. At done[t] step t begins an episode."""
     advantages = torch.zeros_like(reward)
     following = torch.zeros_like(reward[0])
     for t in reversed(range(len(reward))):
         goes_on = 1 - done[t + 1]
-        error = reward[t] + DISCOUNT * goes_on * value[t + 1] - value[t]
-        advantages[t] = following = error + DISCOUNT * GAE_LAMBDA * goes_on * following
+        error = reward[t] + protocol.DISCOUNT * goes_on * value[t + 1] - value[t]
+        advantages[t] = following = error + protocol.DISCOUNT * protocol.GAE_LAMBDA * goes_on * following
     return advantages
 
 
 def loss_of(policy: Categorical, value: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """Clipped policy and value losses, advantages normalised."""
+    """Return the clipped policy and value losses, with advantages normalised."""
     ratio = (policy.log_prob(batch["action"]) - batch["log_prob"]).exp()
     advantage = batch["advantage"]
     advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-    policy_loss = torch.max(-advantage * ratio, -advantage * ratio.clamp(1 - CLIP, 1 + CLIP)).mean()
+    policy_loss = torch.max(-advantage * ratio, -advantage * ratio.clamp(1 - protocol.CLIP, 1 + protocol.CLIP)).mean()
     old, target = batch["value"], batch["advantage"] + batch["value"]
-    clipped = old + (value - old).clamp(-CLIP, CLIP)
+    clipped = old + (value - old).clamp(-protocol.CLIP, protocol.CLIP)
     value_loss = 0.5 * torch.max((value - target) ** 2, (clipped - target) ** 2).mean()
-    return policy_loss - ENTROPY * policy.entropy().mean() + VALUE * value_loss
+    return policy_loss - protocol.ENTROPY * policy.entropy().mean() + protocol.VALUE * value_loss
 
 
 def minibatches(envs: int, unroll: int, number: int, whole: bool) -> list[np.ndarray]:
-    """Indices of steps in random order; `whole` sequences for an LSTM, the environments of a step in a row."""
+    """Return indices of steps in random order; `whole` sequences for an LSTM, the environments of a step in a row."""
     if not whole:
         return np.array_split(np.random.permutation(envs * unroll), number)
     steps = np.arange(envs * unroll).reshape(unroll, envs)
@@ -94,23 +79,14 @@ def minibatches(envs: int, unroll: int, number: int, whole: bool) -> list[np.nda
 
 
 def train(chosen: Namespace) -> None:
-    """For ever, with a mark after each batch."""
+    """Train without end, with a mark after each batch."""
     envs, unroll, core, hidden = chosen.envs, chosen.unroll, chosen.core, chosen.hidden
     np.random.seed(chosen.seed)
     torch.manual_seed(chosen.seed)
-    pool = envpool.make(
-        "Pong-v5",
-        env_type="gymnasium",
-        num_envs=envs,
-        num_threads=1,
-        seed=chosen.seed,
-        frame_skip=FRAME_SKIP,
-        episodic_life=True,
-        reward_clip=True,
-    )
+    pool = envpool.make("Pong-v5", env_type="gymnasium", num_envs=envs, seed=chosen.seed, **protocol.PONG)
     agent = Agent(int(pool.action_space.n), core, hidden)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=LEARNING_RATE, eps=ADAM_EPSILON)
-    describe(
+    optimizer = torch.optim.Adam(agent.parameters(), lr=protocol.LEARNING_RATE, eps=ADAM_EPSILON)
+    protocol.describe(
         ["torch", "envpool", "numpy"],
         rule="PPO",
         simulator="envpool, one thread",
@@ -125,11 +101,11 @@ def train(chosen: Namespace) -> None:
     values, dones = torch.zeros(2, unroll + 1, envs)
     observation, done = torch.Tensor(pool.reset()[0]), torch.zeros(envs)
     state = (torch.zeros(1, envs, hidden), torch.zeros(1, envs, hidden))
-    running, returns = np.zeros(envs), deque(maxlen=EPISODES)
-    steps, mark = 0, Marks(chosen.bar)
+    running, returns = np.zeros(envs), deque(maxlen=protocol.EPISODES)
+    steps, mark = 0, protocol.Marks(chosen.bar)
     mark(steps)
     while True:
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * annealed(steps)
+        optimizer.param_groups[0]["lr"] = protocol.LEARNING_RATE * protocol.annealed(steps)
         initial = state
         for t in range(unroll):
             observations[t], dones[t] = observation, done
@@ -137,8 +113,8 @@ def train(chosen: Namespace) -> None:
                 policy, values[t], state = agent(observation, done, state)
             actions[t] = policy.sample()
             log_probs[t] = policy.log_prob(actions[t])
-            seen, reward, terminated, truncated, _ = pool.step(actions[t].numpy())
-            observation, rewards[t] = torch.Tensor(seen), torch.Tensor(reward)
+            after, reward, terminated, truncated, _ = pool.step(actions[t].numpy())
+            observation, rewards[t] = torch.Tensor(after), torch.Tensor(reward)
             ended = terminated | truncated
             done = torch.Tensor(ended)
             running += reward  # Pong's own are -1, 0 and 1: clipping leaves them
@@ -165,11 +141,11 @@ def train(chosen: Namespace) -> None:
                 policy, value, _ = agent(part["observation"], part["done"], at_start)
                 optimizer.zero_grad()
                 loss_of(policy, value, part).backward()
-                nn.utils.clip_grad_norm_(agent.parameters(), GRADIENT_NORM)
+                nn.utils.clip_grad_norm_(agent.parameters(), protocol.GRADIENT_NORM)
                 optimizer.step()
-        mark(steps, mean_of(returns))
+        mark(steps, protocol.mean_of(returns))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(options())
+    train(protocol.options())

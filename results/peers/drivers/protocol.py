@@ -1,4 +1,4 @@
-"""What every driver shares: its flags, and the lines that it reports.
+"""Flags, settings and reports that every driver shares.
 
 A driver runs with the Python of a peer's own environment and imports nothing of this project. It writes lines of JSON
 to the file descriptor that the variable MARKS names (stdout without it): what it runs, `{"settings", "versions"}`, and
@@ -16,23 +16,24 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-FRAME_SKIP = 4
+PONG = {"num_threads": 1, "frame_skip": 4, "episodic_life": True, "reward_clip": True}
+"""Options of envpool's Pong."""
 LEARNING_RATE, ANNEALED_OVER = 2.5e-4, 10_000_000
-"""It falls linearly, to nothing after so many agent steps: CleanRL's default, and SB3's zoo's. The driver of
-sample-factory, which is timed and not raced, keeps it as it is."""
+"""The rate falls linearly to nothing over so many agent steps: CleanRL's default, and that of SB3's zoo. The driver of
+sample-factory, which is timed and not raced, keeps it constant."""
 CLIP = 0.1
 ENTROPY, VALUE = 0.01, 0.5
 DISCOUNT, GAE_LAMBDA = 0.99, 0.95
 GRADIENT_NORM = 0.5
 
 EPISODES = 100
-"""Of which the mean return is taken."""
+"""Episodes that the mean return is taken of."""
 INTERVAL = 1.0
 """Seconds between marks, at least."""
 
 
 def options() -> argparse.Namespace:
-    """The flags: what both sides of a comparison have in common. A batch is `envs` x `unroll` agent steps."""
+    """Return the flags that both sides of a comparison share. A batch is `envs` x `unroll` agent steps."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--core", choices=("feedforward", "lstm"), required=True)
     for name in ("hidden", "envs", "unroll", "minibatches", "passes"):
@@ -43,17 +44,17 @@ def options() -> argparse.Namespace:
 
 
 def annealed(steps: int) -> float:
-    """The part of the learning rate that is left after `steps`."""
+    """Return the part of the learning rate that is left after `steps`."""
     return max(0.0, 1 - steps / ANNEALED_OVER)
 
 
 def describe(packages: Sequence[str], **settings: object) -> None:
-    """Tell what runs, and with which releases of `packages`."""
+    """Report what runs, and with which releases of `packages`."""
     _write({"settings": settings, "versions": {name: version(name) for name in packages}})
 
 
 class Marks:
-    """Tells what was taken and learned from: once in INTERVAL, as it takes some work, and whenever `bar` is reached."""
+    """Reports of the steps learned from: once in INTERVAL, as a report costs work, and whenever `bar` is reached."""
 
     def __init__(self, bar: float | None = None) -> None:
         self.bar, self.last = math.inf if bar is None else bar, -math.inf
@@ -67,14 +68,14 @@ class Marks:
 
 
 def mean_of(returns: Sequence[float]) -> float | None:
-    """Of the last EPISODES `returns`; None where there are fewer."""
+    """Return the mean of the last EPISODES `returns`; None where there are fewer."""
     return sum(returns) / EPISODES if len(returns) == EPISODES else None
 
 
 def cpu_seconds(session: int) -> float:
-    """User and system time of a session's processes, of those that have ended and were waited for, too.
+    """Return user and system time of a session's processes, with those that have ended and were waited for.
 
-    By its session a process is known whoever started it and whoever its parent is by now. The system rounds each
+    A process is known by its session, whoever started it and whoever its parent is by now. The system rounds each
     process's times down to ticks, mostly of 0.01 s.
     """
     ticks = sum(int(x) for _, fields in process_stats() if int(fields[3]) == session for x in fields[11:15])
@@ -82,12 +83,12 @@ def cpu_seconds(session: int) -> float:
 
 
 def session_members(session: int) -> list[int]:
-    """The processes of a session that still run."""
+    """Return the processes of a session that still run."""
     return [pid for pid, fields in process_stats() if int(fields[3]) == session and fields[0] != "Z"]
 
 
 def process_stats() -> Iterator[tuple[int, list[str]]]:
-    """Of every process its number, and the fields of /proc/N/stat from the third (state) on."""
+    """Give of every process its number, and the fields of /proc/N/stat from the third (state) on."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:

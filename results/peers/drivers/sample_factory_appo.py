@@ -9,20 +9,8 @@ from typing import Any
 import envpool
 import gymnasium
 import numpy as np
+import protocol
 import torch
-from protocol import (
-    CLIP,
-    DISCOUNT,
-    ENTROPY,
-    FRAME_SKIP,
-    GAE_LAMBDA,
-    GRADIENT_NORM,
-    LEARNING_RATE,
-    VALUE,
-    Marks,
-    describe,
-    options,
-)
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.misc import ExperimentStatus
 from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
@@ -34,20 +22,11 @@ FOLDER = Path("runs/peers/sample-factory/train")
 
 
 class Pong(gymnasium.Env):
-    """An envpool as the one vectorised environment that a worker of sample-factory steps."""
+    """Envpool's Pong as the one vectorised environment that a worker of sample-factory steps."""
 
     def __init__(self, envs: int) -> None:
         self.num_agents = envs
-        self.pool = envpool.make(
-            "Pong-v5",
-            env_type="gymnasium",
-            num_envs=envs,
-            num_threads=1,
-            seed=1,
-            frame_skip=FRAME_SKIP,
-            episodic_life=True,
-            reward_clip=True,
-        )
+        self.pool = envpool.make("Pong-v5", env_type="gymnasium", num_envs=envs, seed=1, **protocol.PONG)
         self.observation_space = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
         self.action_space = gymnasium.spaces.Discrete(int(self.pool.action_space.n))
 
@@ -67,14 +46,14 @@ def make_pong(name: str, config: Any, where: Any, render_mode: str | None = None
 
 
 class Batches(AlgoObserver):
-    """A training iteration has learned from one batch."""
+    """Marks after each training iteration, which has learned from one batch."""
 
     def __init__(self, chosen: SimpleNamespace) -> None:
-        self.chosen, self.mark = chosen, Marks()
+        self.chosen, self.mark = chosen, protocol.Marks()
 
     def on_start(self, runner: Runner) -> None:
         network = runner.learners[0].learner.actor_critic if runner.cfg.serial_mode else None
-        describe(
+        protocol.describe(
             ["torch", "sample-factory", "envpool", "gymnasium", "numpy"],
             rule="APPO",
             simulator="envpool, one thread, in one process (serial_mode)",
@@ -88,51 +67,27 @@ class Batches(AlgoObserver):
 
 
 def flags(chosen: SimpleNamespace) -> list[str]:
-    """sample-factory's own, for the same network, batch and number of passes."""
+    """Return sample-factory's flags for the same network, batch and number of passes."""
     recurrent = chosen.core == "lstm"
-    settings = {
-        "algo": "APPO",
-        "env": GAME,
-        "experiment": "pong",
-        "train_dir": FOLDER,
-        "restart_behavior": "overwrite",
-        "device": "cpu",
-        "serial_mode": True,
-        "async_rl": False,
-        "batched_sampling": True,
-        "num_workers": 1,
-        "num_envs_per_worker": 1,
-        "worker_num_splits": 1,
-        "num_envs_of_pool": chosen.envs,
-        "rollout": chosen.unroll,
-        "batch_size": chosen.envs * chosen.unroll // chosen.minibatches,
-        "num_batches_per_epoch": chosen.minibatches,
-        "num_epochs": chosen.passes,
-        "encoder_conv_architecture": "convnet_atari",
-        "encoder_conv_mlp_layers": 512,
-        "nonlinearity": "relu",
-        "use_rnn": recurrent,
-        "rnn_type": "lstm",
-        "rnn_size": chosen.hidden,
-        "recurrence": chosen.unroll if recurrent else 1,
-        "normalize_input": False,
-        "normalize_returns": False,
-        "obs_scale": 255.0,
-        "env_frameskip": FRAME_SKIP,
-        "learning_rate": LEARNING_RATE,
-        "ppo_clip_ratio": CLIP,
-        "exploration_loss_coeff": ENTROPY,
-        "value_loss_coeff": VALUE,
-        "gamma": DISCOUNT,
-        "gae_lambda": GAE_LAMBDA,
-        "max_grad_norm": GRADIENT_NORM,
-        "train_for_env_steps": 2**40,
-    }
-    return [f"--{name}={value}" for name, value in settings.items()]
+    return f"""
+        --algo=APPO --env={GAME} --experiment=pong --train_dir={FOLDER} --restart_behavior=overwrite --device=cpu
+        --serial_mode=True --async_rl=False --batched_sampling=True
+        --num_workers=1 --num_envs_per_worker=1 --worker_num_splits=1 --num_envs_of_pool={chosen.envs}
+        --rollout={chosen.unroll} --batch_size={chosen.envs * chosen.unroll // chosen.minibatches}
+        --num_batches_per_epoch={chosen.minibatches} --num_epochs={chosen.passes}
+        --encoder_conv_architecture=convnet_atari --encoder_conv_mlp_layers=512 --nonlinearity=relu
+        --use_rnn={recurrent} --rnn_type=lstm --rnn_size={chosen.hidden}
+        --recurrence={chosen.unroll if recurrent else 1} --normalize_input=False --normalize_returns=False
+        --obs_scale=255.0
+        --env_frameskip={protocol.PONG["frame_skip"]} --learning_rate={protocol.LEARNING_RATE}
+        --ppo_clip_ratio={protocol.CLIP} --exploration_loss_coeff={protocol.ENTROPY}
+        --value_loss_coeff={protocol.VALUE} --gamma={protocol.DISCOUNT} --gae_lambda={protocol.GAE_LAMBDA}
+        --max_grad_norm={protocol.GRADIENT_NORM} --train_for_env_steps={2**40}
+    """.split()
 
 
 def train(chosen: SimpleNamespace) -> int:
-    """For ever, with a mark after each batch."""
+    """Train without end, with a mark after each batch."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     register_env(GAME, make_pong)
     arguments = flags(chosen)
@@ -147,4 +102,4 @@ def train(chosen: SimpleNamespace) -> int:
 if __name__ == "__main__":
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     torch.set_num_threads(1)
-    raise SystemExit(train(options()))
+    raise SystemExit(train(protocol.options()))

@@ -4,7 +4,7 @@ import argparse
 
 import torch
 from protocol import Marks, describe
-from sb3_common import mean_return
+from sb3_pong import mean_return
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -16,7 +16,7 @@ ENVS, LEARNING_RATE, CLIP = 8, 0.001, 0.2
 
 
 class Steps(BaseCallback):
-    """A mark where learning begins, and after steps."""
+    """Marks where learning begins, and after steps."""
 
     def __init__(self, bar: float | None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The flags of both drivers, named as those of runners.lm."""
+"""Flags of the driver, named as those of runners.lm."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from rewards import REWARDS
 
 PROMPTS, COMPLETIONS, PAIRS = 8, 8, 32
-"""Of a rollout, and of a batch of preferences."""
+"""Prompts and completions of a rollout, and pairs of a batch of preferences."""
 
 
 def flags() -> argparse.ArgumentParser:
@@ -18,4 +18,5 @@ def flags() -> argparse.ArgumentParser:
     for name in ("rollouts", "updates", "completion-length", "seed"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--learning-rate", type=float, required=True)
+    parser.add_argument("--policy", type=Path, help="write the loss of this model against --model, and train nothing")
     return parser

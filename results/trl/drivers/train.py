@@ -1,7 +1,7 @@
 """GRPO, RLOO or DPO by TRL. Leaves what runners.lm leaves in its run folder: `model/` and `summary.json`.
 
-What is set is what both sides share, and what only costs time on a processor (bfloat16, gradient checkpointing, logs);
-everything else is TRL's default.
+Settings that both sides share are set, and what only costs time on a processor (bfloat16, gradient checkpointing,
+logs) is off; everything else is TRL's default. With --policy it leaves the loss of DPO and its gradient's norm alone.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from flags import COMPLETIONS, PAIRS, PROMPTS, flags
 from rewards import REWARDS
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Trainer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 PACKAGES = ("trl", "transformers", "torch", "numpy")
@@ -38,7 +38,7 @@ def _now() -> tuple[float, float]:
 
 
 def shared(options: argparse.Namespace) -> dict[str, Any]:
-    """What every trainer is told."""
+    """Return the settings of every trainer."""
     return {
         "output_dir": str(options.run_dir),
         "seed": options.seed,
@@ -58,7 +58,7 @@ def shared(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def online(options: argparse.Namespace, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Trainer:
-    """Draws its own completions. The prompts come in the order of the file."""
+    """Return a trainer that draws its own completions. The prompts come in the order of the file."""
     configuration, trainer = ONLINE[options.method]
     arguments = configuration(
         per_device_train_batch_size=PROMPTS * COMPLETIONS,
@@ -74,7 +74,7 @@ def online(options: argparse.Namespace, rows: Dataset, tokenizer: PreTrainedToke
 
 
 def offline(options: argparse.Namespace, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Trainer:
-    """DPO on the pairs of the file. A completion that was cut off is cut off here too, before the end that TRL adds."""
+    """Return DPO on the pairs of the file. What was cut off is cut off here too, before the end that TRL adds."""
     longest = max(len(ids) for ids in tokenizer(list(rows["prompt"]))["input_ids"])
     arguments = DPOConfig(
         per_device_train_batch_size=PAIRS,
@@ -107,6 +107,18 @@ def train(options: argparse.Namespace) -> None:
     (options.run_dir / "summary.json").write_text(json.dumps(summary, indent=2))
 
 
+def loss(options: argparse.Namespace) -> None:
+    """Write the loss of DPO of --policy against --model, all pairs in one batch, and the norm of its gradient."""
+    trainer = trainer_of(options)
+    trainer.model.load_state_dict(AutoModelForCausalLM.from_pretrained(options.policy).state_dict())
+    found = trainer.compute_loss(trainer.model, trainer.data_collator(list(trainer.train_dataset)))
+    found.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.model.parameters()])
+    summary = {"loss": found.item(), "gradient_norm": norm.item()}
+    (options.run_dir / "summary.json").write_text(json.dumps(summary))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(flags().parse_args())
+    chosen = flags().parse_args()
+    (loss if chosen.policy else train)(chosen)

@@ -1,0 +1,1 @@
+"""How fast this project runs: its parts, its ranks, and a cost model of ranks on paper."""

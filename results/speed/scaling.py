@@ -1,0 +1,73 @@
+"""How a run scales over ranks, beside the cost model: `python -m results.speed.scaling` and flags of a run."""
+
+import csv
+import json
+import math
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from results.jobs import available_cores, finish
+from results.speed.cost_model import table
+from results.store import describe_measurement, read_figures, write_figures
+from runners.cli import parse
+from runners.errors import Parser, RunError, main_guard
+
+RANKS = (1, 2, 4)
+
+
+def pipeline_of_ranks(ranks: int, suite: str, flags: Sequence[str], steps: int) -> tuple[float, int]:
+    """Return steps a second, the median of its rows of metrics, and parameters of a run with `ranks` processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = [f"runners.{suite}", *flags, "--actors", "0", "--steps", str(steps), "--log-seconds", "1"]
+        run += ["--eval-episodes", "1", "--no-video", "--run-dir", folder]
+        on_ranks(ranks, run)
+        with open(Path(folder) / "metrics.csv", newline="") as file:
+            rates = [float(row["speed/steps_per_second"] or "nan") for row in csv.DictReader(file)]
+        parameters = read_figures(Path(folder) / "summary.json")["parameters"]
+    known = [rate for rate in rates[2:] or rates if not math.isnan(rate)]
+    if not known:
+        raise RunError(f"a run of {steps:,} steps was too short to time: give it more")
+    return statistics.median(known), parameters
+
+
+def links(ranks: int) -> dict[str, float]:
+    """Return the seconds of an all-reduce by its bytes."""
+    printed = on_ranks(ranks, ["results.speed.link"]).splitlines()
+    return next(json.loads(line) for line in printed if line.startswith("{"))["seconds"]
+
+
+def on_ranks(ranks: int, run: Sequence[str]) -> str:
+    """Return the output of the module and flags `run`, started by torchrun; one rank has one core, more have all."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"]
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        try:
+            finish([*command, *run], available_cores()[: 1 if ranks == 1 else None], Path(log.name))
+        except RunError as error:
+            raise RunError(f"{run[0]} on {ranks} ranks: {error}") from error
+        return Path(log.name).read_text()
+
+
+def main(argv: list[str]) -> int:
+    description = "Measure runs of 1, 2 and 4 ranks beside the cost model. Every other flag is one of runners.atari."
+    parser = Parser(prog="python -m results.speed.scaling", description=description, allow_abbrev=False)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--steps-a-rank", type=int, default=30_000, metavar="N", help="length of each run")
+    options, flags = parser.parse_known_args(argv)
+    config, _ = parse("atari", flags)
+    runs = {ranks: pipeline_of_ranks(ranks, "atari", flags, ranks * options.steps_a_rank) for ranks in RANKS}
+    figures = describe_measurement("results.speed.scaling", argv) | {
+        "measured": {str(ranks): rate for ranks, (rate, _) in runs.items()},
+        "parameters": runs[1][1],
+        "steps_a_gradient_step": config.steps_per_batch / (config.training.passes * config.training.minibatches),
+        "links": {str(ranks): links(ranks) for ranks in RANKS if ranks > 1},
+    }
+    print(table(figures))
+    write_figures(options.json, figures)
+    return 0
+
+
+if __name__ == "__main__":
+    main_guard(main)
