@@ -9,6 +9,7 @@
 `first[t, b]` is True where step t begins a new episode of environment b: nothing from before reaches it.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -60,7 +61,7 @@ class FeedforwardCore(nn.Module):
         return ForwardActing(self, state)
 
 
-class RecurrentCore(nn.Module):
+class RecurrentCore(nn.Module, ABC):
     """One recurrent layer of torch, which a subclass makes and runs. State: `names`, each [B, H].
 
     An unroll is cut into segments, one an episode in it, which run beside each other as columns of the fused kernel,
@@ -90,9 +91,9 @@ class RecurrentCore(nn.Module):
             layer.train(mode or isinstance(layer, nn.RNNBase))
         return self
 
+    @abstractmethod
     def run(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
         """Return the layer's output over `x` [T, B, D] and its last state, from a `state` of [1, B, H] each."""
-        raise NotImplementedError
 
     def initial_state(self, batch: int) -> State:
         weight = next(self.parameters())

@@ -1,4 +1,4 @@
-"""What was measured: tables of runs as CSV, and figures of comparisons as JSON, both under results/data/.
+"""Store of what was measured: tables of runs as CSV, and figures of comparisons as JSON, both under results/data/.
 
 An experiment has `summary.csv`, a row a run, and `curves.csv`, up to 200 points a run. Rows of runs whose folders are
 elsewhere stay; rows of commands that the experiment no longer holds do not count.

@@ -25,7 +25,7 @@ class Method:
 
     @property
     def offline(self) -> bool:
-        """Whether it takes pairs that were drawn beforehand, and not prompts."""
+        """Return whether it takes pairs that were drawn beforehand, and not prompts."""
         return self.method == "dpo"
 
 

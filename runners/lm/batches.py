@@ -40,13 +40,13 @@ class Batch(NamedTuple):
 
 
 class Batches(ABC):
-    """What the kinds share: rows of the source in a random order, and the generators behind them."""
+    """Base of all kinds of batches: rows of the source in a random order, and the generators behind them."""
 
     usual_baseline: BaselineName = "group"
 
     @staticmethod
     def asks_start(columns: frozenset[str]) -> bool:
-        """Whether the model as it was at the start is asked for, whatever the method."""
+        """Return whether the model as it was at the start is needed, whatever the method."""
         return False
 
     def __init__(
@@ -71,7 +71,7 @@ class Batches(ABC):
 
     @abstractmethod
     def next(self) -> Batch:
-        """What the next gradient steps are on."""
+        """Return the batch that the next gradient steps learn from."""
 
     def _prompts(self) -> list[Row]:
         return self.problem.source.prompts(self.config.data.prompts, self.rng)
@@ -251,7 +251,7 @@ class Offline(Batches):
 
 
 def kind_of(config: LMConfig, problem: Problem) -> type[Batches]:
-    """What the method and the data's columns ask for; UsageError where they do not go together."""
+    """Return the kind of batch for the method and the data's columns; UsageError if they do not go together."""
     columns, agent = problem.source.columns, config.agent
     if agent.method == "sft":
         kind = Demonstrations

@@ -11,7 +11,7 @@ from agents.sequences.config import SequenceConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is learned, and by which model."""
+    """Options of what is learned, and of the model that learns it."""
 
     task: str = "sort"
     """Built-in task: sort, sort-weak or walks, which make their own base model; or module:NAME, a Task of yours."""

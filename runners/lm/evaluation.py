@@ -59,7 +59,7 @@ def evaluate(config: LMConfig, problem: Problem, model: nn.Module) -> dict[str, 
 
 @torch.no_grad()
 def _likelihood(model: nn.Module, prompts: Prompts, answers: Completions, temperature: float) -> list[float]:
-    """Of each completion, the mean over its tokens."""
+    """Return the mean log-probability of a token of each completion."""
     training = model.training
     model.eval()
     log_prob = token_log_probs(model, prompts, answers.tokens, answers.mask, temperature)
