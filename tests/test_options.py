@@ -107,8 +107,8 @@ def test_a_flag_without_effect_is_refused_in_one_line(runner: str, name: str) ->
 
 def test_configurations_of_earlier_runs_are_read() -> None:
     """The names that a config.json holds of the options that classes declare."""
-    names = "renyi_order top_k epsilon_eta eta_init epsilon_reference lambda_behaviour lambda_reference gamma"
-    names += " trust_region_kl epsilon_alpha alpha_init"
+    names = "max_weight renyi_order top_k epsilon_eta eta_init epsilon_reference lambda_behaviour lambda_reference"
+    names += " gamma trust_region_kl epsilon_alpha alpha_init"
     gaussian = " epsilon_alpha_mu alpha_mu_init epsilon_alpha_sigma alpha_sigma_init"
     choices = {"anchors", "divergence", "temperature", "filter", "trust_region"}
     for config, expected in ((SequenceConfig, names), (AgentConfig, names + gaussian)):

@@ -138,18 +138,35 @@ def test_an_empty_sample_is_as_good_as_none():
         torch.testing.assert_close(one.metrics, other.metrics)
 
 
-@pytest.mark.parametrize("bound", [0.5, 1.5, 3.0, 20.0])
-def test_weights_are_clipped_at_a_multiple_of_the_mean_weight(bound):
+@pytest.mark.parametrize("bound", [0.1, 0.5, 1.5, 20.0])
+def test_weights_are_clipped_before_they_are_made_to_add_up(bound):
+    """min((pi_ref / pi_t)^(alpha / (alpha + beta)) exp(A / (alpha + beta)), w_max), then divided by their sum."""
     samples = draws(2)
-    options = {"lambda_reference": 0.2, "lambda_behaviour": 0.5}
-    free = agent_of("dar", **options).plan(samples)
-    plan = agent_of("dar", max_weight=bound, **options).plan(samples)
-    n = samples.mask.any(1).sum().item()
-    assert n == N - 1
-    np.testing.assert_allclose(plan.weights.numpy(), np.minimum(free.weights.numpy(), bound / n), rtol=1e-6)
-    assert (n * plan.weights <= bound + 1e-6).all()
-    assert plan.metrics["e_step/saturated"].item() == pytest.approx((n * free.weights.numpy() > bound).sum() / n)
-    assert "e_step/saturated" not in free.metrics
+    plan = agent_of("dar", max_weight=bound, lambda_reference=0.2, lambda_behaviour=0.5).plan(samples)
+    real = samples.mask.numpy().any(1)
+    ratio = whole(samples.reference, samples.mask) - whole(samples.behaviour, samples.mask)
+    raw = np.exp(np.where(real, 0.2 / 0.7 * ratio + samples.advantages.numpy() / 0.7, -np.inf))
+    clipped = np.minimum(raw, bound)
+    np.testing.assert_allclose(plan.weights.numpy(), clipped / clipped.sum(), rtol=1e-5)
+    assert plan.metrics["e_step/saturated"].item() == pytest.approx((raw >= bound).sum() / real.sum())
+    assert "e_step/saturated" not in agent_of("dar").plan(samples).metrics
+
+
+@pytest.mark.parametrize("method", ["awr", "vmpo", "dar", "at-dar", "topk-dar"])
+def test_an_e_step_a_prompt_is_an_e_step_of_each(method):
+    """12 samples of 3 prompts, then a prompt none of whose samples counts."""
+    samples = draws(5)
+    each = len(samples.mask) // 4
+    samples = samples.of(torch.arange(4 * each))
+    samples = samples._replace(mask=samples.mask & (torch.arange(4 * each) < 3 * each).unsqueeze(1), each=each)
+    plan = agent_of(method, e_step="prompt").plan(samples)
+    alone = [agent_of(method).plan(samples.of(torch.arange(i * each, (i + 1) * each))) for i in range(3)]
+    expected = torch.cat([p.weights / 3 for p in alone] + [torch.zeros(each)])
+    torch.testing.assert_close(plan.weights, expected.to(plan.weights.dtype))
+    torch.testing.assert_close(plan.dual_loss, sum(p.dual_loss for p in alone) / 3)
+    for name, value in plan.metrics.items():
+        torch.testing.assert_close(value, sum(p.metrics[name] for p in alone) / 3)
+    assert not torch.allclose(plan.weights, agent_of(method).plan(samples).weights)
 
 
 def test_dar_without_a_pull_to_the_reference_is_awr():
@@ -203,7 +220,7 @@ def test_the_dual_loss_of_two_anchors_and_its_gradient():
     agent = agent_of("at-dar", **options)
     real = samples.mask.numpy().any(1)
     ratio = whole(samples.reference, samples.mask) - whole(samples.behaviour, samples.mask)
-    to_reference, to_behaviour = normal(ratio, real)[real], normal(0 * ratio, real)[real]
+    to_reference, to_behaviour = np.exp(ratio[real]) / real.sum(), np.full(real.sum(), 1 / real.sum())
     advantages = samples.advantages.numpy()[real]
 
     def dual() -> float:
@@ -342,7 +359,7 @@ def test_sft_is_cross_entropy():
     for dtype, within in ((torch.float64, 1e-7), (torch.float32, 1e-6)):
         logits = torch.tensor(2 * rng.normal(size=(N, C, 7)), dtype=dtype, requires_grad=True)
         tokens = torch.tensor(rng.integers(7, size=(N, C)))
-        samples = Samples(drawn.mask, *(x.to(dtype) for x in drawn[1:]))
+        samples = Samples(drawn.mask, *(x.to(dtype) for x in drawn[1:4]))
         targets = torch.where(samples.mask, tokens, -100)
         expected = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum", ignore_index=-100) / N
         selected = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
@@ -547,8 +564,8 @@ def test_methods_ask_for_the_reference_where_they_use_it(method, reference):
         ("dar", "eta_init", 3.0),
         ("dar", "clip_epsilon", 0.3),
         ("at-dar", "lambda_behaviour", 0.3),
-        ("at-dar", "max_weight", 20.0),
-        ("vmpo", "max_weight", 20.0),
+        ("sft", "max_weight", 20.0),
+        ("dpo", "e_step", "prompt"),
         ("vmpo", "anchors", "both"),
         ("vmpo", "dpo_beta", 0.3),
         ("topk-dar", "alpha_init", 0.3),

@@ -48,10 +48,11 @@ ANCHORS = {"behaviour": Behaviour, "reference": Reference}
 
 
 def log_bases(log_ratios: Tensor, support: Tensor) -> Tensor:
-    """Return log b_j [m, N], the anchors' masses on the kept samples; 0 off the `support` [N].
+    """Return log b_j [m, N], b_ji = pi_j(y_i) / (k pi_t(y_i)) on the k kept samples; 0 off the `support` [N].
 
-    `log_ratios` [m, N] = log pi_j(y_i) - log pi_t(y_i): an anchor's mass on a sample of pi_t is proportional to its
-    exponential.
+    `log_ratios` [m, N] = log pi_j(y_i) - log pi_t(y_i). The masses of pi_t add up to 1, those of another policy do so
+    on average alone. They are not made to: divided by their sum, every distance to that policy would be short of its
+    logarithm.
     """
-    kept = torch.where(support, log_ratios, -torch.inf)
-    return torch.where(support, log_ratios - kept.logsumexp(1, keepdim=True), 0)
+    count = support.sum().clamp(min=1).to(log_ratios.dtype)
+    return torch.where(support, log_ratios - count.log(), 0)

@@ -1,9 +1,16 @@
 """The chi-square divergence of the E-step: linear tilting."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from agents.gempi.target import Target, below_best
+
+LARGEST = 600.0
+"""Largest log of a cost: exp(709) is the largest number of float64."""
+FARTHEST = 1e6
+"""Largest divergence given: a dual coefficient takes no step from a gradient whose square is infinite."""
 
 
 class ChiSquare:
@@ -19,16 +26,17 @@ class ChiSquare:
 
     def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
         below = below_best(advantages, support).double()
-        cost = 2 * (coefficients.double().unsqueeze(1) * (-log_bases.double()).exp()).sum(0)
-        share = torch.where(support, 1 / cost, 0)
+        log_cost = (math.log(2) + coefficients.double().log().unsqueeze(1) - log_bases.double()).logsumexp(0)
+        cheapest = torch.where(support, log_cost, torch.inf).amin().nan_to_num(posinf=0)
+        share = torch.where(support, (cheapest - log_cost).exp(), 0)  # 1 / (2 c_i), in units of the largest
         ranked, order = below.sort(descending=True)
         # Of the k best alone: sum_i share_i (A_i - mu_k) = 1. They are all that have weight while A_k > mu_k.
-        shares = share[order].cumsum(0)
+        shares = share[order].cumsum(0).clamp(min=torch.finfo(torch.float64).tiny)
         finite = torch.where(ranked.isfinite(), ranked, 0)
-        mu = ((share[order] * finite).cumsum(0) - 1) / shares.clamp(min=torch.finfo(torch.float64).tiny)
+        mu = ((share[order] * finite).cumsum(0) - cheapest.clamp(-LARGEST, LARGEST).exp()) / shares
         count = (ranked > mu).sum().clamp(min=1)
-        weights = share * (below - mu.take(count - 1)).clamp(min=0).nan_to_num(nan=0)
+        weights = share * (below - mu.gather(0, (count - 1).reshape(1))).clamp(min=0).nan_to_num(nan=0)
         log_w = (weights / weights.sum()).log().to(advantages.dtype)
         log_w = torch.where(support, log_w, -torch.inf)
         squares = torch.where(weights > 0, 2 * log_w.double() - log_bases.double(), -torch.inf)
-        return Target(log_w, (squares.logsumexp(1).exp() - 1).to(advantages.dtype))
+        return Target(log_w, (squares.logsumexp(1).exp() - 1).clamp(max=FARTHEST).to(advantages.dtype))

@@ -43,7 +43,7 @@ def e_step(
     # Support: the samples that may have weight, in V-MPO the better half by advantage.
     support = filter_.support(advantages, mask)
 
-    # Anchors: log b_ji, the mass of pi_j on sample i. That of pi_t, which drew the samples, is uniform.
+    # Anchors: log b_ji, the mass of pi_j on sample i, pi_j / (k pi_t). That of pi_t, which drew the samples, is 1 / k.
     bases = log_bases(log_ratios, support)
 
     # Temperature: lambda_j, whose sum Lambda is eta where pi_t is the only anchor.
@@ -51,7 +51,8 @@ def e_step(
 
     # psi: for KL, the softmax over the support of A / Lambda + sum_j (lambda_j / Lambda) log b_j (eqs. 12-13).
     with torch.no_grad():
-        log_psi, divergences = divergence.target(advantages, bases, coefficients.to(advantages.dtype), support)
+        lambdas = coefficients.to(advantages.dtype)
+        log_psi, divergences, saturated = divergence.target(advantages, bases, lambdas, support)
         psi = torch.where(support, log_psi.exp(), 0)
         advantage = torch.where(support, psi * advantages, 0).sum()
 
@@ -63,9 +64,32 @@ def e_step(
         total, objective = coefficients.sum(), advantage - (coefficients * divergences).sum()
         diagnostics = describe(log_psi, bases, support, mask, anchors)
         diagnostics |= {"e_step/eta": total, "e_step/log_z": objective / total}
+        if saturated is not None:
+            diagnostics["e_step/saturated"] = saturated
         if len(anchors) > 1:
             diagnostics |= {f"e_step/lambda_{name}": c for name, c in zip(anchors, coefficients, strict=True)}
     return EStep(psi, dual_loss, diagnostics)
+
+
+def apart(each: int, advantages: Tensor, log_ratios: Tensor, mask: Tensor, *elements: object) -> EStep:
+    """Make an E-step of every `each` samples in a row, the completions of a prompt x: q(y | x) of eq. 11 with its own
+    Z(x), where one E-step of all has q(x, y). Prompts share the weight equally, but those without a sample to keep; the
+    dual loss and what is logged are means over them.
+    """
+
+    def own(some: Tensor, ratios: Tensor, valid: Tensor) -> EStep:
+        return e_step(some, ratios, valid, *elements)
+
+    parts = (x.unflatten(-1, (-1, each)) for x in (advantages, log_ratios, mask))
+    steps = torch.vmap(own, in_dims=(0, 1, 0))(*parts)
+    there = steps.weights.sum(1) > 0
+    count = there.sum().clamp(min=1)
+
+    def mean(x: Tensor) -> Tensor:
+        return torch.where(there, x, 0).sum() / count
+
+    logged = {name: mean(value) for name, value in steps.diagnostics.items()}
+    return EStep((steps.weights / count).flatten(), mean(steps.dual_loss), logged)
 
 
 def describe(
@@ -73,6 +97,7 @@ def describe(
 ) -> dict[str, Tensor]:
     """Return how far the target is from the samples and the anchors, whatever the divergence.
 
+    The KL of the target to pi_j is estimated by sum_i w_i (log(k w_i) - log pi_j(y_i) / pi_t(y_i)) over k kept samples.
     N counts the valid samples. ESS = 1 / sum_i w_i^2, and the chi-square divergence of the target to pi_t as the sample
     estimates it, N sum_i w_i^2 - 1, are bound by ESS = N / (1 + chi-square) (GEMPI section 9).
     """

@@ -5,12 +5,13 @@ then fit the network to these weights, inside a trust region around the policy t
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from agents.gempi.config import EMConfig
-from agents.gempi.e_step import EStep, e_step
+from agents.gempi.e_step import EStep, apart, e_step
 from agents.gempi.methods import Row, make_method
 from agents.ranks import ALONE, Ranks
 
@@ -32,17 +33,23 @@ class EM(nn.Module):
         self.divergence, self.temperature, self.filter, self.trust_region = make_method(row, config, gaussian)
 
     def e_step(
-        self, advantages: Tensor, log_ratios: Mapping[str, Tensor], mask: Tensor, settle: Settle = once
+        self,
+        advantages: Tensor,
+        log_ratios: Mapping[str, Tensor],
+        mask: Tensor,
+        settle: Settle = once,
+        each: int | None = None,
     ) -> EStep:
         """Make the E-step over the samples of all ranks, of which this one has N: everything [N], the weights too.
 
         `log_ratios` has log pi_j - log pi_t of each anchor but pi_t itself, for which it is 0. `settle` may take
-        gradient steps on the temperature first.
+        gradient steps on the temperature first. `each`: make an E-step apart for that many samples in a row.
         """
         gather = self.ranks.gather
         zero = torch.zeros_like(advantages)
         ratios = torch.stack([gather(log_ratios.get(name, zero)) for name in self.row.anchors])
         samples = gather(advantages), ratios, gather(mask)
         elements = self.divergence, self.temperature, self.filter, self.row.anchors
-        step = settle(lambda: e_step(*samples, *elements))
+        make = partial(apart, each) if each else e_step
+        step = settle(lambda: make(*samples, *elements))
         return step._replace(weights=self.ranks.own(step.weights))

@@ -36,7 +36,7 @@ class TopK:
         """`advantages` [N], `mask` [N] bool -> [N] bool. N counts the valid samples alone."""
         ranked = torch.where(mask, advantages, -torch.inf).sort(descending=True).values
         k = (self.rho * mask.sum().double() + 1e-6).floor().long().clamp(min=1)  # 0.29 * 100 is 28.999...
-        return mask & (advantages >= ranked.take(k - 1))
+        return mask & (advantages >= ranked.gather(0, (k - 1).reshape(1)))
 
 
 class Positive:

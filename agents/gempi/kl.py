@@ -1,11 +1,17 @@
 """The KL divergence of the E-step: exponential tilting, a softmax. V-MPO's psi and DAR's weights."""
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from agents.checks import not_negative
 from agents.gempi.target import Target, below_best
+from agents.options import option
 
 
+@dataclass(frozen=True)
 class KL:
     """D = sum_i w_i log(w_i / b_i). Exponential tilting (GEMPI eqs. 12-13).
 
@@ -13,9 +19,16 @@ class KL:
     prod_j b_ji^(lambda_j / Lambda) exp(A_i / Lambda), Lambda = sum_j lambda_j.
 
     With pi_t the only anchor, uniform on its own samples, this is V-MPO's psi: the softmax of A / eta. With pi_ref
-    beside it these are DAR's weights, (pi_ref / pi_t)^(alpha / (alpha + beta)) exp(A / (alpha + beta)).
+    beside it these are DAR's weights, (pi_ref / pi_t)^(alpha / (alpha + beta)) exp(A / (alpha + beta)). DAR and AWR
+    bound these by `max_weight` before anything divides them.
     """
 
+    max_weight: float = option(
+        "max_weight",
+        0.0,
+        "KL: bound of the weights before they are made to add up to 1, 20 in DAR and AWR; 0: none.",
+        not_negative,
+    )
     most_anchors = None
 
     def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
@@ -26,9 +39,17 @@ class KL:
         """
         temperature = coefficients.sum()
         base = torch.einsum("m,mn->n", coefficients / temperature, log_bases)
-        logits = torch.where(support, base + below_best(advantages, support) / temperature, -torch.inf)
+        below = below_best(advantages, support)
+        logits = torch.where(support, base + below / temperature, -torch.inf)
+        saturated = None
+        if self.max_weight:  # k b_ji is the ratio pi_j / pi_t
+            kept = support.sum().clamp(min=1)
+            best = torch.where(support, advantages - below, 0).amax()
+            bound = math.log(self.max_weight) - kept.log() - best / temperature
+            saturated = (support & (logits >= bound)).sum() / kept
+            logits = logits.clamp(max=bound)
         log_w = logits - logits.logsumexp(0)
-        return Target(log_w, kl_to(log_bases, log_w))
+        return Target(log_w, kl_to(log_bases, log_w), saturated)
 
 
 def kl_to(log_bases: Tensor, log_weights: Tensor) -> Tensor:

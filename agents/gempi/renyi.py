@@ -41,7 +41,7 @@ class Renyi:
             log_w = self._tilted(grid.unsqueeze(1), gap, base)
             objective = -(log_w.exp() * gap).sum(1) - coefficients[0].double() * self._divergence(log_w, base)
             best = objective.nan_to_num(nan=-torch.inf).argmax()
-            low, high = grid.take((best - 1).clamp(min=0)), grid.take((best + 1).clamp(max=self.GRID - 1))
+            low, high = grid.gather(0, torch.stack([best - 1, best + 1]).clamp(0, self.GRID - 1))
         else:  # sum_i w_i (s + gap_i) is at least s
             low, high = (aim - widest).clamp(min=0), aim
         for _ in range(self.HALVINGS):

@@ -1,10 +1,10 @@
 """The target of the E-step: how advantages tilt the anchors, for a divergence.
 
 The E-step solves max_q E_q[A] - sum_j lambda_j D_j(q || pi_j) (GEMPI eq. 11) exactly on the sampled support: q is the
-vector of weights w of the kept samples, and an anchor its masses b_j on them, b_ji proportional to
-pi_j(y_i) / pi_t(y_i), as the samples were drawn from pi_t. So pi_t itself is uniform there. Each divergence solves its
-own scalar equation for the multiplier mu of sum_i w_i = 1, which shifts the advantages; where D_j allows w_i = 0, a
-sample whose advantage lies below the shift has no weight.
+vector of weights w of the k kept samples, and an anchor its masses b_j on them, b_ji = pi_j(y_i) / (k pi_t(y_i)), as
+the samples were drawn from pi_t. So pi_t itself is uniform there, and sum_i b_ji f(y_i) estimates E_{pi_j}[f]. Each
+divergence solves its own scalar equation for the multiplier mu of sum_i w_i = 1, which shifts the advantages; where
+D_j allows w_i = 0, a sample whose advantage lies below the shift has no weight.
 """
 
 from typing import NamedTuple, Protocol
@@ -14,11 +14,14 @@ from torch import Tensor
 
 
 class Target(NamedTuple):
-    """`log_weights` [N], normalised over the support (-inf where a sample has no weight); `divergences` [m], each
-    D_j(q || pi_j), in nats for KL and Renyi."""
+    """`log_weights` [N], normalised over the support (-inf where a sample has no weight); `divergences` [m], the
+    estimate of each D_j(q || pi_j), in nats for KL and Renyi. Where the masses of pi_j add up to more than 1 it may be
+    less than 0."""
 
     log_weights: Tensor
     divergences: Tensor
+    saturated: Tensor | None = None
+    """Share of the kept samples whose weight is bounded, where weights have a bound."""
 
 
 class Divergence(Protocol):

@@ -75,7 +75,9 @@ class Solved(nn.Module):
     D falls as lambda grows, and bisection on log lambda finds it, for any divergence, whatever the units of A. Of
     chi-square, while it cuts no sample off, it is the standard deviation of A over 2 sqrt(epsilon). A budget that no
     lambda can spend (all advantages equal, or too few samples) leaves the least lambda of the range: the best sample
-    has all there is. Each halving is an E-step: nothing beside a gradient step for KL, a fifth of a second with Renyi.
+    has all there is. One that no weights of the sample keep, as where pi_ref is far away, leaves the largest: the
+    weights are those of pi_ref. Each halving is an E-step: nothing beside a gradient step for KL, a fifth of a second
+    with Renyi.
     """
 
     uses = ("epsilon",)

@@ -25,9 +25,9 @@ class SequenceConfig(EMConfig):
     V = 0."""
     standardise_advantages: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1, as DAR does."""
-    max_weight: float = 0.0
-    """Fixed coefficients: no weight above this many mean ones; 0: no bound. (DAR's 20 is of weights before
-    they are made to sum to 1.)"""
+    e_step: Literal["batch", "prompt"] = "batch"
+    """EM methods: completions that an E-step looks at: all of a rollout together, so that its target is joint over
+    prompts, q(x, y), or those of each prompt apart, q(y | x) with its own Z(x)."""
 
     clip_epsilon: float = 0.2
     """PPO: the ratio is clipped to [1 - epsilon, 1 + epsilon]."""
@@ -42,7 +42,7 @@ class SequenceConfig(EMConfig):
 
     def __post_init__(self) -> None:
         positive(self, ("clip_epsilon", "dpo_beta"))
-        not_negative(self, ("kl_coefficient", "target_kl", "max_weight"))
+        not_negative(self, ("kl_coefficient", "target_kl"))
         self.refuse_idle(self.options, f"--method {self.method}")
         self.check_em(self.row)
 
@@ -67,5 +67,4 @@ class SequenceConfig(EMConfig):
         names |= {"baseline", "standardise_advantages"}
         if self.method == "ppo":
             return frozenset(names | {"clip_epsilon", "ratio", "kl_coefficient", "target_kl"})
-        names |= em_options(self.method, self.row)
-        return frozenset(names | ({"max_weight"} if self.row.temperature == "fixed" else set()))
+        return frozenset(names | {"e_step"} | em_options(self.method, self.row))

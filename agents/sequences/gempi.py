@@ -30,13 +30,9 @@ class SequenceGempi(EM):
         """Make the E-step over all ranks' samples."""
         valid = samples.mask.any(1)
         to_reference = sequence_log_prob(samples.reference - samples.behaviour, samples.mask)
-        step = self.e_step(samples.advantages, {"reference": to_reference}, valid, settle)
-        weights, metrics = step.weights, step.diagnostics
-        if bound := self.config.max_weight:
-            total = self.ranks.total(valid.sum())
-            metrics = metrics | {"e_step/saturated": self.ranks.total((weights > bound / total).sum()) / total}
-            weights = weights.clamp(max=bound / total)
-        return Plan(weights, valid if self.compares else weights > 0, step.dual_loss, metrics)
+        each = samples.each if self.config.e_step == "prompt" else None
+        weights, dual_loss, metrics = self.e_step(samples.advantages, {"reference": to_reference}, valid, settle, each)
+        return Plan(weights, valid if self.compares else weights > 0, dual_loss, metrics)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
         """Return the weighted likelihood of completions, and the trust region averaged over tokens."""

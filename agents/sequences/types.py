@@ -14,17 +14,19 @@ class Samples(NamedTuple):
 
     `mask` [N, C] bool: tokens of the completion, its end of text included; `behaviour` [N, C] and `reference` [N, C],
     log pi_t and log pi_ref of each token (anything off the mask; zeros where a method has no use for them);
-    `advantages` [N]. Preference pairs stand in turn, chosen and rejected, 2 a pair.
+    `advantages` [N]. Preference pairs stand in turn, chosen and rejected, 2 a pair. `each`: how many completions of one
+    prompt stand in a row.
     """
 
     mask: Tensor
     behaviour: Tensor
     reference: Tensor
     advantages: Tensor
+    each: int = 1
 
     def of(self, index: Tensor) -> "Samples":
         """Some of them."""
-        return Samples(*(x[index] for x in self))
+        return Samples(*(x[index] for x in self[:4]))
 
 
 class Plan(NamedTuple):

@@ -138,7 +138,7 @@ class Rollouts(Batches):
         repeated = prompts.repeat(self.config.data.completions)
         mask = completions.mask & ~rewards.isnan().view(-1, 1)
         reference = self.reference(repeated, completions)
-        samples = Samples(mask, completions.log_prob, reference, advantages.flatten())
+        samples = Samples(mask, completions.log_prob, reference, advantages.flatten(), self.config.data.completions)
         ended = (completions.mask & torch.isin(completions.tokens, self.problem.ends)).any(1)
         metrics = {
             "reward/train": rewards.nanmean(),
@@ -263,6 +263,8 @@ def kind_of(config: LMConfig, problem: Problem) -> type[Batches]:
         kind = Offline
         if agent.baseline in ("group", "leave-one-out"):
             raise UsageError(f"--baseline {agent.baseline} needs completions drawn by the run: take batch")
+        if agent.e_step == "prompt":
+            raise UsageError("--e-step prompt needs completions drawn by the run: take batch")
         if agent.method == "ppo":
             raise UsageError("--method ppo learns from completions of its own: the data must have prompts alone")
     else:
