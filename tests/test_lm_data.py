@@ -136,7 +136,8 @@ def test_stored_log_probabilities_are_pi_t(model, write):
 def test_sft_on_messages(model, write):
     tokenizer = character_tokenizer(TASK.alphabet)
     tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}x{% endif %}"
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}x{% endif %}{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}x{% endif %}"
     )
     turns = [{"role": "user", "content": "yy"}, {"role": "assistant", "content": "b"}]
     (row,) = read_rows(write([{"messages": turns, "prompt": "yy"}]), tokenizer)
@@ -286,7 +287,11 @@ def test_held_out_rows_have_what_they_are_judged_by(model, tmp_path):
         (['{"prompt": "x"}', '{"prompt": "x", "completion": "b"}'], "", "row 2 has the columns"),
         (['{"prompt": "x", "completion": 3}'] * 3, "", "row 1: completion must be a text"),
         (['{"prompt": "x", "completion": "b", "reward": "high"}'] * 3, "", "reward must be a number"),
-        (['{"prompt": "xxxxxxxx"}'] * 3, "--reward lm_rewards:is_long", "has room for 6 tokens"),
+        (
+            ['{"prompt": "xxxxxxxx"}'] * 3,
+            "--reward lm_rewards:is_long",
+            "row 1 of 3: its prompt has 8 tokens and a completion 3",
+        ),
         (['{"prompt": "x"}'], "", "at least two rows"),
         (['{"prompt": "x"}'] * 3, "", "need --reward"),
         (['{"prompt": "x"}'] * 3, "--reward lm_rewards:nothing", "cannot be imported"),

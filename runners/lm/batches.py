@@ -18,14 +18,12 @@ from networks.language import Completions, Prompts, prompt_features, sample
 from runners.errors import UsageError
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.policies import Policies
-from runners.lm.problem import Problem
+from runners.lm.problem import CHECKED, Problem
 from runners.lm.rows import Row
 from runners.machine.ranks import Ranks
 
 PROMPTS = 2
 """Stream of the training prompts; the evaluation's and the base model's are others."""
-CHECKED = 1000
-"""Rows with stored log-probabilities whose tokens are counted at a time."""
 
 
 class Batch(NamedTuple):
@@ -115,9 +113,12 @@ class Batches(ABC):
             "generator": self.generator.get_state(),
             "average": self.average.get_state(),
             "source": self.problem.source.get_state(),
+            "data": self.problem.source.digest,
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
+        if state.get("data", "") != self.problem.source.digest:
+            raise UsageError(f"--data {self.config.data.data} has changed since this run began: start a new run")
         self.rng.bit_generator.state = state["rng"]
         if len(state["generator"]) == len(self.generator.get_state()):
             self.generator.set_state(state["generator"])

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+from jinja2 import TemplateError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
@@ -64,6 +65,25 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def fit_padding(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> None:
+    """Pad with the end of text where the pad token was added to a tokenizer, but not to the model."""
+    if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special token that the chat template ends the assistant's turn with, or nothing where it has none."""
+    if not getattr(tokenizer, "chat_template", None):
+        return []
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False).rstrip()
+    except (TemplateError, TypeError, ValueError):  # a template of other roles than these
+        return []
+    last = tokenizer(text, add_special_tokens=False)["input_ids"][-1:]
+    return [token for token in last if token in tokenizer.all_special_ids or token in tokenizer.added_tokens_decoder]
+
+
 def load_model(name: str, dropout: float | None = None) -> nn.Module:
     """From a folder, or by a name that transformers knows; `dropout` in the place of its configuration's.
 
@@ -78,7 +98,9 @@ def load_model(name: str, dropout: float | None = None) -> nn.Module:
             raise UsageError(f"--model {name} has no dropout in its configuration: leave out --dropout")
         for entry in entries if dropout is not None else ():
             setattr(config.get_text_config(), entry, dropout)
+        came_in = config.dtype
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
+        model.came_in = came_in
     if "position_ids" not in inspect.signature(type(model).forward).parameters:
         raise UsageError(f"--model {name} takes no position_ids, by which prompts of unlike length are told apart")
     return model

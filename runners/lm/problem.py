@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,19 +11,24 @@ from transformers import PreTrainedTokenizerBase
 
 from networks.language import Completions, Prompts
 from runners.errors import UsageError
-from runners.lm.rows import Row
+from runners.lm.model import turn_ends
+from runners.lm.rows import ANSWERS, Row
 from runners.lm.sources import Source
+
+CHECKED = 1000
+"""Rows whose answers are made into tokens at a time, to check them."""
 
 
 class Problem:
     """A source and a tokenizer. `ends` [E]: the tokens that end a completion, the tokenizer's first, then those that
-    a model was made to end its turns with (`also`)."""
+    a model was made to end its turns with (`also`), and the chat template's."""
 
     def __init__(
         self, source: Source, tokenizer: PreTrainedTokenizerBase, device: torch.device, also: Sequence[int] = ()
     ) -> None:
         self.source, self.tokenizer, self.device = source, tokenizer, device
-        self.ends = torch.tensor(list(dict.fromkeys([tokenizer.eos_token_id, *also])), device=device)
+        ends = [tokenizer.eos_token_id, *also, *turn_ends(tokenizer)]
+        self.ends = torch.tensor(list(dict.fromkeys(ends)), device=device)
 
     def encode(self, texts: Sequence[str]) -> Prompts:
         """[N, P], padded at the left; with what the tokenizer puts before a text, unless a chat template has done so,
@@ -39,8 +45,8 @@ class Problem:
         return Prompts(ids, real.bool())
 
     def answers(self, prompts: Sequence[str], texts: Sequence[str]) -> Completions:
-        """Completions that somebody wrote to `prompts`, up to the first end of text, which is put after each; cut to
-        the longest allowed, then without it. Log-probabilities are 0."""
+        """Completions that somebody wrote to `prompts`, up to the first end of text or turn; an end of text is put
+        after each. Cut to the longest allowed, they have none. Log-probabilities are 0."""
         ended = [text + self.tokenizer.eos_token for text in texts]
         alone, before, joined = (
             self.tokenizer(list(some), add_special_tokens=False)["input_ids"]
@@ -71,11 +77,43 @@ class Problem:
         asked = [row for row in rows for _ in range(each)]
         rewards = self.source.rewards(asked, self.decode(completions))
         try:
-            numbers = [math.nan if reward is None else float(reward) for reward in rewards]
+            numbers = list(map(_number, rewards))
         except (TypeError, ValueError) as error:
             raise UsageError(f"the reward function must give a list of numbers or None: {error}") from error
         if len(numbers) != len(asked):
             raise UsageError(f"the reward function gave {len(numbers)} rewards for {len(asked)} completions")
-        if any(map(math.isinf, numbers)):
-            raise UsageError("the reward function gave an infinite reward; None is for completions that do not count")
         return torch.tensor(numbers, dtype=torch.float32, device=self.device)
+
+    def notes(self) -> list[str]:
+        """Lines that say what of the data's answers is not learned: what is cut off, and pairs that are alike."""
+        rows, length = getattr(self.source, "rows", []), self.source.completion_length
+        names = [name for name in ANSWERS if rows and name in rows[0]]
+        cut = alike = 0
+        for some in (rows[i : i + CHECKED] for i in range(0, len(rows), CHECKED) if names):
+            asked = [row["prompt"] for row in some]
+            made = [self.answers(asked, [row[name] for row in some]) for name in names]
+            for each in made:
+                last = each.tokens.gather(1, (each.mask.sum(1, keepdim=True) - 1).clamp(min=0))
+                cut += int((~torch.isin(last, self.ends)).sum())
+            if len(made) == 2:
+                texts = [[row[kept].tolist() for row, kept in zip(*each[:2], strict=True)] for each in made]
+                alike += sum(map(list.__eq__, *texts))
+        lines = []
+        if cut:
+            lines.append(f"{cut} of {len(names) * len(rows)} answers are longer than --completion-length {length}: cut")
+        if alike:
+            after = f", after {length} tokens" if cut else ""
+            lines.append(f"{alike} of {len(rows)} pairs are alike{after}: nothing is learned from them")
+        return lines
+
+
+def _number(reward: Any) -> float:
+    """NaN for None, a completion that is not to count."""
+    if reward is None:
+        return math.nan
+    value = reward.item() if hasattr(reward, "item") else reward
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is a {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is none; None is for completions that do not count")
+    return float(value)

@@ -3,11 +3,14 @@
 A row is a dict. `prompt` alone asks for completions, which a reward function then judges; `prompt, completion` is a
 demonstration; `prompt, completion, reward` a sample that someone else drew; `prompt, chosen, rejected` a preference.
 `messages`, a conversation, is a demonstration of its last turn; answers may be conversations, too, that their prompt
-begins. Any other column is handed to the reward function.
+begins. Conversations become texts by the model's chat template, which is shown `tools` and `chat_template_kwargs`, too;
+an answer then ends as the template ends a turn. Any other column is handed to the reward function.
 """
 
 import json
 import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ NEEDS = {
     "reward": ("completion",), "log_probs": ("completion", "reward"), "chosen": ("rejected",), "rejected": ("chosen",)
 }  # fmt: skip
 """Columns that mean nothing without others."""
+HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -39,7 +43,7 @@ def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
 def _json_lines(path: Path) -> list[Row]:
     rows = []
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # a byte order mark is no part of the first row
             lines = list(file)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
@@ -75,10 +79,22 @@ def _plain(row: Row, where: str, tokenizer: PreTrainedTokenizerBase) -> Row:
     row = _asked_apart(row, where)
     if "prompt" not in row:
         raise UsageError(f"{where} has no prompt, and no messages: its columns are {', '.join(row)}")
-    texts = {name: _said(row[name], name, where) for name in ANSWERS if isinstance(row.get(name), list)}
-    if isinstance(row["prompt"], list):
-        texts["prompt"] = _prompt(row["prompt"], where, tokenizer)
-    return row | texts
+    answers = {name: row[name] for name in ANSWERS if name in row}
+    if not isinstance(row["prompt"], list):
+        return row | {k: _turn(x[0], k, where)["content"] for k, x in answers.items() if isinstance(x, list)}
+    asked = _turns(row["prompt"], where)
+    begun = asked and asked[-1]["role"] == "assistant"
+    how = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
+    prompt = _rendered(row, asked, where, tokenizer, **how)
+    whole = {}
+    for name, answer in answers.items():
+        turn = _turn(answer[0] if isinstance(answer, list) else {"role": "assistant", "content": answer}, name, where)
+        if begun:
+            turn = asked[-1] | {"content": asked[-1]["content"] + turn["content"]}
+        whole[name] = _rendered(row, asked[: len(asked) - begun] + [turn], where, tokenizer).rstrip()
+    # A generation prompt may begin what the answers lack, such as a thought: what all of them share comes first.
+    prompt = os.path.commonprefix([prompt, *whole.values()])
+    return row | {"prompt": prompt} | {name: text[len(prompt) :] for name, text in whole.items()}
 
 
 def _asked_apart(row: Row, where: str) -> Row:
@@ -98,26 +114,43 @@ def _asked_apart(row: Row, where: str) -> Row:
     return row | {"prompt": asked} | {name: turns[-1:] for name, turns in answers.items()}
 
 
-def _said(turns: list[dict[str, str]], name: str, where: str) -> str:
-    (turn,) = turns
-    try:
-        role, content = turn["role"], turn["content"]
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{where} has messages that are not role and content") from error
-    if role != "assistant":
-        raise UsageError(f"{where}: the last turn of {name} must be the assistant's, not of role {role}")
-    return content
+def _turns(turns: list[Any], where: str) -> list[Row]:
+    """Messages whose content is a text, also where it came in parts."""
+    return [_with_text(turn, where) for turn in turns]
 
 
-def _prompt(turns: list[dict[str, str]], where: str, tokenizer: PreTrainedTokenizerBase) -> str:
+def _turn(turn: Any, name: str, where: str) -> Row:
+    """The message that is an answer."""
+    turn = _with_text(turn, where)
+    if turn["role"] != "assistant":
+        raise UsageError(f"{where}: the last turn of {name} must be the assistant's, not of role {turn['role']}")
+    return turn
+
+
+def _with_text(turn: Any, where: str) -> Row:
+    if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
+        raise UsageError(f"{where} has messages that are not role and content")
+    parts = turn["content"]
+    if not isinstance(parts, list):
+        return turn
+    other = [part for part in parts if not isinstance(part, dict) or not isinstance(part.get("text"), str)]
+    if other:
+        raise UsageError(f"{where} has a message with a part that is no text: {other[0]!r}")
+    return turn | {"content": "".join(part["text"] for part in parts)}
+
+
+def _rendered(row: Row, turns: list[Row], where: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> str:
+    tools, more = row.get("tools") or None, row.get("chat_template_kwargs") or {}
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+        return tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, **how, **more)
     except (KeyError, TypeError) as error:
-        raise UsageError(f"{where} has messages that are not role and content") from error
+        raise UsageError(f"{where} has messages that the model's chat template cannot read: {error}") from error
     except TemplateError as error:
         raise UsageError(f"{where} has messages that the model's chat template refuses: {error}") from error
     except ValueError as error:
-        raise UsageError(f"{where} has messages, and the model's tokenizer no chat template") from error
+        reason = str(error).partition("\n")[0] if tokenizer.chat_template else "the model's tokenizer has none"
+        raise UsageError(f"{where} has messages, which need a chat template: {reason}") from error
 
 
 def _check(row: Row, first: Row, where: str) -> None:
@@ -130,6 +163,8 @@ def _check(row: Row, first: Row, where: str) -> None:
     for name in {"prompt", *ANSWERS} & row.keys():
         if not isinstance(row[name], str) or name == "prompt" and not row[name]:
             raise UsageError(f"{where}: {name} must be a text, not {row[name]!r}")
+        if half := HALF_A_CHARACTER.search(row[name]):
+            raise UsageError(f"{where}: {name} has half of a surrogate pair, {half[0]!r}, which is no character")
     if row.get("reward") is not None and not _is_number(row["reward"]):
         raise UsageError(f"{where}: reward must be a number or null, not {row['reward']!r}")
     stored = row.get("log_probs", [])

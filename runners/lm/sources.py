@@ -1,7 +1,10 @@
 """Where prompts, completions and rewards come from: a built-in task, or rows of a file (rows.py)."""
 
+import hashlib
 import importlib
-from collections.abc import Callable, Sequence
+import inspect
+import json
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from runners.lm.tasks import sort, sort_weak, walks
 from runners.lm.tasks.task import Task
 
 Reward = Callable[..., Sequence[float | None]]
-"""f(prompts, completions, **columns) -> a reward each, None for a completion that is not to count."""
+"""Function of prompts, completions and columns, by these names, -> a reward each, None where one is not to count."""
 TASKS = {"sort": sort.TASK, "sort-weak": sort_weak.TASK, "walks": walks.TASK}
 HELD_OUT = 1
 """Stream of a task's held-out prompts, the same for every seed."""
@@ -25,6 +28,7 @@ class TaskSource:
 
     columns = frozenset({"prompt", "completion"})
     judges = True
+    digest = ""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -64,10 +68,15 @@ class RowSource:
         judged_by = frozenset(rows[0]) - OWN if reward else frozenset(rows[0]) & {"completion", "chosen"}
         if lacking := judged_by - held_out[0].keys():
             raise UsageError(f"--eval-data has no column {', '.join(sorted(lacking))}, which --data has")
+        if reward:
+            accepted(reward, {"prompts", "completions"} | judged_by)
         self.rows, self._held_out, self.reward = rows, held_out, reward
         self.columns, self.judges = frozenset(rows[0]), reward is not None
         self.completion_length = completion_length
         self._next: list[int] = []
+        text = json.dumps([rows, held_out], default=repr, sort_keys=True)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        """Tells these rows from any others."""
 
     def prompts(self, count: int, rng: np.random.Generator) -> list[Row]:
         while len(self._next) < count:
@@ -89,14 +98,29 @@ class RowSource:
         return self._held_out[:count]
 
     def rewards(self, rows: Sequence[Row], completions: Sequence[str]) -> Sequence[float | None]:
-        columns = {name: [row[name] for row in rows] for name in rows[0] if name not in OWN}
-        return self.reward([row["prompt"] for row in rows], list(completions), **columns)
+        given = {name: [row[name] for row in rows] for name in rows[0] if name not in OWN}
+        given |= {"prompts": [row["prompt"] for row in rows], "completions": list(completions)}
+        return self.reward(**{name: given[name] for name in accepted(self.reward, given)})
 
     def get_state(self) -> list[int]:
         return list(self._next)
 
     def set_state(self, state: list[int]) -> None:
         self._next = list(state)
+
+
+def accepted(function: Reward, names: Collection[str]) -> list[str]:
+    """Return those of `names` that a reward function takes, all where it has **kwargs; UsageError where it needs more.
+
+    It is called by the names of its parameters, as TRL calls it, whatever their order.
+    """
+    parameters = inspect.signature(function).parameters
+    by_name = [p for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if lacking := [p.name for p in by_name if p.default is p.empty and p.name not in names]:
+        raise UsageError(f"the reward function asks for {', '.join(lacking)}; there are {', '.join(sorted(names))}")
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return list(names)
+    return [name for name in names if name in parameters]
 
 
 def bucketed(lengths: Sequence[int], count: int, rng: np.random.Generator, begun: int = 0) -> list[int]:

@@ -1,8 +1,9 @@
 """Training of a language model: the loop as a generator, batches and gradient steps on each, and its end."""
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from runners.lm.model import (
     add_lora,
     character_tokenizer,
     end_tokens,
+    fit_padding,
     load_model,
     load_tokenizer,
     save_model,
@@ -29,7 +31,8 @@ from runners.lm.model import (
 )
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
-from runners.lm.rows import read_rows
+from runners.lm.rows import ANSWERS, read_rows
+from runners.lm.rows import Row as DataRow
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
 from runners.machine.devices import device_named
 from runners.machine.ranks import ONE_RANK, Ranks
@@ -87,9 +90,13 @@ class Training:
         return sum(p.numel() for p in self.learner.trained)
 
     def introduce(self, run_dir: Path) -> list[str]:
-        """Return a line that says what is trained, and where."""
+        """Return lines that say what is trained, and where, and what of it in another way than it came."""
         subject, method = self.config.subject, self.config.agent.method
-        return [f"{subject}: {method}, {self.parameters:,} parameters to train, {run_dir}"]
+        lines = [f"{subject}: {method}, {self.parameters:,} parameters to train, {run_dir}", *self.problem.notes()]
+        came_in = getattr(self.model, "came_in", None)
+        if came_in not in (None, torch.float32):
+            lines.append(f"the weights came in {came_in}: they are trained and saved in float32".replace("torch.", ""))
+        return lines
 
     def prepare(self) -> None:
         """Evaluate the model as it is before the first step, on the first rank."""
@@ -244,11 +251,27 @@ def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[P
         reward = reward_function(data.reward) if data.reward else None
         source = RowSource(rows, held_out, reward, data.completion_length)
     model = load_model(data.model, options.dropout).to(device)
+    fit_padding(tokenizer, model)
     problem = Problem(source, tokenizer, device, end_tokens(model))
-    rows = source.held_out(data.eval_prompts) + (source.rows if isinstance(source, RowSource) else [])
-    longest = max(len(ids) for ids in tokenizer([row["prompt"] for row in rows])["input_ids"])
-    room = getattr(text_config(model), "max_position_embeddings", math.inf)
-    if longest + source.completion_length > room:
-        wanted = f"a prompt of {longest} tokens and a completion of {source.completion_length}"
-        raise UsageError(f"--model {data.model} has room for {room} tokens, too few for {wanted}")
+    if data.data is None:
+        check_prompts(data.model, source.held_out(data.eval_prompts), f"--task {data.task}", problem, model)
+        return problem, model
+    for name, some in ((data.data, rows), (data.eval_data, held_out)):
+        check_prompts(data.model, some or [], name, problem, model)
     return problem, model
+
+
+def check_prompts(name: str, rows: Sequence[DataRow], where: str, problem: Problem, model: nn.Module) -> None:
+    """UsageError where a prompt and a completion of it have more tokens than a model has room for, or other ones."""
+    room = getattr(text_config(model), "max_position_embeddings", math.inf)
+    known, completion = model.get_input_embeddings().num_embeddings, problem.source.completion_length
+    columns = [column for column in ("prompt", *ANSWERS) if rows and column in rows[0]]
+    tokens = (problem.tokenizer([row[column] for row in rows])["input_ids"] for column in columns)
+    for i, (asked, *answers) in enumerate(zip(*tokens, strict=True), 1):
+        if len(asked) + completion > room:
+            wanted = f"{len(asked)} tokens and a completion {completion}"
+            raise UsageError(f"{where}, row {i} of {len(rows)}: its prompt has {wanted}; --model {name} takes {room}")
+        most = max(itertools.chain(asked, *answers), default=0)
+        if most >= known:
+            token = problem.tokenizer.convert_ids_to_tokens(most)
+            raise UsageError(f"{where}, row {i} has the token {token}, number {most}; --model {name} knows {known}")
