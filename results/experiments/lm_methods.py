@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from results.experiment import ROLLOUTS, Experiment, Run
 
 SEEDS = range(5)
@@ -37,6 +39,19 @@ def methods(name: str, title: str, task: str, bar: float | None = None) -> Exper
     return experiment(name, title, question, runs, bar)
 
 
+def published(name: str, title: str, task: str, bar: float | None = None) -> Experiment:
+    """Return the experiment of methods at their papers' settings, beside the table of equal ones, at equal rollouts."""
+    command = f"runners.lm --task {task} --rollouts 200 --base-dir runs/bases --preset paper --prompts"
+    runs = tuple(
+        Run(f"{method}, published", seed, f"{command} {64 // completions} --method {method}")
+        for seed in SEEDS
+        for method, completions in {"vmpo": 8, "awr": 8, "rl-em": 4, "dar": 4}.items()
+    )
+    question = "How much reward does each method gain at the settings of its own paper, from as many completions?"
+    own = experiment(name, title, question, runs, bar)
+    return replace(own, diagnostics=(*own.diagnostics, "e_step/saturated"))
+
+
 def rates(name: str, title: str, task: str, bar: float | None = None) -> Experiment:
     """Return the experiment of all methods at rates around the default."""
     command = f"runners.lm --task {task} --rollouts 200 --base-dir runs/bases"
@@ -54,6 +69,9 @@ EXPERIMENTS = (
     methods("sort", "sort eight digits", "sort", bar=0.95),
     methods("sort_weak", "sort eight digits, from a weak base", "sort-weak"),
     methods("walks", "shortest paths from random walks", "walks", bar=0.97),
+    published("sort_paper", "sort eight digits, settings of the papers", "sort", bar=0.95),
+    published("sort_weak_paper", "a weak base, settings of the papers", "sort-weak"),
+    published("walks_paper", "shortest paths, settings of the papers", "walks", bar=0.97),
     rates("rates", "rates below and above the default", "sort", bar=0.95),
     rates("rates_sort_weak", "rates from a weak base", "sort-weak"),
     rates("rates_walks", "rates on shortest paths", "walks", bar=0.97),

@@ -1,44 +1,31 @@
 """The command line: defaults that suit the method, flags by their papers' names, resuming."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from agents.sequences.config import MethodName, SequenceConfig
+from agents.sequences.config import MethodName
 from runners.cli import parse_flags, peek, refuse_changes, refuse_used, resumed, suited, without
+from runners.errors import usage_errors
 from runners.lm.config import LMConfig, from_dict, to_dict
+from runners.lm.presets import PRESETS, small
 
 DESCRIPTION = (
     "Fine-tune a causal language model. --resume RUN_DIR continues a run with its saved configuration."
-    " Defaults are those of the method."
+    " Defaults are those of the preset and the method."
 )
 MAY_CHANGE = frozenset("rollouts shard device threads micro_batch checkpoint_seconds".split())
 """Settings that may differ from the saved ones when a run is resumed."""
-BATCHES = ("sft", "dpo")
-"""Methods that take batches of data, not rollouts."""
-
-
-def defaults(method: MethodName, **choices: str) -> LMConfig:
-    """What suits a small model and rewards in [0, 1]; `choices`: gempi's row."""
-    options = SequenceConfig(method=method, **choices).options
-    em = {"epsilon_eta": 0.1, "epsilon_reference": 0.1, "lambda_behaviour": 0.9, "alpha_init": 1.0}
-    used = {name: value for name, value in em.items() if name in options}
-    config = LMConfig(agent=SequenceConfig(method=method, **choices, **used))
-    if method in BATCHES:
-        config = replace(
-            config,
-            data=replace(config.data, prompts=32),
-            learner=replace(config.learner, updates=1, learning_rate=1e-5 if method == "dpo" else 1e-4),
-        )
-    return config
 
 
 def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
     """The configuration that `argv` asks for, and the run folder to resume, if any."""
-    decides = peek(argv, method="vmpo")
+    decides = peek(argv, method="vmpo", preset="small")
     if decides.resume is None:
+        # An unknown name is left for the parser proper to refuse.
         method = decides.method if decides.method in get_args(MethodName) else "vmpo"
-        config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, suited(defaults, method, decides))
+        with usage_errors():
+            default = suited(PRESETS.get(decides.preset, small), method, decides)
+        config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, default)
         refuse_used(config.learner.run_dir)
         return config, None
     run_dir, saved = resumed(decides, ["lm"], from_dict)

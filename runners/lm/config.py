@@ -64,6 +64,8 @@ class DataConfig:
 class LearnerConfig:
     """How it is learned."""
 
+    preset: Literal["small", "paper"] = "small"
+    """Which defaults to start from: small suits a small model, paper has what papers give for a method."""
     seed: int = 0
     """Seed of everything: base model, prompts, completions, dropout."""
     rollouts: int = 200
