@@ -26,7 +26,7 @@ from agents.gempi.kl import KL
 from agents.gempi.methods import METHODS, Row
 from agents.gempi.renyi import Renyi
 from agents.gempi.target import Divergence
-from agents.gempi.temperature import Dual, Fixed, Solved
+from agents.gempi.temperature import Dual, Fixed, Flat, Solved
 from agents.gempi.trust_region import kl_parts
 from agents.types import rows
 from networks.distributions import Gaussian
@@ -440,6 +440,7 @@ def test_the_table_is_the_papers():
         "at-dar": (both, "dual", "all", "none", "kl"),
         "dar-tr": (both, "fixed", "all", "dual", "kl"),
         "topk-dar": (both, "fixed", "top-k", "none", "kl"),
+        "rest-em": (("behaviour",), "flat", "positive", "none", "kl"),
     }
 
 
@@ -491,6 +492,16 @@ def test_positive_advantages_alone():
     assert (step.weights > 0).tolist() == [False, False, True, False, True]
     none = e_step(-advantages.abs(), torch.zeros(1, 5), mask, KL(), Fixed(1.0), Positive())
     assert not none.weights.any() and none.dual_loss == 0
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_flat_temperature_weighs_kept_samples_as_the_anchor_does(name):
+    advantages, (base,) = problem(3, n=12)
+    base[2] *= 3
+    mask, kept = torch.ones(12, dtype=torch.bool), advantages > 0
+    step = e_step(torch.tensor(advantages), ratios_of(base[None]), mask, DIVERGENCES[name], Flat(()), Positive())
+    np.testing.assert_allclose(step.weights.numpy(), np.where(kept, base, 0) / base[kept].sum(), atol=1e-6)
+    assert step.dual_loss == 0 and step.diagnostics["e_step/log_z"].isfinite()
 
 
 def test_a_tuple_of_ones_own():

@@ -35,7 +35,7 @@ from runners.records.checkpoint import Checkpoints
 TASK_NAME = "lm_task:TASK"
 BASES = tempfile.TemporaryDirectory()
 FAST = f"--task {TASK_NAME} --base-dir {BASES.name} --eval-prompts 64 --log-rollouts 1 --learning-rate 3e-3"
-METHODS = ["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "ppo", "dpo", "sft"]
+METHODS = ["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "rest-em", "ppo", "dpo", "sft"]
 
 
 def train(method: str, rollouts: int, *flags: str) -> Training:

@@ -81,6 +81,7 @@ def step(agent, samples: Samples, fitted, compared=None, parts=None):
 # ---------------------------------------------------------------------------------------------- E-step
 
 ALPHA, BETA = 0.3, 0.9
+BEST_OF_N = {"temperature": "flat", "trust_region": "none", "top_k": 0.0}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -99,6 +100,7 @@ ALPHA, BETA = 0.3, 0.9
             ALPHA + BETA,
             0.4,
         ),
+        ("gempi", BEST_OF_N, 0, math.inf, 0.0),
         ("vmpo", {"eta_init": BETA, "top_k": 0.5}, 0, BETA, 0.5),
         ("vmpo", {"eta_init": BETA, "top_k": 0.0}, 0, BETA, 0.0),
         ("vmpo", {"eta_init": BETA, "top_k": 0.3}, 0, BETA, 0.3),

@@ -26,8 +26,9 @@ class EMConfig:
     divergence: Literal[tuple(DIVERGENCES)] = "kl"
     """gempi: divergence of the target from each anchor; kl for any number, the others have a closed form for some."""
     temperature: Literal[tuple(TEMPERATURES)] = "dual"
-    """gempi: coefficients of the divergences: fixed, dual variables that take gradient steps towards their budgets, or
-    solved for them on each batch. A method with dual coefficients may solve for them, too."""
+    """gempi: coefficients of the divergences: fixed, flat (infinite: all kept samples weigh alike), dual variables that
+    take gradient steps towards their budgets, or solved for them on each batch. A method with dual coefficients may
+    solve for them, too."""
     filter: Literal[tuple(FILTERS)] = "top-k"
     """gempi: samples that the E-step keeps: all, the better top-k, or those of positive advantage."""
     trust_region: Literal[tuple(TRUST_REGIONS)] = "dual"
@@ -37,8 +38,10 @@ class EMConfig:
         """Return the choices of the EM method of that name."""
         if method != "gempi":
             row = METHODS[method]
-            if row.temperature == "dual" and self.temperature == "fixed":
-                raise ValueError(f"--temperature fixed makes another method of {method}: take --agent gempi")
+            if row.temperature == "dual" and self.temperature in ("fixed", "flat"):
+                raise ValueError(
+                    f"--temperature {self.temperature} makes another method of {method}: take --agent gempi"
+                )
             solved = row.temperature == "dual" and self.temperature == "solved"
             return row._replace(temperature="solved") if solved else row
         anchors = ("reference", "behaviour") if self.anchors == "both" else (self.anchors,)
@@ -60,6 +63,6 @@ class EMConfig:
 def em_options(method: str, row: Row) -> set[str]:
     """Return the names of the options that have an effect on an EM method."""
     names = set(CHOICES) if method == "gempi" else set()
-    if row.temperature != "fixed" and len(row.anchors) == 1:
+    if row.temperature in ("dual", "solved") and len(row.anchors) == 1:
         names.add("temperature")
     return names | used_options(row)

@@ -35,6 +35,7 @@ METHODS = {
     "at-dar": Row(("reference", "behaviour"), "dual", "all", "none"),
     "dar-tr": Row(("reference", "behaviour"), "fixed", "all", "dual"),
     "topk-dar": Row(("reference", "behaviour"), "fixed", "top-k", "none"),
+    "rest-em": Row(("behaviour",), "flat", "positive", "none"),
 }
 
 
@@ -51,7 +52,8 @@ def make_method(row: Row, config: object, gaussian: bool = False) -> Elements:
     if most is not None and len(row.anchors) > most:
         raise ValueError(f"--divergence {row.divergence} has a closed form for one anchor only, not {len(row.anchors)}")
     temperature = TEMPERATURES[row.temperature]
-    coefficients = (attrgetter(*temperature.uses)(made(ANCHORS[name], config)) for name in row.anchors)
+    numbers = attrgetter(*temperature.uses) if temperature.uses else lambda anchor: ()
+    coefficients = (numbers(made(ANCHORS[name], config)) for name in row.anchors)
     region = (GAUSSIAN_TRUST_REGIONS if gaussian else TRUST_REGIONS)[row.trust_region]
     return divergence, temperature(*coefficients), made(FILTERS[row.filter], config), made(region, config)
 

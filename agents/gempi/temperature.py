@@ -44,6 +44,18 @@ class Fixed(nn.Module):
         return torch.zeros_like(advantage)
 
 
+class Flat(nn.Module):
+    """An infinite temperature: advantages decide which samples are kept, and weigh none of them more than another."""
+
+    uses = ()
+
+    def __init__(self, *anchors: tuple[()]) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.full((len(anchors),), 1e30))
+
+    forward, loss = Fixed.forward, Fixed.loss
+
+
 class Dual(nn.Module):
     """Coefficients as the dual variables of budgets D_j(q || pi_j) < epsilon_j (GEMPI eq. 14; V-MPO eq. 4).
 
@@ -109,5 +121,5 @@ class Solved(nn.Module):
         return torch.zeros_like(advantage)
 
 
-Temperature = Fixed | Dual | Solved
-TEMPERATURES: dict[str, type[Temperature]] = {"fixed": Fixed, "dual": Dual, "solved": Solved}
+Temperature = Fixed | Flat | Dual | Solved
+TEMPERATURES: dict[str, type[Temperature]] = {"fixed": Fixed, "flat": Flat, "dual": Dual, "solved": Solved}
