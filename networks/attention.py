@@ -39,9 +39,9 @@ def relative_shift(scores: Tensor) -> Tensor:
 class RelativeAttention(nn.Module):
     """Queries come from the current input alone; keys and values from memory and input together."""
 
-    def __init__(self, d_model: int, heads: int, key_size: int) -> None:
+    def __init__(self, d_model: int, heads: int, key_size: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads, self.key_size = heads, key_size
+        self.heads, self.key_size, self.dropout = heads, key_size, dropout
         inner = heads * key_size
         self.query = nn.Linear(d_model, inner, bias=False)
         self.key = nn.Linear(d_model, inner, bias=False)
@@ -94,16 +94,17 @@ class RelativeAttention(nn.Module):
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, position_scores: Tensor, mask: Tensor) -> Tensor:
         """softmax((q + u) k / sqrt(key_size) + position_scores) v, heads joined and projected: [B, T, D].
 
-        On a GPU by torch's fused kernel, which gains nothing on a processor.
+        While it learns, weights are dropped. On a GPU by torch's fused kernel, which gains nothing on a processor.
         """
         mix = scaled_dot_product_attention if query.is_cuda else plain_attention
         bias = position_scores.masked_fill(~mask, -math.inf)
-        mixed = mix(query + self.content_bias[:, None], keys, values, bias)
+        mixed = mix(query + self.content_bias[:, None], keys, values, bias, self.dropout if self.training else 0.0)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-def plain_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q k / sqrt(key_size) + bias) v, [B, H, T, key_size], as `scaled_dot_product_attention`."""
+def plain_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
+    """softmax(q k / sqrt(key_size) + bias) v, [B, H, T, key_size], as `scaled_dot_product_attention`; `dropout`: the
+    chance that a weight of the softmax is dropped."""
     logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias
     weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return weights.to(values.dtype) @ values
+    return nn.functional.dropout(weights.to(values.dtype), dropout, training=dropout > 0) @ values

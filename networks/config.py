@@ -47,18 +47,29 @@ class NetworkConfig:
     """Previous steps a transformer layer attends to, besides the present one; the longest time that an LSTM's or GRU's
     units keep what they hold when training begins."""
     dropout: float = 0.0
-    """Chance that a unit is dropped while learning: of the torso's features, and of what each of the core's sub-blocks
-    (a transformer's attention and MLP, the LSTM or GRU) gives. Acting, evaluation and value targets see the whole
-    network."""
+    """Chance that a unit is dropped while learning: of the torso's features, of what each of the core's sub-blocks (a
+    transformer's attention and MLP, the LSTM or GRU) gives, and of attention weights. Acting, evaluation and value
+    targets see the whole network."""
+    drop_path: float = 0.0
+    """Chance that a transformer's sub-block is left out while learning, for an environment's whole unroll (DropPath,
+    stochastic depth)."""
     head_hidden: int = 256
     """Hidden units of the policy's MLP and of the value's."""
+
+    @property
+    def drops(self) -> bool:
+        """Return whether the network that learns differs from the whole one."""
+        return self.dropout > 0 or self.drop_path > 0
 
     def __post_init__(self) -> None:
         for name in ("torso_hidden", "embedding", "layers", "heads", "key_size", "mlp_size", "memory", "head_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1), not {getattr(self, name)}")
+        if self.drop_path and self.core not in ("trxl", "trxl-i", "gtrxl"):
+            raise ValueError(f"--drop-path leaves out sub-blocks of a transformer, which --core {self.core} has not")
         for name in ("nature_channels", "resnet_channels"):
             if len(channels := getattr(self, name)) != 3 or min(channels) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} takes three positive sizes, not {channels}")

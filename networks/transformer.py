@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.attention import RelativeAttention
+from networks.drop_path import DropPath
 from networks.gates import make_gate
 
 if TYPE_CHECKING:
@@ -43,13 +44,14 @@ class TransformerLayer(nn.Module):
         gate: str,
         gate_bias: float | None,
         dropout: float,
+        drop_path: float,
     ) -> None:
         super().__init__()
         self.post_norm = variant == "trxl"
-        self.attention = RelativeAttention(d_model, heads, key_size)
+        self.attention = RelativeAttention(d_model, heads, key_size, dropout)
         self.mlp = nn.Sequential(nn.Linear(d_model, mlp_size), nn.ReLU(), nn.Linear(mlp_size, d_model))
         self.attention_norm, self.mlp_norm = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))
         gated = variant == "gtrxl"
         self.attention_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
         self.mlp_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
@@ -82,11 +84,12 @@ class TransformerCore(nn.Module):
         gate: str = "gru",
         gate_bias: float | None = None,
         dropout: float = 0.0,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.output_size, self.memory = d_model, memory
         self.layers = nn.ModuleList(
-            TransformerLayer(d_model, heads, key_size, mlp_size, variant, gate, gate_bias, dropout)
+            TransformerLayer(d_model, heads, key_size, mlp_size, variant, gate, gate_bias, dropout, drop_path)
             for _ in range(layers)
         )
 
@@ -94,7 +97,8 @@ class TransformerCore(nn.Module):
     def of(cls, config: "NetworkConfig") -> "TransformerCore":
         """Make the core that `config` describes; `config.core` is the variant."""
         sizes = config.layers, config.heads, config.key_size, config.mlp_size, config.memory
-        return cls(config.embedding, *sizes, config.core, config.gate, config.gate_bias, config.dropout)
+        gate = config.gate, config.gate_bias
+        return cls(config.embedding, *sizes, config.core, *gate, config.dropout, config.drop_path)
 
     def initial_state(self, batch: int) -> State:
         weight = self.layers[0].mlp_norm.weight

@@ -170,8 +170,18 @@ class RunConfig:
     def __post_init__(self) -> None:
         envs, tasks = self.training.envs, len(self.env.tasks)
         scheme = self.agent.dropout_scheme
-        if scheme != AgentConfig.dropout_scheme and not self.network.dropout:
+        if scheme != AgentConfig.dropout_scheme and not self.network.drops:
             raise ValueError(f"--dropout-scheme {scheme} has no effect without --dropout")
+        if scheme == "paired" and self.training.passes * self.training.minibatches == 1:
+            raise ValueError(
+                "--dropout-scheme paired compares with the network before the batch, from which its one gradient step"
+                " is no distance away: take whole, or more --passes or --minibatches"
+            )
+        if scheme == "paired" and self.training.target_period > 1:
+            raise ValueError(
+                "--dropout-scheme paired compares with the network before the batch, and pi_old is an older one at"
+                f" --target-period {self.training.target_period}: take whole"
+            )
         if scheme == "paired" and self.training.compile:
             raise ValueError(
                 "--dropout-scheme paired needs one mask twice, which compiled networks do not draw: leave out --compile"

@@ -19,7 +19,7 @@ SCHEMES = ["whole", "masked", "paired"]
 
 
 def with_dropout(scheme: str = "whole", core: str = "gtrxl", dropout: float = 0.3, **options) -> RunConfig:
-    config = small(core, **{"minibatches": 1, "passes": 1, **options})
+    config = small(core, **{"minibatches": 1, "passes": 2, **options})
     network = replace(config.network, dropout=dropout)
     return replace(config, network=network, agent=replace(config.agent, dropout_scheme=scheme))
 
@@ -176,7 +176,7 @@ def test_without_dropout_there_is_one_pass(dropout: float, scheme: str, count: i
 def test_a_run_with_dropout_repeats_to_the_bit() -> None:
     weights = []
     for _ in range(2):
-        training = Training(with_dropout("paired", passes=1))
+        training = Training(with_dropout("paired"))
         loop = training.run()
         for _ in range(3):
             next(loop)
@@ -195,3 +195,16 @@ def test_a_run_with_dropout_repeats_to_the_bit() -> None:
 def test_impossible_choices(dropout: float, scheme: str, compile_: bool, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         with_dropout(scheme, dropout=dropout, compile=compile_)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"passes": 1}, "from which its one gradient step is no distance away: take whole"),
+        ({"target_period": 8}, "pi_old is an older one at --target-period 8: take whole"),
+    ],
+)
+def test_paired_is_refused_where_its_distance_is_none_or_another(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_dropout("paired", **options)
+    with_dropout("whole", **options)

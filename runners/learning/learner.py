@@ -44,7 +44,7 @@ class Learner:
     ) -> None:
         self.config, self.network, self.agent, self.device, self.ranks = config, network, agent, device, ranks
         self.forward = compiled(network, device) if config.training.compile else network
-        self.passes = ForwardPasses(network, self.forward, config.network.dropout, config.agent.dropout_scheme)
+        self.passes = ForwardPasses(network, self.forward, config.network.drops, config.agent.dropout_scheme)
         training = config.training
         groups = [
             {"params": list(network.parameters()), "lr": training.learning_rate},

@@ -18,9 +18,9 @@ class ForwardPasses:
     paired   the network as it was before the batch with the network now, both under the step's mask: nothing at first.
     """
 
-    def __init__(self, network: ActorCritic, forward: nn.Module, dropout: float, scheme: DropoutScheme) -> None:
-        self.network, self.forward, self.dropout, self.scheme = network, forward, dropout, scheme
-        self.before = frozen_copy(network) if dropout and scheme == "paired" else None
+    def __init__(self, network: ActorCritic, forward: nn.Module, drops: bool, scheme: DropoutScheme) -> None:
+        self.network, self.forward, self.drops, self.scheme = network, forward, drops, scheme
+        self.before = frozen_copy(network) if drops and scheme == "paired" else None
 
     def begin_batch(self) -> None:
         """Call this before the first gradient step on a batch."""
@@ -29,7 +29,7 @@ class ForwardPasses:
 
     def __call__(self, unroll: Unroll) -> Passes:
         inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state, unroll.task
-        if not self.dropout:
+        if not self.drops:
             return one_pass(self.forward(*inputs, need_state=False), unroll)
         whole = self.forward(*inputs, need_state=False) if self.scheme == "whole" else None
         seed = int(torch.randint(2**62, ()))

@@ -87,6 +87,8 @@ class LearnerConfig:
     dropout: float | None = None
     """Dropout of the model, in its base's training and the M-step alone; by default as its configuration says, and 0
     for a task's own."""
+    drop_path: float = 0.0
+    """Chance that a block of the model is left out for a sample in the M-step (DropPath, stochastic depth)."""
     dropout_scheme: Literal["whole", "masked"] = "whole"
     """With dropout, what trust region and ratios compare with pi_t: the whole network, or the masked one. PPO, which
     has nothing but ratios, then knows no mask under `whole`."""
@@ -114,6 +116,8 @@ class LearnerConfig:
         not_negative(self, ("weight_decay", "max_gradient_norm"))
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"--drop-path must lie in [0, 1), not {self.drop_path}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
 

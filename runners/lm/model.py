@@ -20,6 +20,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
+from networks.drop_path import DropPath
 from runners.errors import UsageError, needs_extra
 from runners.lm.tasks.task import Task
 
@@ -159,7 +160,7 @@ def save_model(
 def drops(model: nn.Module) -> bool:
     """Whether its training mode differs from its evaluation: a dropout layer, or one that its configuration names, as
     of attention, which is a function and no layer."""
-    layers = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+    layers = any(isinstance(m, nn.Dropout | DropPath) and m.p > 0 for m in model.modules())
     return layers or any(value > 0 for value in _named_dropouts(model.config).values())
 
 

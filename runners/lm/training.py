@@ -13,7 +13,8 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
-from runners.errors import RunError, UsageError
+from networks.drop_path import drop_blocks
+from runners.errors import RunError, UsageError, usage_errors
 from runners.lm.base import base_model, base_name, kept_base_model
 from runners.lm.batches import kind_of
 from runners.lm.config import LMConfig
@@ -52,6 +53,9 @@ class Training:
         torch.manual_seed(options.seed)
         self.device = device_named(options.device)
         self.problem, model = make_problem(config, self.device, fresh)
+        if options.drop_path:
+            with usage_errors():
+                drop_blocks(model, options.drop_path)
         if config.data.lora:
             torch.manual_seed(options.seed)  # whatever training the base has drawn
             model = add_lora(model, config.data.lora)
