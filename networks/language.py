@@ -71,6 +71,46 @@ def token_log_probs(
     return torch.where(mask, log_prob, 0)
 
 
+def packed_log_probs(
+    model: nn.Module, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """`token_log_probs` with several samples in a row of the model's input, in the place of padding.
+
+    A row is as long as the longest sample. Position ids start again with each sample, and there is no mask: by that
+    models of transformers keep the attention of one from the others.
+    """
+    joined, real = torch.cat([prompts.tokens, tokens], 1), torch.cat([prompts.real, mask], 1)
+    position, lengths = real.long().cumsum(1) - 1, real.sum(1) - 1  # nothing follows a sample's last token
+    row, start = first_fit(lengths.tolist())
+    width = int(lengths.max())
+    place = torch.tensor([r * width + s for r, s in zip(row, start, strict=True)], device=joined.device)
+    place = place.unsqueeze(1) + position
+    ids = joined.new_zeros((max(row) + 1) * width)
+    positions = torch.zeros_like(ids)
+    given = real & (position < lengths.unsqueeze(1))
+    ids[place[given]], positions[place[given]] = joined[given], position[given]
+    inputs = {"input_ids": ids.view(-1, width), "position_ids": positions.view(-1, width)}
+    with _precision(model, ids):
+        logits = model(**inputs, use_cache=False).logits.flatten(0, 1)
+    before = place[:, -tokens.shape[1] :][mask] - 1
+    log_prob = selected_log_softmax(logits[before], tokens[mask], temperature)
+    return log_prob.new_zeros(tokens.shape).masked_scatter(mask, log_prob)
+
+
+def first_fit(lengths: list[int]) -> tuple[list[int], list[int]]:
+    """Return the row of each sample and where in it it starts: rows are as long as the longest, and filled from the
+    longest sample to the shortest, each in the first row that has room."""
+    room, row, start = [], [0] * len(lengths), [0] * len(lengths)
+    most = max(lengths)
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row[i] = next((r for r, left in enumerate(room) if left >= lengths[i]), len(room))
+        if row[i] == len(room):
+            room.append(most)
+        start[i] = most - room[row[i]]
+        room[row[i]] -= lengths[i]
+    return row, start
+
+
 def selected_log_softmax(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """log softmax(logits / temperature) at `tokens`: [..., V], [...] -> [...] in float32, ROWS at a time."""
     flat, index = logits.flatten(0, -2), tokens.flatten()

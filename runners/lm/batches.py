@@ -155,7 +155,8 @@ class Demonstrations(Batches):
     """Prompts and completions to imitate."""
 
     def next(self) -> Batch:
-        rows = self.problem.source.demonstrations(self.config.data.prompts, self.rng)
+        alike = not self.config.learner.packing
+        rows = self.problem.source.demonstrations(self.config.data.prompts, self.rng, alike)
         asked, said = ([row[name] for row in rows] for name in ("prompt", "completion"))
         prompts, completions = self.problem.encode(asked), self.problem.answers(asked, said)
         return Batch(prompts, completions, demonstrated(completions), {})

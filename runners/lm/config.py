@@ -92,6 +92,9 @@ class LearnerConfig:
     dropout_scheme: Literal["whole", "masked"] = "whole"
     """With dropout, what trust region and ratios compare with pi_t: the whole network, or the masked one. PPO, which
     has nothing but ratios, then knows no mask under `whole`."""
+    packing: bool = False
+    """sft: put several demonstrations into a row of the model's input, none of which sees another, in the place of
+    padding; batches are then in a random order, not of like lengths."""
     micro_batch: int = 256
     """Samples of a gradient step that pass through the model at a time; their gradients add up."""
     shard: bool = False
@@ -138,6 +141,7 @@ class LMConfig:
         idle = {
             "reward-scale": self.data.reward_scale != 1 and self.agent.method in ("sft", "dpo"),
             "completions": self.data.completions != DataConfig.completions and self.agent.method == "sft",
+            "packing": self.learner.packing and self.agent.method != "sft",
             "dropout-scheme": self.learner.dropout_scheme != "whole" and self.agent.method in ("sft", "dpo"),
             "dual-learning-rate": self.learner.dual_learning_rate != LearnerConfig.dual_learning_rate
             and not self.agent.has_duals,

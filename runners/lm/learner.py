@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from agents.sequences.types import Plan, Samples, SequenceAgent
 from agents.sequences.value import PromptValue
-from networks.language import Prompts, token_log_probs
+from networks.language import Prompts, packed_log_probs, token_log_probs
 from runners.learning.duals import DualSteps, multipliers
 from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
@@ -114,7 +114,8 @@ class Learner:
     def _pass(self, prompts: Prompts, tokens: Tensor, mask: Tensor, training: bool) -> Tensor:
         if self.model.training != training:  # asked first: it takes a millisecond to tell every layer
             self.model.train(training)
-        return token_log_probs(self.model, prompts, tokens, mask, self.config.data.sampling_temperature)
+        log_probs = packed_log_probs if self.config.learner.packing else token_log_probs
+        return log_probs(self.model, prompts, tokens, mask, self.config.data.sampling_temperature)
 
     def get_state(self) -> dict[str, Any]:
         return {

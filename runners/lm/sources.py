@@ -40,7 +40,7 @@ class TaskSource:
     def held_out(self, count: int) -> list[Row]:
         return self.prompts(count, np.random.default_rng(HELD_OUT))
 
-    def demonstrations(self, count: int, rng: np.random.Generator) -> list[Row]:
+    def demonstrations(self, count: int, rng: np.random.Generator, alike: bool = True) -> list[Row]:
         return [{"prompt": p, "completion": c} for p, c in self.task.demonstrations(count, rng)]
 
     def rewards(self, rows: Sequence[Row], completions: Sequence[str]) -> Sequence[float | None]:
@@ -84,9 +84,9 @@ class RowSource:
         taken, self._next = self._next[:count], self._next[count:]
         return [self.rows[i] for i in taken]
 
-    def demonstrations(self, count: int, rng: np.random.Generator) -> list[Row]:
-        """As `prompts`, but rows of like length together: the padding of short ones costs as much as text."""
-        while len(self._next) < count:
+    def demonstrations(self, count: int, rng: np.random.Generator, alike: bool = True) -> list[Row]:
+        """As `prompts`, but, `alike`, rows of like length together: the padding of short ones costs as much as text."""
+        while alike and len(self._next) < count:
             self._next += bucketed([self._length(row) for row in self.rows], count, rng, begun=len(self._next))
         return self.prompts(count, rng)
 

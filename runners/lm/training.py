@@ -53,6 +53,11 @@ class Training:
         torch.manual_seed(options.seed)
         self.device = device_named(options.device)
         self.problem, model = make_problem(config, self.device, fresh)
+        kinds = set(getattr(text_config(model), "layer_types", None) or ())
+        if options.packing and not kinds <= {"full_attention", "sliding_attention", "chunked_attention"}:
+            raise UsageError(
+                f"--packing keeps samples apart in attention, and this model has {', '.join(sorted(kinds))}"
+            )
         if options.drop_path:
             with usage_errors():
                 drop_blocks(model, options.drop_path)
