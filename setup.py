@@ -30,6 +30,7 @@ setup(
         "mujoco": ["gymnasium[mujoco]"],
         "memory": ["popgym>=1.0.7", "minigrid>=3.0"],
         "lm": LM,
+        "reasoning": [*LM, "reasoning-gym>=0.1.25"],
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=0.27"],
         "dev": [*TEST, "ruff>=0.6"],
     },

@@ -14,7 +14,8 @@ class DataConfig:
     """Options of what is learned, and of the model that learns it."""
 
     task: str = "sort"
-    """Built-in task: sort, sort-weak or walks, which make their own base model; or module:NAME, a Task of yours."""
+    """Built-in task: sort, sort-weak or walks, which make their own base model; reasoning:NAME of the
+    library reasoning-gym, which makes one in minutes; or module:NAME, a Task of yours."""
     model: str | None = None
     """Base model: a folder or name that transformers knows, or an adapter's, which is merged into the model that it
     belongs to; by default the task's own, trained first."""

@@ -12,6 +12,7 @@ import numpy as np
 from runners.errors import UsageError
 from runners.lm.rows import OWN, Row
 from runners.lm.tasks import sort, sort_weak, walks
+from runners.lm.tasks.reasoning import PREFIX, reasoning_task
 from runners.lm.tasks.task import Task
 
 Reward = Callable[..., Sequence[float | None]]
@@ -144,11 +145,14 @@ Source = TaskSource | RowSource
 
 
 def find_task(name: str) -> Task:
-    """A built-in task, or `module:NAME`."""
+    """A built-in task, `reasoning:NAME`, or `module:NAME`."""
     if name in TASKS:
         return TASKS[name]
+    if name.startswith(PREFIX):
+        return reasoning_task(name.removeprefix(PREFIX))
     if ":" not in name:
-        raise UsageError(f"--task {name} is none of {', '.join(TASKS)}, nor module:NAME, a Task of your own")
+        known = f"{', '.join(TASKS)}, {PREFIX}NAME"
+        raise UsageError(f"--task {name} is none of {known}, nor module:NAME, a Task of your own")
     task = imported("task", name)
     if not isinstance(task, Task):
         raise UsageError(f"--task {name} must be a runners.lm.tasks.task.Task, not {type(task).__name__}")

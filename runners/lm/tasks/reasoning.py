@@ -1,0 +1,69 @@
+"""Tasks of reasoning-gym, `--task reasoning:NAME`: its questions, and its own verifier as the reward.
+
+The base model is a GPT-2 of two million parameters, a token a character, fitted to right answers for some minutes.
+"""
+
+import string
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from runners.errors import UsageError, needs_extra
+from runners.lm.tasks.task import Demonstration, Task
+
+PREFIX = "reasoning:"
+SURVEYED = 2000
+"""Questions that are looked at for the longest ones and for their characters."""
+
+
+def reasoning_task(name: str) -> Task:
+    """Return the task of that name, at reasoning-gym's own difficulty."""
+    with needs_extra("reasoning"):
+        from reasoning_gym.factory import DATASETS, create_dataset
+    if name not in DATASETS:
+        raise UsageError(f"--task {PREFIX}{name} is none of reasoning-gym's: {', '.join(sorted(DATASETS))}")
+    entries: dict[str, Any] = {}
+    """What the verifier needs to know of each question that was asked."""
+    verifier = create_dataset(name, seed=0, size=1)
+
+    def drawn(count: int, rng: np.random.Generator) -> list[Demonstration]:
+        pairs = []
+        for entry in create_dataset(name, seed=int(rng.integers(2**31)), size=count):
+            prompt = entry["question"].strip() + "\n"
+            entries[prompt] = entry
+            pairs.append((prompt, str(entry["answer"])))
+        return pairs
+
+    surveyed = drawn(SURVEYED, np.random.default_rng(0))
+    longest = max(len(prompt) for prompt, _ in surveyed)
+    characters = set(string.printable).union(*(prompt + answer for prompt, answer in surveyed))
+
+    def demonstrations(count: int, rng: np.random.Generator) -> list[Demonstration]:
+        """None that is longer than the longest surveyed: the model has no room for it."""
+        pairs: list[Demonstration] = []
+        while len(pairs) < count:
+            pairs += [pair for pair in drawn(count, rng) if len(pair[0]) <= longest and set(pair[0]) <= characters]
+        return pairs[:count]
+
+    def prompts(count: int, rng: np.random.Generator) -> list[str]:
+        return [prompt for prompt, _ in demonstrations(count, rng)]
+
+    def reward(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+        pairs = zip(prompts, completions, strict=True)
+        return [float(verifier.score_answer(answer=text, entry=entries[prompt])) for prompt, text in pairs]
+
+    return Task(
+        alphabet="".join(sorted(characters)),
+        prompts=prompts,
+        demonstrations=demonstrations,
+        reward=reward,
+        completion_length=1 + max(len(answer) for _, answer in surveyed),
+        base_steps=400,
+        base_demonstrations=20_000,
+        base_batch=64,
+        base_learning_rate=1e-3,
+        layers=4,
+        heads=4,
+        width=192,
+    )
