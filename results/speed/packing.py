@@ -15,6 +15,7 @@ from rich.table import Table
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from networks.language import Prompts, packed_log_probs, token_log_probs
+from runners.errors import Parser, main_guard
 from runners.lm.sources import bucketed
 
 ROWS, BATCH, PROMPT, LONGEST, VOCABULARY = 256, 16, 16, 400, 1000
@@ -39,7 +40,8 @@ def tokens_a_second(model: GPT2LMHeadModel, batches: list[list[int]], lengths: n
     return counted / (process_time() - began)
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
+    Parser(description=__doc__, prog="python -m results.speed.packing").parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     size = dict(n_embd=128, n_layer=4, n_head=4, n_positions=PROMPT + LONGEST)
@@ -60,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main_guard(main)
