@@ -1,6 +1,6 @@
 """The gating layers of GTrXL (arXiv 1910.06764, eqs. 15-26): g(x, y) with x the skip stream and y a sub-block's output.
 
-All map [..., D] and [..., D] to [..., D]; each gate has parameters of its own in each place.
+All map [..., D] and [..., D] to [..., D]; no two gates of a network share parameters. s is the sigmoid.
 """
 
 import torch
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class GRUGate(nn.Module):
-    """r = s(W_r y + U_r x); z = s(W_z y + U_z x - b); h = tanh(W_g y + U_g (r * x)); g = (1 - z) * x + z * h.
+    """Gate g = (1 - z) * x + z * h, r = s(W_r y + U_r x), z = s(W_z y + U_z x - b), h = tanh(W_g y + U_g (r * x)).
 
-    The products with y are one matrix (rows r, z, h), those with x another (rows r, z).
+    W_r, W_z, W_g are one matrix, and so are U_r, U_z.
     """
 
     def __init__(self, size: int, bias: float = 2.0) -> None:
@@ -30,7 +30,7 @@ class GRUGate(nn.Module):
 
 
 class InputGate(nn.Module):
-    """g = s(W x) * x + y."""
+    """Gate g = s(W x) * x + y; it has no bias, `bias` is ignored."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class InputGate(nn.Module):
 
 
 class OutputGate(nn.Module):
-    """g = x + s(W x - b) * y."""
+    """Gate g = x + s(W x - b) * y."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class OutputGate(nn.Module):
 
 
 class HighwayGate(nn.Module):
-    """g = s(W x + b) * x + (1 - s(W x + b)) * y."""
+    """Gate g = s(W x + b) * x + (1 - s(W x + b)) * y."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class HighwayGate(nn.Module):
 
 
 class SigTanhGate(nn.Module):
-    """g = x + s(W y - b) * tanh(U y)."""
+    """Gate g = x + s(W y - b) * tanh(U y)."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
@@ -81,5 +81,5 @@ GATES = {"gru": GRUGate, "input": InputGate, "output": OutputGate, "highway": Hi
 
 
 def make_gate(name: str, size: int, bias: float | None = None) -> nn.Module:
-    """Make a gate over vectors of `size`, its bias (where it has one) starting at `bias`, by default at the paper's."""
+    """Make a gate over vectors of `size`, whose bias, if it has one, starts at `bias`, by default at the paper's."""
     return GATES[name](size) if bias is None else GATES[name](size, bias)

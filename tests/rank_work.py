@@ -89,7 +89,7 @@ def lm_steps(method: str, ranks: Ranks, sharded: bool = False) -> dict[str, Tens
     generator = torch.Generator().manual_seed(1)
     behaviour, reference = (-torch.rand(completions.tokens.shape, generator=generator) for _ in range(2))
     samples = Samples(completions.mask, behaviour, reference, torch.arange(8.0) / 8)
-    batch = Batch(prompts.of(part), Completions(*(x[part] for x in completions)), samples.of(part), {})
+    batch = Batch(prompts.select(part), Completions(*(x[part] for x in completions)), samples.select(part), {})
     learner.train(batch, learner.plan(batch.samples, 1))
     if sharded:
         state, learner = learner.get_state(), LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)

@@ -213,7 +213,7 @@ def test_sampling_stops_once_all_have_ended():
 def test_frequencies_of_tokens_are_the_softmax(temperature):
     model, prompt, many = model_of("plain"), PROMPTS[2], 3000
     generator = torch.Generator().manual_seed(3)
-    found = sample(model, padded([[1], prompt]).of(torch.tensor([1])).repeat(many), 1, ENDS, generator, temperature)
+    found = sample(model, padded([[1], prompt]).select(torch.tensor([1])).repeat(many), 1, ENDS, generator, temperature)
     logits = alone(model, prompt).logits[0, -1].double().numpy()
     counts = np.bincount(found.tokens[:, 0].numpy(), minlength=VOCABULARY)
 
@@ -276,7 +276,7 @@ def test_completions_of_one_prompt_share_its_keys_and_values(name, length, monke
         found = token_log_probs(model, prompts, tokens, mask, 0.7)
         return found.detach(), torch.autograd.grad((found * torch.arange(9).unsqueeze(1)).sum(), model.parameters())
 
-    prompts = padded(PROMPTS).repeat(4).of(some)
+    prompts = padded(PROMPTS).repeat(4).select(some)
     found, fitted = gradients(prompts)
     assert widths == ([9] if name == "plain" or length == 1 else [3, 9])
     expected, wanted = gradients(prompts._replace(number=None))
@@ -288,8 +288,8 @@ def test_completions_of_one_prompt_share_its_keys_and_values(name, length, monke
 def test_prompts_that_mostly_differ_are_not_shared():
     prompts = padded(PROMPTS).repeat(2)
     assert prompts.distinct()[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert prompts.of(torch.tensor([0, 3, 5, 4])).distinct()[1] is None
-    once, row = prompts.of(torch.tensor([7, 4, 5, 6])).distinct()
+    assert prompts.select(torch.tensor([0, 3, 5, 4])).distinct()[1] is None
+    once, row = prompts.select(torch.tensor([7, 4, 5, 6])).distinct()
     assert torch.equal(once.tokens[row], prompts.tokens[[7, 4, 5, 6]]) and len(once.tokens) == 2
     assert padded(PROMPTS).distinct()[1] is None
 
@@ -300,7 +300,7 @@ def test_repeated_and_chosen_prompts():
     for i in range(8):
         assert torch.equal(repeated.tokens[i], prompts.tokens[i // 2])
         assert torch.equal(repeated.real[i], prompts.real[i // 2])
-    some = prompts.of(torch.tensor([2, 0]))
+    some = prompts.select(torch.tensor([2, 0]))
     assert some.tokens.tolist() == prompts.tokens[[2, 0]].tolist() and some.real.tolist() == [
         [True] * 5,
         [False] * 2 + [True] * 3,

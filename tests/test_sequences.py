@@ -70,7 +70,8 @@ def step(agent, samples: Samples, fitted, compared=None, parts=None):
     tokens = samples.mask[plan.kept].sum()
     parts = [np.flatnonzero(plan.kept)] if parts is None else parts
     losses = [
-        agent.loss(leaf[i], other[i], samples.of(torch.tensor(i)), plan.weights[torch.tensor(i)], tokens) for i in parts
+        agent.loss(leaf[i], other[i], samples.select(torch.tensor(i)), plan.weights[torch.tensor(i)], tokens)
+        for i in parts
     ]
     total = sum(part.loss for part in losses)
     gradients = torch.autograd.grad(total, (leaf, other), allow_unused=True, materialize_grads=True)
@@ -132,7 +133,7 @@ def test_an_empty_sample_is_as_good_as_none():
     there = torch.arange(N) != EMPTY
     for method in ("awr", "dar", "vmpo", "at-dar", "sft", "ppo"):
         agent = agent_of(method)
-        one, other = agent.plan(samples), agent.plan(samples.of(there))
+        one, other = agent.plan(samples), agent.plan(samples.select(there))
         torch.testing.assert_close(one.weights[there], other.weights)
         torch.testing.assert_close(one.dual_loss, other.dual_loss)
         torch.testing.assert_close(one.metrics, other.metrics)
@@ -223,7 +224,7 @@ def test_the_dual_loss_of_two_anchors_and_its_gradient():
 @pytest.mark.parametrize("method", ["awr", "dar", "dar-tr", "topk-dar", "rl-em", "sft", "dpo", "ppo"])
 def test_methods_of_fixed_coefficients_have_no_dual_loss(method):
     samples = draws(0)
-    even = samples.of(torch.arange(len(samples.mask) // 2 * 2))  # dpo's come in pairs
+    even = samples.select(torch.arange(len(samples.mask) // 2 * 2))  # dpo's come in pairs
     assert agent_of(method).plan(even).dual_loss == 0
 
 
@@ -308,7 +309,7 @@ RULES = {
 def test_losses_and_metrics_of_parts_add_up(rule):
     method, options = RULES[rule]
     samples = draws(9, empty=method != "dpo", junk=-1.0)
-    samples = samples.of(torch.arange(N - 1))
+    samples = samples.select(torch.arange(N - 1))
     fitted, compared = moved(samples, 4), moved(samples, 5)
     agent = agent_of(method, **options)
     loss, gradients, metrics, weights = step(agent, samples, fitted, compared)
@@ -492,7 +493,7 @@ def test_a_ratio_beyond_the_range_of_floats_is_clipped(advantage):
 
 
 def test_dpos_loss_and_gradient():
-    samples, beta, pairs = draws(17, empty=False).of(torch.arange(8)), 0.7, 4
+    samples, beta, pairs = draws(17, empty=False).select(torch.arange(8)), 0.7, 4
     fitted = moved(samples, 7)
     mask = samples.mask.numpy()
     implicit = beta * (whole(fitted, mask) - whole(samples.reference, mask))
@@ -510,7 +511,7 @@ def test_dpos_loss_and_gradient():
 
 
 def test_dpo_at_the_reference_is_log_two():
-    samples = draws(14, empty=False).of(torch.arange(8))
+    samples = draws(14, empty=False).select(torch.arange(8))
     loss, _, metrics, _ = step(agent_of("dpo"), samples, samples.reference.numpy())
     assert loss == pytest.approx(math.log(2), rel=1e-12)
     assert metrics["m_step/margin"] == 0
@@ -526,7 +527,7 @@ def test_dpo_at_the_reference_is_log_two():
 def test_methods_ask_for_the_reference_where_they_use_it(method, reference):
     agent = agent_of(method)
     assert agent.needs_reference == reference and agent.pairs == (method == "dpo")
-    samples = draws(15, empty=False).of(torch.arange(8))
+    samples = draws(15, empty=False).select(torch.arange(8))
     other = samples._replace(reference=samples.reference + torch.linspace(0, 1, 8).unsqueeze(1))
     fitted = moved(samples, 8)
     everything = [np.arange(8)]

@@ -22,7 +22,7 @@ class Samples(NamedTuple):
     reference: Tensor
     advantages: Tensor
 
-    def of(self, index: Tensor) -> "Samples":
+    def select(self, index: Tensor) -> "Samples":
         """Some of them."""
         return Samples(*(x[index] for x in self))
 

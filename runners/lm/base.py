@@ -60,6 +60,6 @@ def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True
     for _ in range(task.base_steps):
         index = torch.from_numpy(rng.choice(len(texts), size=task.base_batch, replace=False))
         some = Completions(*(x[index] for x in completions))
-        batch = Batch(prompts.of(index), some, demonstrated(some), {})
+        batch = Batch(prompts.select(index), some, demonstrated(some), {})
         sft.train(batch, sft.plan(batch.samples, 1))
     return model

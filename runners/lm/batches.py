@@ -194,7 +194,7 @@ class Pairs(Batches):
         metrics = {"reward/start": rewards.nanmean(), "reward/pairs": torch.tensor(float(len(differ)))}
         pairs = Completions(*(x[index] for x in completions))
         pairs = pairs._replace(mask=pairs.mask & (not none))
-        return prompts.repeat(rewards.shape[1]).of(index), pairs, metrics
+        return prompts.repeat(rewards.shape[1]).select(index), pairs, metrics
 
 
 class Offline(Batches):

@@ -65,9 +65,9 @@ class Learner:
         kept = plan.kept.nonzero().squeeze(1)
         tokens = self.ranks.total(samples.mask[kept].sum()).clamp(min=1)
         for some, counts in self._parts(kept):
-            asked, answer = prompts.of(some), (completions.tokens[some], completions.mask[some])
+            asked, answer = prompts.select(some), (completions.tokens[some], completions.mask[some])
             fitted, compared = self._log_probs(asked, *answer)
-            counted = samples.of(some)._replace(mask=samples.mask[some] & counts)
+            counted = samples.select(some)._replace(mask=samples.mask[some] & counts)
             part = self.agent.loss(fitted, compared, counted, plan.weights[some] * counts, tokens)
             part.loss.backward()
             for name, value in part.metrics.items():

@@ -49,7 +49,7 @@ class Policies:
         with self.start() as model:
             model.eval()
             every = torch.arange(len(completions.tokens), device=completions.tokens.device).split(self.micro_batch)
-            answers = ((prompts.of(some), completions.tokens[some], completions.mask[some]) for some in every)
+            answers = ((prompts.select(some), completions.tokens[some], completions.mask[some]) for some in every)
             return torch.cat([token_log_probs(model, *answer, self.temperature) for answer in answers])
 
     def trained(self) -> dict[str, Tensor]:
