@@ -167,7 +167,7 @@ def test_games_of_different_scale_weigh_the_same():
     one.std.fill_(2.0)
     alone = evaluate_policy(unroll, 0.99, 0.9)
     torch.testing.assert_close(scaled_advantages(alone, unroll, one, standardised=False), alone.advantages)
-    scaled = scaled_advantages(alone, unroll, one, standardised=False, in_units_of_returns=True)
+    scaled = scaled_advantages(alone, unroll, one, standardised=False, in_deviations=True)
     torch.testing.assert_close(scaled, alone.advantages / one.std.item(), msg="--scale-rewards")
     torch.testing.assert_close(plain, alone.advantages / 2)
     losses, explained = [], []

@@ -14,7 +14,7 @@ from agents.gempi.filters import FILTERS
 from agents.gempi.methods import METHODS, Row, make_method
 from agents.gempi.temperature import TEMPERATURES
 from agents.gempi.trust_region import GAUSSIAN_TRUST_REGIONS, TRUST_REGIONS
-from agents.options import check_options, declared, made, option, with_options_of
+from agents.options import check_options, configured, declared, option, with_options
 from agents.sequences.config import SequenceConfig
 from runners import cli
 from runners.errors import UsageError
@@ -122,11 +122,11 @@ class Tilt:
 
 
 def test_a_class_with_an_option_is_all_that_a_configuration_needs() -> None:
-    @with_options_of(Tilt)
+    @with_options(Tilt)
     class Config:
         steps: int = 3
 
-    assert Config() == Config(steps=3, tilt_slope=2.0) and made(Tilt, Config(tilt_slope=0.5)) == Tilt(0.5)
+    assert Config() == Config(steps=3, tilt_slope=2.0) and configured(Tilt, Config(tilt_slope=0.5)) == Tilt(0.5)
     check_options(Config())
     with pytest.raises(ValueError, match="--tilt-slope must be greater than 0, not -1"):
         check_options(Config(tilt_slope=-1))

@@ -1,4 +1,4 @@
-"""Trust regions of the M-step: how far the policy may move from pi_old, by KL(pi_old || pi) or the reverse."""
+"""Trust regions of the M-step, which limit how far the policy moves from pi_old in KL(pi_old || pi) or the reverse."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,17 +20,17 @@ _direction = partial(
 
 
 class Region(NamedTuple):
-    """A scalar `loss` and scalars to log."""
+    """Loss of a trust region, a scalar, and scalars to log."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
 
 
 def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dict[str, Tensor]:
-    """Return KL(old || new) [...] as the parts that have a multiplier each; `reverse`: KL(new || old).
+    """Return KL(old || new) [...], with `reverse` KL(new || old), in parts that have a multiplier each.
 
-    A Gaussian's splits into one for the mean, under the old covariance either way, and one for the covariance (V-MPO
-    eqs. 25-27).
+    The KL of Gaussians has a part for the mean, under the old covariance in both directions, and one for the covariance
+    (V-MPO eqs. 25-27).
     """
     p, q = (new, old) if reverse else (old, new)
     if isinstance(p, Gaussian):
@@ -39,7 +39,7 @@ def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dic
 
 
 class Unconstrained(nn.Module):
-    """No trust region: AWR, DAR. The KL is logged all the same."""
+    """No trust region, as in AWR and DAR; the KL is only logged."""
 
     def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         kl = masked_mean(old.kl(new), mask, ranks)
@@ -48,7 +48,7 @@ class Unconstrained(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class Penalty(nn.Module):
-    """gamma KL with a fixed gamma (GEMPI eq. 15)."""
+    """Penalty gamma KL with a fixed gamma (GEMPI eq. 15)."""
 
     gamma: float = option("gamma", 1.0, "Penalty: weight of the trust region's KL.")
     direction: Direction = _direction()
@@ -63,11 +63,11 @@ class Penalty(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class DualKL(nn.Module):
-    """alpha as the dual variable of a budget (GEMPI eq. 1; V-MPO eq. 5), one for each part of `kl_parts`:
+    """Budget of the KL with alpha as its dual variable (GEMPI eq. 1; V-MPO eq. 5):
 
         L_alpha = alpha (epsilon - sg[KL]) + sg[alpha] KL,   KL averaged over every valid step, kept or not.
 
-    This is the region of a policy whose KL has one part, such as a categorical one.
+    There is one alpha for each part of `kl_parts`; in this class, for policies such as categorical ones, a single one.
     """
 
     initial: float = option("alpha_init", 5.0, "Dual trust region: initial alpha of a categorical policy.")
@@ -80,7 +80,7 @@ class DualKL(nn.Module):
 
     @property
     def budgets(self) -> dict[str, tuple[float, float]]:
-        """Initial alpha and epsilon of each part of the KL."""
+        """Return the initial alpha and epsilon of each part of the KL."""
         return {"": (self.initial, self.epsilon)}
 
     def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
@@ -96,7 +96,7 @@ class DualKL(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class GaussianDualKL(DualKL):
-    """The dual trust region of a Gaussian policy, with an alpha for the mean and one for the covariance."""
+    """Dual trust region of a Gaussian policy, with an alpha for the mean and one for the covariance."""
 
     mu_initial: float = option("alpha_mu_init", 1.0, "Dual trust region: initial alpha_mu.")
     mu_epsilon: float = option("epsilon_alpha_mu", 0.01, "Dual trust region: budget for the mean of a Gaussian policy.")
