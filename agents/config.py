@@ -19,7 +19,7 @@ class AgentConfig(EMConfig):
     agent: AgentName = "vmpo"
     """Learning rule: a row of the table of EM methods, gempi with a row of your own, or the baseline ppo."""
     discount: float = 0.99
-    """gamma, a step."""
+    """gamma, the discount of a step."""
     gae_lambda: float = 1.0
     """lambda of the returns; 1 gives n-step returns to the end of the unroll (V-MPO), less gives GAE."""
     values: Literal["acting", "online"] = "acting"

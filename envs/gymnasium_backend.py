@@ -1,4 +1,4 @@
-"""Any environment that is registered with gymnasium, simulated one after the other in Python, and so slowly."""
+"""Any environment that is registered with gymnasium; they step one after the other in Python, which is slow."""
 
 import inspect
 import os

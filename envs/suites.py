@@ -73,7 +73,7 @@ ATARI = Suite(
 RECALL = Suite(
     "recall",
     "control",
-    {"envpool": "envs.recall:Recall"},  # built in; configurations that name the default backend say envpool
+    {"envpool": "envs.recall:Recall"},  # built in, but old configurations have envpool for the default backend
     pattern=r"recall(-\d|-?$)",
     video_fps=10,
     examples=("recall-30", "recall-100"),

@@ -115,7 +115,7 @@ class RecurrentCore(nn.Module, ABC):
         longest = int(length.max())
         carried = (start % steps == 0) & ~first.T.flatten()[start]
         begin = tuple(torch.where(carried.unsqueeze(1), s[start // steps], 0).unsqueeze(0) for s in state)
-        places = start + torch.arange(longest, device=x.device).unsqueeze(1)  # past a segment's end unused
+        places = start + torch.arange(longest, device=x.device).unsqueeze(1)  # past a segment's end not used
         columns = x.transpose(0, 1).flatten(0, 1)[places.clamp(max=steps * batch - 1)]
         y, end = self.run(columns, begin)
 

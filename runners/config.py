@@ -108,7 +108,7 @@ class TrainingConfig:
     """Precision of the torso's convolutions. auto takes bfloat16 where the machine has instructions for it and, on a
     CPU, a measurement at these sizes of batches shows that it is faster; a GPU with --actors 0 needs no measurement."""
     compile: bool = False
-    """Compile the network with torch.compile, on a GPU with CUDA graphs, and there the encoder that acts, too."""
+    """Compile the network with torch.compile; on a GPU with CUDA graphs, and also the encoder that acts there."""
     threads: int = 0
     """Torch threads of the learner and, with --actors 0, threads of its simulator. 0: the cores that actors leave; with
     --actors 0 one, for sums in a fixed order, but all cores for a simulator beside a GPU."""

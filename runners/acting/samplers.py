@@ -204,7 +204,7 @@ class ProcessSampler:
                     why, trace = failure.recv()
                 except EOFError:
                     process.join()
-                    died = f"{process.name} died (exit code {process.exitcode}); once the cause is gone, --resume"
+                    died = f"{process.name} died (exit code {process.exitcode}); remove the cause, then --resume"
                     raise RunError(died) from None
                 raise RunError(f"{process.name}: {why}") from RuntimeError(trace)
 

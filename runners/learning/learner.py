@@ -134,7 +134,7 @@ class Learner:
             torch.compiler.cudagraph_mark_step_begin()
         loss = self.agent.loss(self.passes(unroll), unroll, plan, self.network.value_head, annealing)
         (loss.value if value_only else loss.total).backward()
-        if value_only:  # compiled, parameters that the value does not depend on have gradients of 0, not None
+        if value_only:  # compiled, the policy head has gradients of 0, not None, which would move Adam's moments
             for parameter in self.network.policy_head.parameters():
                 parameter.grad = None
         kl = loss.metrics.get("m_step/kl") if self.config.agent.target_kl else None

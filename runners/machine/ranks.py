@@ -118,6 +118,6 @@ def join(device: torch.device) -> Iterator[Ranks]:
     ranks = TorchRanks()
     try:
         yield ranks
-        ranks.any(False)  # all wait for the first: if one failed or left before, torchrun would end it
+        ranks.any(False)  # all wait for the first, which evaluates and saves alone: torchrun ends it if another fails
     finally:
         dist.destroy_process_group()

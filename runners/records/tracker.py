@@ -105,9 +105,7 @@ class Rate:
         """Record the total and return the rate; NaN at the first call."""
         now = self._clock()
         self._points.append((now, total))
-        while (
-            len(self._points) > 2 and self._points[1][0] <= now - self._window
-        ):  # keep one point from before the window
+        while len(self._points) > 2 and self._points[1][0] <= now - self._window:  # keeps one from before the window
             self._points.popleft()
         then, before = self._points[0]
         return (total - before) / (now - then) if now > then else float("nan")
