@@ -25,7 +25,7 @@ from runners.lm.cli import parse
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.evaluation import evaluate
 from runners.lm.launch import LAYOUT, main
-from runners.lm.model import character_tokenizer, drops, load_model, load_tokenizer, new_model, save_model
+from runners.lm.model import character_tokenizer, has_dropout, load_model, load_tokenizer, new_model, save_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource, find_task
 from runners.lm.tasks import sort, sort_weak, walks
@@ -190,8 +190,8 @@ def test_a_saved_model_is_loaded_by_transformers(tmp_path):
 def test_dropout_of_a_loaded_model(tmp_path):
     tokenizer = character_tokenizer(TASK.alphabet)
     save_model(new_model(TASK, tokenizer, 3, 0.0), tokenizer, tmp_path / "model")
-    assert not drops(load_model(str(tmp_path / "model")))
-    assert drops(load_model(str(tmp_path / "model"), 0.1))
+    assert not has_dropout(load_model(str(tmp_path / "model")))
+    assert has_dropout(load_model(str(tmp_path / "model"), 0.1))
 
 
 def test_models_that_cannot_be_used_are_said_in_one_line(tmp_path):
@@ -202,15 +202,15 @@ def test_models_that_cannot_be_used_are_said_in_one_line(tmp_path):
         load_model(str(tmp_path / "mamba"))
     shape = dict(vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     LlamaForCausalLM(LlamaConfig(**shape, attention_dropout=0)).save_pretrained(tmp_path / "llama")
-    assert drops(load_model(str(tmp_path / "llama"), 0.1))
+    assert has_dropout(load_model(str(tmp_path / "llama"), 0.1))
 
 
 def test_attention_dropout_without_a_layer_of_it_is_seen():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = dict(vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-    assert drops(LlamaForCausalLM(LlamaConfig(**shape, attention_dropout=0.1)))
-    assert not drops(LlamaForCausalLM(LlamaConfig(**shape)))
+    assert has_dropout(LlamaForCausalLM(LlamaConfig(**shape, attention_dropout=0.1)))
+    assert not has_dropout(LlamaForCausalLM(LlamaConfig(**shape)))
 
 
 # Learning
@@ -256,7 +256,7 @@ def test_with_dropout_the_policy_stands_at_pi_t_before_its_first_step(method):
     config, _ = parse([*FAST.split(), "--method", method, "--dropout", "0.3", "--rollouts", "1", "--updates", "1"])
     training = Training(config)
     rows = [row for row in training.run() if row]
-    assert drops(training.model) and abs(rows[0]["m_step/kl"]) < 1e-7
+    assert has_dropout(training.model) and abs(rows[0]["m_step/kl"]) < 1e-7
     if method == "ppo":
         assert rows[0]["m_step/clipped"] == 0 and rows[0]["m_step/ratio_variance"] < 1e-9
 
