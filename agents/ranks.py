@@ -1,10 +1,11 @@
 """One batch spread over several processes (ranks): sums over all of it. What a process is, the runners know."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 
+@runtime_checkable
 class Ranks(Protocol):
     """Every rank holds an equal part of the batch and calls the same methods in the same order.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.options import option
@@ -47,10 +48,10 @@ class Reference:
 ANCHORS = {"behaviour": Behaviour, "reference": Reference}
 
 
-def log_bases(log_ratios: Tensor, support: Tensor) -> Tensor:
-    """Return log b_j [m, N], the anchors' masses on the kept samples; 0 off the `support` [N].
+def log_bases(log_ratios: Float[Tensor, "m N"], support: Bool[Tensor, " N"]) -> Float[Tensor, "m N"]:
+    """Return log b_j, the anchors' masses on the kept samples; 0 off the `support`.
 
-    `log_ratios` [m, N] = log pi_j(y_i) - log pi_t(y_i): an anchor's mass on a sample of pi_t is proportional to its
+    `log_ratios` = log pi_j(y_i) - log pi_t(y_i): an anchor's mass on a sample of pi_t is proportional to its
     exponential.
     """
     kept = torch.where(support, log_ratios, -torch.inf)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.checks import in_unit_interval
@@ -12,8 +13,7 @@ from agents.options import option
 class All:
     """Every valid sample."""
 
-    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
-        """`advantages` [N], `mask` [N] bool -> [N] bool."""
+    def support(self, advantages: Float[Tensor, " N"], mask: Bool[Tensor, " N"]) -> Bool[Tensor, " N"]:
         return mask
 
 
@@ -32,8 +32,8 @@ class TopK:
         in_unit_interval,
     )
 
-    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
-        """`advantages` [N], `mask` [N] bool -> [N] bool. N counts the valid samples alone."""
+    def support(self, advantages: Float[Tensor, " N"], mask: Bool[Tensor, " N"]) -> Bool[Tensor, " N"]:
+        """N counts the valid samples alone."""
         ranked = torch.where(mask, advantages, -torch.inf).sort(descending=True).values
         k = (self.rho * mask.sum().double() + 1e-6).floor().long().clamp(min=1)  # 0.29 * 100 is 28.999...
         return mask & (advantages >= ranked.take(k - 1))
@@ -42,8 +42,7 @@ class TopK:
 class Positive:
     """The valid samples of positive advantage, or none."""
 
-    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
-        """`advantages` [N], `mask` [N] bool -> [N] bool."""
+    def support(self, advantages: Float[Tensor, " N"], mask: Bool[Tensor, " N"]) -> Bool[Tensor, " N"]:
         return mask & (advantages > 0)
 
 

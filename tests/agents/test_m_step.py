@@ -82,7 +82,7 @@ def test_the_maximum_of_the_weighted_likelihood_is_the_weighted_share():
 def test_the_sampling_error_of_a_categorical_is_zero_on_average():
     """Exactly: every action once a state, weighed by pi_old, for a pi far from it."""
     old, new = (Categorical(torch.tensor(x)) for x in logits(4, 1.5))
-    cross_entropy, everywhere = old.kl(new) + old.entropy(), torch.ones(1, dtype=torch.bool)
+    cross_entropy, everywhere = old.kl(new) + old.entropy(), torch.tensor(True)
     for state in range(N):
         errors = [
             sampling_error(new.log_prob(torch.full((N,), a))[state], cross_entropy[state], everywhere) for a in range(A)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import jaxtyping
 import pytest
 import torch
 
@@ -18,6 +19,12 @@ from support.runs import ONE_TASK, make_sampler, small
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call")
+
+
+@pytest.fixture(autouse=True)
+def without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What checks shapes in the tests cannot be part of a graph."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture
