@@ -3,12 +3,9 @@
 import json
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
-from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from runners.build import build_env
 from runners.cli import parse
@@ -19,42 +16,6 @@ from runners.records.checkpoint import Checkpoints
 from runners.training import Training
 
 
-class Endless(gymnasium.Env):
-    """An episode that never ends; each step pays 1."""
-
-    metadata = {"render_modes": []}
-    observation_space, action_space = spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return np.zeros(2, np.float32), 1.0, False, False, {}
-
-
-class FarCartPole(CartPoleEnv):
-    """CartPole in other units: every observation times 100 plus 1000."""
-
-    def reset(self, **options: object) -> tuple[np.ndarray, dict]:
-        observation, info = super().reset(**options)
-        return 100 * observation + 1000, info
-
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        observation, *others = super().step(action)
-        return 100 * observation + 1000, *others
-
-
-class Breaks(Endless):
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        return np.array([0, np.nan], np.float32), 1.0, False, False, {}
-
-
-gymnasium.register("Endless-v0", Endless)
-gymnasium.register("FarCartPole-v0", FarCartPole, max_episode_steps=500)
-gymnasium.register("Breaks-v0", Breaks)
-
-
 def run(folder: Path, *flags: str) -> dict:
     arguments = ["--core", "feedforward", "--no-video", "--run-dir", str(folder)]
     assert main([*arguments, *" ".join(flags).split()]) == 0
@@ -62,8 +23,8 @@ def run(folder: Path, *flags: str) -> dict:
 
 
 def test_an_evaluation_that_would_never_end_is_cut_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    flags = "--env test_any_env:Endless-v0 --actors 0 --steps 4096 --eval-episodes 4 --eval-steps 1000 --reward-scale 3"
-    result = run(tmp_path / "run", flags)["eval"]
+    flags = "--actors 0 --steps 4096 --eval-episodes 4 --eval-steps 1000 --reward-scale 3"
+    result = run(tmp_path / "run", "--env support.envs_for_runs:Endless-v0", flags)["eval"]
     assert result["cut"] == 4 and result["returns"] == [250.0] * 4, "raw, each its share of the steps"
     assert "cut after 1,000 steps" in result["protocol"]
     assert "4 of 4 episodes had not ended after --eval-steps 1,000" in capsys.readouterr().out
@@ -72,12 +33,12 @@ def test_an_evaluation_that_would_never_end_is_cut_and_says_so(tmp_path: Path, c
 def test_an_environment_that_breaks_while_it_runs_is_no_wrong_usage(tmp_path: Path) -> None:
     for actors in ("0", "1"):
         with pytest.raises(RunError, match=r"observation\[1\] is NaN"):
-            run(tmp_path / actors, f"--env test_any_env:Breaks-v0 --steps 4096 --actors {actors}")
+            run(tmp_path / actors, f"--env support.envs_for_runs:Breaks-v0 --steps 4096 --actors {actors}")
 
 
 @pytest.mark.parametrize("scaled", [False, True], ids=["plain", "times 100 plus 1000"])
 def test_units_of_the_observation_do_not_matter(scaled: bool, tmp_path: Path) -> None:
-    name = "test_any_env:FarCartPole-v0" if scaled else "CartPole-v1"
+    name = "support.envs_for_runs:FarCartPole-v0" if scaled else "CartPole-v1"
     flags = f"--env {name} --actors 0 --steps 120000 --eval-episodes 20"
     assert run(tmp_path / "run", flags)["eval"]["mean"] > 400
     state = Checkpoints(tmp_path / "run" / "checkpoints").latest().state["learner"]["network"]
@@ -105,7 +66,7 @@ def test_environments_that_step_in_python_have_processes_of_their_own(
     """As many as share 32 environments evenly and leave the learner a core."""
     monkeypatch.setattr("runners.cli.cores", lambda: there)
     for flags, actors in (
-        ("--env test_any_env:Endless-v0", expected),
+        ("--env support.envs_for_runs:Endless-v0", expected),
         ("--env CartPole-v1 --backend gymnasium", expected),
         ("--env CartPole-v1 --backend gymnasium --actors 0", 0),
         ("--env CartPole-v1", 0),
@@ -130,7 +91,7 @@ def test_command_lines_have_the_options_that_some_suite_of_theirs_honours() -> N
 
 
 def test_a_time_limit_for_an_environment_without_one() -> None:
-    config, _ = parse("control", "--env test_any_env:Endless-v0 --max-episode-steps 7".split())
+    config, _ = parse("control", "--env support.envs_for_runs:Endless-v0 --max-episode-steps 7".split())
     env = build_env(config, 2, stream=0)
     env.reset()
     steps = [env.step(np.zeros(2, np.int64)) for _ in range(8)]
