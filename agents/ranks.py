@@ -1,10 +1,11 @@
 """Sums over a batch that is spread over several processes (ranks); the runners implement them."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 
+@runtime_checkable
 class Ranks(Protocol):
     """The ranks that share a batch: each holds an equal part, and all call the same methods in the same order.
 

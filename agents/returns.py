@@ -1,12 +1,19 @@
 """Returns and advantages over unrolls, without a loop over time."""
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.ranks import ALONE, Ranks
 
 
-def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, cut: Tensor, lambda_: float) -> Tensor:
+def lambda_returns(
+    reward: Float[Tensor, "T B"],
+    discount: Float[Tensor, "T B"],
+    value: Float[Tensor, "T+1 B"],
+    cut: Bool[Tensor, "T B"],
+    lambda_: float,
+) -> Float[Tensor, "T B"]:
     """Return lambda-returns G [T, B]; G - V are the generalised advantages (Schulman et al. 2016).
 
         G_t = r_t + d_t [(1 - l_t) V_{t+1} + l_t G_{t+1}],   l_t = 0 where cut or at t = T-1, else lambda
@@ -22,7 +29,7 @@ def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, cut: Tensor,
     return _scan_back(base, discount * lambda_t)
 
 
-def _scan_back(a: Tensor, b: Tensor) -> Tensor:
+def _scan_back(a: Float[Tensor, "T B"], b: Float[Tensor, "T B"]) -> Float[Tensor, "T B"]:
     """Solve x_t = a_t + b_t x_{t+1}, x_T = 0, in log2(T) doublings, each of which doubles the span that a_t sums."""
     span = 1
     while span < len(a):
@@ -33,7 +40,9 @@ def _scan_back(a: Tensor, b: Tensor) -> Tensor:
     return a
 
 
-def standardise(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
+def standardise(
+    x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], ranks: Ranks = ALONE
+) -> Float[Tensor, "*shape"]:
     """Return `x` with mean 0 and standard deviation 1 over `mask`, of all ranks, in whatever units it was; 0 off the
     mask, and 0 everywhere if the values differ by no more than rounding."""
     mean = masked_mean(x, mask, ranks)
@@ -43,7 +52,7 @@ def standardise(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
     return torch.where(deviation > rounding, centred / torch.where(deviation > rounding, deviation, 1), 0)
 
 
-def masked_mean(x: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
+def masked_mean(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], ranks: Ranks = ALONE) -> Float[Tensor, ""]:
     """Return the mean of `x` over `mask`, of all ranks; 0 if the mask is empty."""
     sums = torch.stack([torch.where(mask, x, 0).sum(), mask.sum().to(x.dtype)])  # in one message between ranks
     total, count = ranks.total(sums)

@@ -8,6 +8,7 @@ import math
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -25,7 +26,7 @@ def _descending_table(longest: int, size: int, device: torch.device) -> Tensor:
         return sinusoid_table(torch.arange(longest, -1, -1, device=device), size)
 
 
-def relative_shift(scores: Tensor) -> Tensor:
+def relative_shift(scores: Float[Tensor, "*lead T S"]) -> Float[Tensor, "*lead T S"]:
     """Reorder scores by offset into scores by key.
 
     `scores` [..., T, M+T]: column c holds offset M + T - 1 - c. Output [..., T, M+T]: entry (i, j) holds offset
@@ -65,7 +66,12 @@ class RelativeAttention(nn.Module):
         table = _descending_table(longest, weight.shape[1], weight.device).to(weight.dtype)
         return self.relative(table).unflatten(-1, (self.heads, self.key_size)).transpose(0, 1)
 
-    def forward(self, query_input: Tensor, memory_and_input: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        query_input: Float[Tensor, "B T D"],
+        memory_and_input: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "B T S"],
+    ) -> Float[Tensor, "B T D"]:
         """Return [B, T, D] from `query_input` [B, T, D], `memory_and_input` [B, M+T, D] and `mask` [B, T, M+T].
 
         `mask` is True where a query may attend to a key; every query needs at least one (itself), or it becomes NaN.
@@ -75,7 +81,14 @@ class RelativeAttention(nn.Module):
         by_offset = self.position_scores(query, self.positions(keys.shape[2] - 1))
         return self.attend(query, keys, values, relative_shift(by_offset), mask[:, None])
 
-    def step(self, query_input: Tensor, keys: Tensor, values: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def step(
+        self,
+        query_input: Float[Tensor, "B D"],
+        keys: Float[Tensor, "B H S K"],
+        values: Float[Tensor, "B H S K"],
+        positions: Float[Tensor, "H S K"],
+        mask: Bool[Tensor, "B S"],
+    ) -> Float[Tensor, "B D"]:
         """Return [B, D] for one query an environment, `query_input` [B, D], whose own key is the newest.
 
         `keys`, `values` [B, H, S, key_size]; `positions` [H, S, key_size] for offsets S-1 .. 0; `mask` [B, S].
@@ -84,7 +97,9 @@ class RelativeAttention(nn.Module):
         by_offset = self.position_scores(query, positions)
         return self.attend(query, keys, values, by_offset, mask[:, None, None]).squeeze(1)
 
-    def position_scores(self, query: Tensor, positions: Tensor) -> Tensor:
+    def position_scores(
+        self, query: Float[Tensor, "B H T K"], positions: Float[Tensor, "H S K"]
+    ) -> Float[Tensor, "B H T S"]:
         """Return (q + v) . W_R phi / sqrt(key_size) by offset, [B, H, T, S], from `query` [B, H, T, K], `positions`
         [H, S, K].
 
@@ -103,7 +118,12 @@ class RelativeAttention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-def plain_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+def plain_attention(
+    query: Float[Tensor, "B H T K"],
+    keys: Float[Tensor, "B H S K"],
+    values: Float[Tensor, "B H S K"],
+    bias: Float[Tensor, "B H T S"],
+) -> Float[Tensor, "B H T K"]:
     """Return softmax(q . k / sqrt(key_size) + bias) v, [B, H, T, key_size], as `scaled_dot_product_attention` does."""
     logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias
     weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))

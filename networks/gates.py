@@ -4,6 +4,7 @@ All map [..., D] and [..., D] to [..., D]; no two gates of a network share param
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -20,7 +21,7 @@ class GRUGate(nn.Module):
         self.candidate = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         y_r, y_z, y_h = self.from_y(y).chunk(3, -1)
         x_r, x_z = self.from_x(x).chunk(2, -1)
         r = torch.sigmoid(y_r + x_r)
@@ -36,7 +37,7 @@ class InputGate(nn.Module):
         super().__init__()
         self.weight = nn.Linear(size, size, bias=False)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return torch.sigmoid(self.weight(x)) * x + y
 
 
@@ -48,7 +49,7 @@ class OutputGate(nn.Module):
         self.weight = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return x + torch.sigmoid(self.weight(x) - self.bias) * y
 
 
@@ -60,7 +61,7 @@ class HighwayGate(nn.Module):
         self.weight = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return torch.lerp(y, x, torch.sigmoid(self.weight(x) + self.bias))
 
 
@@ -73,7 +74,7 @@ class SigTanhGate(nn.Module):
         self.candidate = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return x + torch.sigmoid(self.gate(y) - self.bias) * torch.tanh(self.candidate(y))
 
 

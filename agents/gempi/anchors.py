@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.options import option
@@ -47,7 +48,7 @@ class Reference:
 ANCHORS = {"behaviour": Behaviour, "reference": Reference}
 
 
-def log_bases(log_ratios: Tensor, support: Tensor) -> Tensor:
+def log_bases(log_ratios: Float[Tensor, "m N"], support: Bool[Tensor, " N"]) -> Float[Tensor, "m N"]:
     """Return log b_j [m, N], the log-masses of the anchors on the kept samples; 0 off the `support` [N].
 
     b_ji is proportional to pi_j(y_i) / pi_t(y_i), as pi_t drew the samples: `log_ratios` [m, N] has its logarithm.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.gempi.anchors import log_bases
@@ -26,9 +27,9 @@ class EStep(NamedTuple):
 
 
 def e_step(
-    advantages: Tensor,
-    log_ratios: Tensor,
-    mask: Tensor,
+    advantages: Float[Tensor, " N"],
+    log_ratios: Float[Tensor, "m N"],
+    mask: Bool[Tensor, " N"],
     divergence: Divergence,
     temperature: Temperature,
     filter_: Filter,

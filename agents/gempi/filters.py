@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.checks import in_unit_interval
@@ -12,7 +13,7 @@ from agents.options import option
 class All:
     """Filter that keeps every valid sample."""
 
-    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
+    def support(self, advantages: Float[Tensor, " N"], mask: Bool[Tensor, " N"]) -> Bool[Tensor, " N"]:
         """Return the kept samples [N] bool, from `advantages` [N] and the valid ones, `mask` [N] bool."""
         return mask
 
@@ -32,7 +33,7 @@ class TopK:
         in_unit_interval,
     )
 
-    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
+    def support(self, advantages: Float[Tensor, " N"], mask: Bool[Tensor, " N"]) -> Bool[Tensor, " N"]:
         """Return the kept samples [N] bool, from `advantages` [N] and the valid ones, `mask` [N] bool."""
         ranked = torch.where(mask, advantages, -torch.inf).sort(descending=True).values
         k = (self.rho * mask.sum().double() + 1e-6).floor().long().clamp(min=1)  # 0.29 * 100 is 28.999...
@@ -42,7 +43,7 @@ class TopK:
 class Positive:
     """Filter that keeps the valid samples of positive advantage, possibly none."""
 
-    def support(self, advantages: Tensor, mask: Tensor) -> Tensor:
+    def support(self, advantages: Float[Tensor, " N"], mask: Bool[Tensor, " N"]) -> Bool[Tensor, " N"]:
         """Return the kept samples [N] bool, from `advantages` [N] and the valid ones, `mask` [N] bool."""
         return mask & (advantages > 0)
 

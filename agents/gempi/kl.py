@@ -1,6 +1,7 @@
 """The KL divergence of the E-step: exponential tilting, a softmax, as in V-MPO's psi and DAR's weights."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from agents.gempi.target import Target, below_best
@@ -31,7 +32,7 @@ class KL:
         return Target(log_w, kl_to(log_bases, log_w))
 
 
-def kl_to(log_bases: Tensor, log_weights: Tensor) -> Tensor:
-    """Return KL(q || pi_j) in nats, [m], of `log_weights` [N] to `log_bases` [m, N]."""
+def kl_to(log_bases: Float[Tensor, "m N"], log_weights: Float[Tensor, " N"]) -> Float[Tensor, " m"]:
+    """Return KL(q || pi_j) of `log_weights` to each of `log_bases`, in nats."""
     weights = log_weights.exp()
     return torch.where(weights > 0, weights * (log_weights - log_bases), 0).sum(1)

@@ -1,13 +1,14 @@
 """The M-step: weighted maximum likelihood, and a control variate that reduces its variance."""
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
 
 
-def weighted_likelihood_loss(log_prob: Tensor, weights: Tensor) -> Tensor:
+def weighted_likelihood_loss(log_prob: Float[Tensor, "*shape"], weights: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """Return -sum_i w_i log pi(y_i), for `log_prob` [...] and detached `weights` [...] that sum to 1 (GEMPI eq. 18).
 
     A sample of weight 0 adds exactly 0, even if its log-probability is infinite.
@@ -15,7 +16,12 @@ def weighted_likelihood_loss(log_prob: Tensor, weights: Tensor) -> Tensor:
     return -torch.where(weights > 0, weights * log_prob, 0).sum()
 
 
-def sampling_error(log_prob: Tensor, cross_entropy: Tensor, mask: Tensor, ranks: Ranks = ALONE) -> Tensor:
+def sampling_error(
+    log_prob: Float[Tensor, "*shape"],
+    cross_entropy: Float[Tensor, "*shape"],
+    mask: Bool[Tensor, "*shape"],
+    ranks: Ranks = ALONE,
+) -> Float[Tensor, ""]:
     """Return the mean over `mask` of log pi(a_i|s_i) - E_{a ~ pi_old}[log pi(a|s_i)], the noise of the drawn actions.
 
     `log_prob` and `cross_entropy` = -E_{pi_old}[log pi] = KL(pi_old || pi) + H(pi_old) are [...]. For actions drawn

@@ -7,9 +7,10 @@ equation for mu, the multiplier of sum_i w_i = 1, by which the advantages are sh
 sample whose advantage is less than mu has no weight.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -21,6 +22,7 @@ class Target(NamedTuple):
     divergences: Tensor
 
 
+@runtime_checkable
 class Divergence(Protocol):
     most_anchors: int | None
     """Largest number of anchors with which there is a closed form; None for any number."""
@@ -31,7 +33,7 @@ class Divergence(Protocol):
         ...
 
 
-def below_best(advantages: Tensor, support: Tensor) -> Tensor:
+def below_best(advantages: Float[Tensor, " N"], support: Bool[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Return A - max A over the support: 0 or less there, -inf elsewhere."""
     best = torch.where(support, advantages, -torch.inf).amax().nan_to_num(neginf=0)
     return torch.where(support, advantages - best, -torch.inf)
