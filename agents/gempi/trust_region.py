@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,19 @@ from agents.gempi.temperature import PositiveScalar
 from agents.options import option
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
-from networks.distributions import Distribution, Gaussian
+from networks.distributions import Gaussian
 
 Direction = Literal["forward", "reverse"]
 _direction = partial(
     option, "trust_region_kl", "forward", "Trust region: KL(pi_old || pi), or KL(pi || pi_old).", check=None
 )
+
+
+@runtime_checkable
+class Comparable(Protocol):
+    """A policy at some samples, whose distance to another of its kind is known or estimated."""
+
+    def kl(self, other: Any) -> Tensor: ...
 
 
 class Region(NamedTuple):
@@ -26,7 +33,7 @@ class Region(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dict[str, Tensor]:
+def kl_parts(old: Comparable, new: Comparable, reverse: bool = False) -> dict[str, Tensor]:
     """Return KL(old || new) [...], with `reverse` KL(new || old), in parts that have a multiplier each.
 
     The KL of Gaussians has a part for the mean, under the old covariance in both directions, and one for the covariance
@@ -41,7 +48,7 @@ def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dic
 class Unconstrained(nn.Module):
     """No trust region, as in AWR and DAR; the KL is only logged."""
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+    def forward(self, old: Comparable, new: Comparable, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         kl = masked_mean(old.kl(new), mask, ranks)
         return Region(torch.zeros_like(kl), {"m_step/kl": kl.detach()})
 
@@ -56,7 +63,7 @@ class Penalty(nn.Module):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+    def forward(self, old: Comparable, new: Comparable, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         kl = masked_mean(new.kl(old) if self.direction == "reverse" else old.kl(new), mask, ranks)
         return Region(self.gamma * kl, {"m_step/kl": kl.detach()})
 
@@ -83,7 +90,7 @@ class DualKL(nn.Module):
         """Return the initial alpha and epsilon of each part of the KL."""
         return {"": (self.initial, self.epsilon)}
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+    def forward(self, old: Comparable, new: Comparable, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         """Return L_alpha for `old` and `new` with leading shape [...] and `mask` [...] bool."""
         losses, metrics = [], {}
         for part, each in kl_parts(old, new, self.direction == "reverse").items():
