@@ -18,7 +18,7 @@ from agents.gempi.config import CHOICES
 from envs.factory import prepare, steps_in_python
 from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
-from runners.presets import PRESETS
+from runners.presets import preset_for
 
 MAY_CHANGE = frozenset(
     "steps actors learner_envs device threads compile log_seconds checkpoint_seconds video".split()
@@ -34,10 +34,9 @@ Config = TypeVar("Config")
 
 def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     """Return the configuration of a command line, and the folder of the run to resume, if any."""
-    decides = peek(argv, preset="small", agent="vmpo", actors=None)
+    decides = peek(argv, preset="small", agent="vmpo", actors=None, env=None)
     if decides.resume is None:
-        # Unknown names fall back here, as the parser below refuses them.
-        make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
+        make = preset_for(suite, decides.env, decides.preset)
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
         refuse_used(config.training.run_dir)

@@ -1,8 +1,10 @@
 """Presets: the settings that differ from the defaults, for a suite and a learning rule (`choices`: gempi's row)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from agents.config import AgentConfig, options_of
+from envs.suites import suite_of
 from networks.config import NetworkConfig
 from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
 
@@ -118,6 +120,18 @@ def small_control(agent: str, **choices: str) -> RunConfig:
     )
 
 
+def small_minigrid(agent: str, **choices: str) -> RunConfig:
+    """Learns to look at a cue, to remember it and to choose by it (MiniGrid-MemoryS7) on one core."""
+    config = small_control(agent, **choices)
+    ppo = agent == "ppo"
+    em = dict(epsilon_eta=0.5, epsilon_alpha=0.005)
+    rule = replace(
+        config.agent, discount=0.999, gae_lambda=0.8, entropy_coefficient=0.1, **options_of(agent, choices, **em)
+    )
+    training = replace(config.training, steps=2_000_000, target_period=1 if ppo else 4, anneal_from=0.0 if ppo else 0.6)
+    return replace(config, agent=rule, training=training)
+
+
 def paper_control(agent: str, **choices: str) -> RunConfig:
     """Return V-MPO's settings for OpenAI Gym (tables 1 and 7), with the GTrXL of GEMPI section 12."""
     config = RunConfig(
@@ -146,4 +160,13 @@ PRESETS = {
     ("atari", "paper"): paper_atari,
     ("control", "small"): small_control,
     ("control", "paper"): paper_control,
+    ("minigrid", "small"): small_minigrid,
 }
+"""Presets by command and name; a suite of environments may have its own in place of its command's."""
+
+
+def preset_for(command: str, env: str | None, name: str) -> Callable[..., RunConfig]:
+    """Return the function that makes the preset `name` for a command and the environment it was given, if any."""
+    suite = suite_of(env, command).name if env and command == "control" else command
+    # The parser refuses a name that no preset has.
+    return PRESETS.get((suite, name)) or PRESETS.get((command, name)) or PRESETS[command, "small"]
