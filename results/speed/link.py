@@ -1,11 +1,10 @@
-"""Cost of summing a message over ranks: `torchrun --nproc-per-node 2 -m results.speed.link`, a JSON line of seconds."""
+"""Cost of summing a message over ranks: `torchrun --nproc-per-node 2 -m results.speed.link`, seconds by bytes."""
 
 import json
-import statistics
-import time
 
 import torch
 import torch.distributed as dist
+from torch.utils.benchmark import Timer
 
 from runners.build import pick_device
 from runners.config import RunConfig
@@ -18,30 +17,17 @@ ROUNDS = 20
 
 
 def main(argv: list[str]) -> int:
-    if argv:
-        raise UsageError(f"results.speed.link takes no arguments, not {' '.join(argv)}")
     torch.set_num_threads(1)
     device = pick_device(RunConfig())
     with join(device) as ranks:
-        if ranks.size == 1:
-            raise UsageError("one rank has no link: start it with torchrun --nproc-per-node 2 -m results.speed.link")
-        seconds = {size: seconds_of(torch.zeros(size // 4, device=device)) for size in SIZES}
+        if argv or ranks.size == 1:
+            raise UsageError("start it without arguments: torchrun --nproc-per-node 2 -m results.speed.link")
+        messages = {size: {"dist": dist, "message": torch.zeros(size // 4, device=device)} for size in SIZES}
+        timers = {size: Timer("dist.all_reduce(message)", globals=given) for size, given in messages.items()}
+        seconds = {size: timer.timeit(ROUNDS).mean for size, timer in timers.items()}
         if ranks.rank == 0:
-            print(json.dumps({"ranks": ranks.size, "device": str(device), "seconds": seconds}))
+            print(json.dumps(seconds))
     return 0
-
-
-def seconds_of(message: torch.Tensor) -> float:
-    """Return the seconds of one all-reduce of `message`, the median of ROUNDS."""
-    times = []
-    for _ in range(ROUNDS):
-        dist.barrier()
-        began = time.perf_counter()
-        dist.all_reduce(message)
-        if message.is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
 
 
 if __name__ == "__main__":
