@@ -50,7 +50,7 @@ def complete(
             write_figures(path, figures)  # what is measured stays, whatever becomes of the rest
     print(f"\n{show(figures)}")
     if failed:
-        raise RunError(f"{len(failed)} failed, the first: {'; '.join(next(iter(failed.items())))}")
+        raise RunError(f"{len(failed)} failed, the first: {': '.join(next(iter(failed.items())))}")
 
 
 def above_zero(options: argparse.Namespace, *names: str) -> None:
