@@ -21,13 +21,14 @@ def opened(path: Path | None, module: str, argv: Sequence[str], settings: Figure
     UsageError where these are of other settings or of another machine: they do not mix.
     """
     figures = describe_measurement(module, argv) | settings | {"runs": [], "failed": {}}
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)  # before minutes are spent on what could not be written
     if path and path.exists():
         kept = read_figures(path)
         for name in (*settings, "machine"):
             if kept[name] != figures[name]:
                 raise UsageError(f"{path} has {name} {kept[name]}, not {figures[name]}: give another --json")
         figures |= {name: kept[name] for name in ("runs", "sides") if name in kept}
-    write_figures(path, figures)  # now, before minutes are spent on what could not be written
     return figures
 
 
@@ -48,7 +49,8 @@ def complete(
                 failed[name] = " ".join(str(error).split())
                 print(f"{name}: {error}", flush=True)
             write_figures(path, figures)  # what is measured stays, whatever becomes of the rest
-    print(f"\n{show(figures)}")
+    if figures["runs"]:
+        print(f"\n{show(figures)}")
     if failed:
         raise RunError(f"{len(failed)} failed, the first: {': '.join(next(iter(failed.items())))}")
 
