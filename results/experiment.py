@@ -84,8 +84,7 @@ class Experiment:
 
     def __post_init__(self):
         names = [run.name for run in self.runs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"experiment {self.name}: label and seed must be unique, found twice: {', '.join(twice)}")
         if not self.runs or self.cores < 1:
             raise ValueError(f"experiment {self.name}: needs at least one run and at least one core a run")

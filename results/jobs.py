@@ -68,6 +68,7 @@ def running(command: Command, cores: Cores, log: Path, variables: Variables = No
 
     `variables` join its environment. This project's packages are not on its path.
     """
+    log.parent.mkdir(parents=True, exist_ok=True)
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with open(log, "wb") as output:
         process = start(command, cores, output, inherited | ONE_THREAD | dict(variables or {}))
@@ -125,11 +126,10 @@ def locked(log: IO) -> bool:
 
     The process that is started with the log inherits the lock, so that it lasts as long as the process.
     """
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 def on_cores(

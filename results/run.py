@@ -89,8 +89,7 @@ def choose(experiment: Experiment, only: Sequence[str]) -> list[Run]:
 def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m results.run", description="Run what is missing of an experiment.")
     parser.add_argument("name", help=f"one of {', '.join(all_experiments())}")
-    how = {"metavar": "LABEL", "action": "append", "default": []}
-    parser.add_argument("--only", **how, help="run this label, or label-seedK, alone")
+    parser.add_argument("--only", metavar="LABEL", action="append", default=[], help="only this label, or label-seedK")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
     options = parser.parse_args(argv)
     with usage_errors():
@@ -99,9 +98,8 @@ def main(argv: list[str]) -> int:
     folder = RUNS / experiment.name
     if options.dry_run:
         for run in chosen:
-            found = state(run, folder / run.name)
-            rest = "" if found == "finished" else f": python -m {shlex.join(arguments(run, folder / run.name))}"
-            print(f"{found:9} {run.name}{rest}")
+            found, rest = state(run, folder / run.name), shlex.join(arguments(run, folder / run.name))
+            print(f"{found:9} {run.name}" + (f": python -m {rest}" if found != "finished" else ""))
         return 0
 
     missing = [run for run in chosen if state(run, folder / run.name) != "finished"]

@@ -424,7 +424,8 @@ def test_report_is_complete_and_idempotent(collected):
     assert stale([experiment], root) == [] and report([experiment], root) == []
     assert (folder / "plots/toy.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "toys.md").read_text()
-    assert page.startswith("# Toys\n\n## A toy\n\nDoes it?\n\n| Run |") and page.endswith("\n\nA finding.\n")
+    assert page.startswith("# Toys\n\n## A toy\n\nDoes it?\n\nSeeds: 0, 1. Budget of a run: 4M steps, at most 25.0 min")
+    assert " on 1 core. Machine: cpu A CPU, cores 2.\n\n| Run |" in page and page.endswith("\n\nA finding.\n")
     assert "(plots/toy.png)" in page and "Commit: abcdef0123-dirty." in page and "Seeds: 0, 1." in page
     assert "`python -m results.run toy`" in page and experiment.runs[0].line in page
     row = "| [A toy](toys.md#a-toy) | Does it? | 3 of 4 | 18 | vmpo-gtrxl |"
@@ -475,7 +476,10 @@ def test_results_table_states_seeds_interval_bar_and_budget(collected):
     header = cells(table, "Run")
     row = dict(zip(header, cells(table, "vmpo-gtrxl"), strict=True))
     assert (
-        row["Seeds"] == "2 of 2" and row["Mean return"] == "19.5" and row["IQM [95% interval]"] == "19.5 [19.0, 20.0]"
+        row["Least seed"] == "19.0"
+        and row["Seeds"] == "2 of 2"
+        and row["Mean return"] == "19.5"
+        and row["IQM [95% interval]"] == "19.5 [19.0, 20.0]"
     )
     assert row["Seeds at 18 or above"] == "2 of 2" and row["Slowest run"] == "25.0 min"
     assert (row["Steps"], row["Frames"], row["Parameters"]) == ("4M", "16M", "1.23M")

@@ -64,8 +64,8 @@ def pair(peer: Peer, core: str, shape: str) -> tuple[Side, Side]:
     """Return a peer, and this project with the same network and batch, in one process."""
     name = f"{peer.name}-{core}-{shape}"
     ours = f"{PONG} {PEERS_CNN} --embedding {HIDDEN} --core {core} {SHAPES[shape]} --steps {2**40}"
-    # The steps of a warm-up would be cheaper than those that follow.
-    return theirs(name, peer, core, shape), Side(name + OURS, f"{ours} --value-warmup 0")
+    ours += " --value-warmup 0"  # its steps would be cheaper than those that follow
+    return theirs(name, peer, core, shape), Side(name + OURS, ours)
 
 
 SPEED = [(CLEANRL_STYLE, "feedforward"), (CLEANRL_STYLE, "lstm"), (SB3, "feedforward"), (SB3_RECURRENT, "lstm")]

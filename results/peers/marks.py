@@ -40,9 +40,8 @@ def follow(
     with jobs.running(command, cores, log) as process:
         lines = marks(process, log, stop or jobs.Stop())
         about, begun = next(lines), next(lines)
-        mark = begun
-        if task.warm_up:
-            mark = next(x for x in lines if x["wall"] - begun["wall"] >= task.warm_up)
+        warm = (x for x in lines if x["wall"] - begun["wall"] >= task.warm_up)
+        mark = next(warm) if task.warm_up else begun
         first, spent, solved = mark, usage(mark, mark), False
         try:
             for mark in lines:

@@ -21,7 +21,7 @@ from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
 from runners.acting.samplers import LocalSampler
 from runners.acting.weights import flatten_weights
-from runners.build import build_env, build_network, pick_device
+from runners.build import build_env, build_network, pick_device, spec_of
 from runners.config import RunConfig
 from runners.learning.learner import Learner
 from runners.machine.precision import has_bf16, settle_precision
@@ -55,9 +55,7 @@ def measure(config: RunConfig, seconds: float, pipeline: bool = True) -> dict[st
     config = with_training(config, value_warmup=0, log_seconds=1e9)
     with ExitStack() as stack:
         with placed(cores[:1], threads=1):  # threads that simulators start inherit the core
-            env = build_env(config, 1, stream=0)
-            env.close()
-            config = settle_precision(config, env.spec, pick_device(config))  # for all parts, whoever acts in them
+            config = settle_precision(config, spec_of(config), pick_device(config))  # for all parts, whoever acts
             training, _ = started(with_training(config, actors=0, threads=1), stack)
         device = torch.device("cpu") if config.training.actors else training.device
         parts = {

@@ -1,20 +1,29 @@
 """How a run scales over ranks, beside the cost model: `python -m results.speed.scaling` and flags of a run."""
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
+import torch.distributed as dist
+from torch.utils.benchmark import Timer
 
 from results.comparison import above_zero
 from results.jobs import available_cores, finish
 from results.speed.tables import measured_ranks, ranks_on_paper
 from results.store import describe_measurement, read_figures, write_figures
+from runners.build import pick_device
 from runners.cli import parse
+from runners.config import RunConfig
 from runners.errors import Parser, RunError, main_guard
+from runners.machine.ranks import join
 
 RANKS = (1, 2, 4)
+SIZES = (4, 4 * 10**6, 4 * 10**7)
+"""Bytes of the float32 messages that are timed."""
 
 
 def pipeline_of_ranks(ranks: int, suite: str, flags: Sequence[str], steps: int) -> tuple[float, int]:
@@ -33,8 +42,20 @@ def pipeline_of_ranks(ranks: int, suite: str, flags: Sequence[str], steps: int) 
 
 def links(ranks: int) -> dict[str, float]:
     """Return the seconds of an all-reduce by its bytes."""
-    printed = on_ranks(ranks, ["results.speed.link"]).splitlines()
+    printed = on_ranks(ranks, ["results.speed.scaling"]).splitlines()
     return next(json.loads(line) for line in printed if line.startswith("{"))
+
+
+def time_messages() -> None:
+    """Print the seconds of an all-reduce by its bytes: what each of the ranks that `links` starts does."""
+    torch.set_num_threads(1)
+    device = pick_device(RunConfig())
+    with join(device) as ranks:
+        messages = {size: {"dist": dist, "message": torch.zeros(size // 4, device=device)} for size in SIZES}
+        timers = {size: Timer("dist.all_reduce(message)", globals=given) for size, given in messages.items()}
+        seconds = {size: timer.timeit(20).mean for size, timer in timers.items()}
+        if ranks.rank == 0:
+            print(json.dumps(seconds))
 
 
 def on_ranks(ranks: int, run: Sequence[str]) -> str:
@@ -48,7 +69,9 @@ def on_ranks(ranks: int, run: Sequence[str]) -> str:
         return Path(log.name).read_text()
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> int | None:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return time_messages()
     description = "Measure runs of 1, 2 and 4 ranks beside the cost model. Every other flag is one of runners.atari."
     parser = Parser(prog="python -m results.speed.scaling", description=description, allow_abbrev=False)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")

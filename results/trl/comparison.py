@@ -23,13 +23,11 @@ from runners.lm.evaluation import evaluate
 from runners.lm.training import make_problem
 from runners.records.provenance import git_commit
 
-FOLDER = RUNS / "trl"
-BASES = RUNS / "bases"
+FOLDER, BASES = RUNS / "trl", RUNS / "bases"
 QUIET = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 
 def main(argv: list[str]) -> int:
-    """Run `python -m results.trl` and return the exit code."""
     options = parse_options(argv)
     torch.set_num_threads(1)
     figures = opened(options.json, "results.trl", argv, {"task": options.task, "rollouts": options.rollouts})

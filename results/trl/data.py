@@ -14,8 +14,7 @@ from runners.lm.rows import Row
 from runners.lm.training import Training
 from runners.records.files import write_atomically
 
-PROMPTS = 8
-"""Prompts of a rollout."""
+PROMPTS = 8  # of a rollout
 
 
 class Inputs(NamedTuple):

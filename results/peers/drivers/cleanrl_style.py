@@ -11,7 +11,6 @@ from torch.distributions import Categorical
 
 from results.peers.drivers import protocol
 
-ADAM_EPSILON = 1e-5
 State = tuple[Tensor, Tensor]
 
 
@@ -86,7 +85,7 @@ def train(chosen: Namespace) -> None:
     torch.manual_seed(chosen.seed)
     pool = envpool.make("Pong-v5", env_type="gymnasium", num_envs=envs, seed=chosen.seed, **protocol.PONG)
     agent = Agent(int(pool.action_space.n), core, hidden)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=protocol.LEARNING_RATE, eps=ADAM_EPSILON)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=protocol.LEARNING_RATE, eps=1e-5)
     protocol.describe(["torch", "envpool", "numpy"], agent.parameters(), rule="PPO", **protocol.ABOUT, **vars(chosen))
 
     observations = torch.zeros(unroll, envs, 4, 84, 84)
