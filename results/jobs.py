@@ -137,7 +137,7 @@ def on_cores(
 ) -> Iterator[tuple[Any, Future]]:
     """Call `work(item, its cores, stop)` for every item, as many at a time as fit `cores` with `each` of their own.
 
-    Gives (item, future) as they end. Two jobs that share cores slow each other down to a crawl. Where this generator is
+    Yield (item, future) as they end. Two jobs that share cores slow each other down to a crawl. Where this generator is
     closed early, as by Ctrl-C or SIGTERM, waiting items are dropped and `stop` tells the others; a second Ctrl-C kills
     them.
     """

@@ -1,4 +1,4 @@
-"""Rebuilds every table and plot from the committed data: `python -m results.report`.
+"""Rebuild every table and plot from the committed data: `python -m results.report`.
 
 A file results/pages/NAME.md is the text of a page, with Jinja's {{ placeholders }} for tables and figures;
 docs/results/NAME.md is that page filled in. Plots go to docs/results/plots/.

@@ -1,4 +1,4 @@
-"""Runs what is missing of an experiment, as many runs at a time as fit the cores: `python -m results.run NAME`.
+"""Run what is missing of an experiment, as many runs at a time as fit the cores: `python -m results.run NAME`.
 
 Work goes to runs/<experiment>/<label>-seed<k>/; beside the folder lie the run's output (.log) and its command. A
 finished run is skipped, a started one resumes from its checkpoints, one of another command is moved aside.

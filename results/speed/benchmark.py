@@ -1,4 +1,4 @@
-"""How fast each part of a run is on this machine: environments, acting, training, and the pipeline of all three.
+"""Speed of each part of a run on this machine: environments, acting, training, and the pipeline of all three.
 
 A part is a generator: each step of it does some work and yields how many units that was.
 """

@@ -1,4 +1,4 @@
-"""How a run scales over ranks, beside the cost model: `python -m results.speed.scaling` and flags of a run."""
+"""Scaling of a run over ranks, beside the cost model: `python -m results.speed.scaling` and flags of a run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How fast a run is on this machine, part by part: `python -m results.speed.throughput` and flags of a training run."""
+"""Speed of a run on this machine, part by part: `python -m results.speed.throughput` and flags of a training run."""
 
 import argparse
 from pathlib import Path
