@@ -55,20 +55,21 @@ def collect(experiment: Experiment, runs: Path = RUNS, data: Path = DATA) -> int
     Return the number of runs that the CSVs then hold.
     """
     kept, kept_curves = read_summaries(experiment, data), read_curves(experiment, data)
-    summaries, curves = [], []
+    summaries, curves, unit = [], [], experiment.unit
+    traced = [trace.metric for trace in experiment.traces]
+    logged = {unit.progress, unit.name, "frames", "wall_seconds", "cpu_seconds", *traced, *experiment.diagnostics}
     for run in experiment.runs:
         folder = runs / experiment.name / run.name
         if finished(run, folder):
-            metrics = pd.read_csv(folder / "metrics.csv")
+            metrics = _read(folder / "metrics.csv", sorted(logged))
             row = summary_row(run, read_figures(folder / "summary.json")) | bar_row(experiment, metrics)
-            row |= metrics.reindex(columns=experiment.diagnostics).median()
+            row |= metrics[[*experiment.diagnostics]].median()
             summaries.append(pd.DataFrame([row]))
             curves.append(curve(run, metrics, experiment))
         elif len(old := rows_of(run, kept)):
             summaries.append(old)
             curves.append(rows_of(run, kept_curves))
     if summaries:
-        traced = [trace.metric for trace in experiment.traces]
         _write(data / experiment.name / "summary.csv", [*SUMMARY_COLUMNS, *experiment.diagnostics], summaries)
         _write(data / experiment.name / "curves.csv", [*CURVE_COLUMNS, *traced], curves)
     return len(summaries)
@@ -120,7 +121,7 @@ def curve(run: Run, metrics: pd.DataFrame, experiment: Experiment) -> pd.DataFra
     rows = metrics.dropna(subset=unit.progress)
     kept = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), CURVE_POINTS)).round().astype(int))
     rows = rows.iloc[kept].assign(label=run.label, seed=run.seed, step=lambda x: x[unit.name])
-    return rows.assign(frames=rows.get("frames", rows.step)).rename(columns={unit.progress: "return"})
+    return rows.assign(frames=rows.frames.fillna(rows.step)).rename(columns={unit.progress: "return"})
 
 
 def describe_measurement(module: str, argv: Sequence[str]) -> Figures:
@@ -142,7 +143,7 @@ def write_figures(path: Path | None, figures: Figures) -> None:
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the CSV with these columns; empty where there is no file."""
+    """Return the CSV with these columns, empty where it has none of that name; without rows where there is no file."""
     if not path.exists():
         return pd.DataFrame(columns=columns, dtype=float)
     return pd.read_csv(path, dtype={"label": str}).reindex(columns=columns)

@@ -66,7 +66,6 @@ def passing(experiment: Experiment, rows: pd.DataFrame) -> str:
 
 
 def short_commits(text: str) -> str:
-    """Return the text with hashes of 40 digits cut to 10."""
     return re.sub(r"([0-9a-f]{10})[0-9a-f]{30}", r"\1", text)
 
 

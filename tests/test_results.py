@@ -357,6 +357,17 @@ def test_short_curves_and_bare_summaries_are_collected_as_they_are(tmp_path):
     assert len(read_curves(experiment, tmp_path / "data")) == 3 and empty.exists()
 
 
+def test_a_run_without_a_training_return_has_a_row_and_no_curve(tmp_path):
+    """As one of --method sft: no reward is known while it trains."""
+    experiment = make_experiment(bar=9.0, diagnostics=("m_step/kl",))
+    folder = fake_folder(tmp_path / "runs", experiment.runs[0])
+    (folder / "metrics.csv").write_text("steps,wall_seconds,cpu_seconds,m_step/kl\n10,1.5,2,0.5\n20,3,4,0.25\n")
+    assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 1
+    (row,) = records(read_summaries(experiment, tmp_path / "data"))
+    assert row["m_step/kl"] == 0.375 and np.isnan(row["bar_steps"]) and row["eval_mean"] == 20
+    assert read_curves(experiment, tmp_path / "data").empty
+
+
 def test_collecting_keeps_runs_made_elsewhere_and_drops_changed_commands(tmp_path):
     experiment, data = make_experiment(), tmp_path / "data"
     fake_folder(tmp_path / "here", experiment.runs[0], score=1.5)
