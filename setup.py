@@ -24,7 +24,9 @@ setup(
         "safetensors>=0.4",
         "pillow>=10",
         "matplotlib>=3.8",
-        "scipy>=1.11",
+        "scipy>=1.15",
+        "pandas>=2.2",
+        "jinja2>=3",
     ],
     extras_require={
         "test": TEST,

@@ -152,6 +152,8 @@ def read_command(words: list[str]) -> None:
         assert options.module
         return read_module(options.training_script, options.training_script_args)
     if program == "python":
+        if argv[:2] == ["-m", "cProfile"]:
+            argv = argv[argv.index("-m", 1) :]
         assert argv[0] == "-m"
         return read_module(argv[1], argv[2:])
     if program == "pip":

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,19 +15,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
-import scipy.stats
 
-from results import ROOT, tables
+from results import DATA, ROOT, tables
 from results import report as report_module
-from results.experiment import ROLLOUTS, Experiment, Run, all_experiments, load, natural
+from results.experiment import ROLLOUTS, Experiment, Run, all_experiments, load
 from results.jobs import available_cores
+from results.peers.drivers.protocol import session_members
 from results.plots import learning_curves, spread_out
 from results.report import pages, report, stale
 from results.run import arguments, choose, execute, main, state
-from results.statistics import iqm, iqm_interval
 from results.store import collect, command_file, read_curves, read_summaries
-from results.tables import comparison_table, count, duration, not_run, number, results_table, time_to_bar
+from results.tables import count, duration, iqm, iqm_interval, number, results_table, time_to_bar
 from runners.cli import parse
 from runners.lm.cli import parse as lm_parse
 
@@ -48,6 +49,12 @@ if options.get("--mode") == "waits":
     signal.signal(signal.SIGINT, lambda *_: sys.exit((folder / "saved").touch()))
     (folder / "waiting").touch()
     time.sleep(60)
+if options.get("--mode") == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: (folder / "interrupted").touch())
+    (folder / "waiting").write_text(str(os.getpid()))
+    while time.time() < began + 60:
+        time.sleep(0.1)
 until = began + 60
 while options.get("--mode") == "meets" and len([*folder.parent.glob("*/checkpoints")]) < 2 and time.time() < until:
     time.sleep(0.01)
@@ -62,6 +69,14 @@ def fake_runner(tmp_path, monkeypatch):
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/fake_runner.py").write_text(FAKE_RUNNER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+
+
+@pytest.fixture
+def lines(monkeypatch) -> list[str]:
+    """What `results.run` says."""
+    said = []
+    monkeypatch.setattr("results.run.say", said.append)
+    return said
 
 
 def make_experiment(seeds=(0, 1), labels=("vmpo-gtrxl", "ppo-lstm"), command="runners.atari --game Pong", **options):
@@ -94,6 +109,10 @@ def fake_folder(runs: Path, run: Run, score: float = 20.0, points: int = 1000, c
     return folder
 
 
+def records(table: pd.DataFrame) -> list[dict]:
+    return table.to_dict("records")
+
+
 # Statistics
 
 
@@ -106,7 +125,6 @@ def test_iqm_of_closed_cases():
 
 def test_interval_of_closed_cases():
     assert iqm_interval([3.0, 3.0, 3.0]) == (3.0, 3.0)
-    assert iqm_interval([5.0]) == (5.0, 5.0)
     assert iqm_interval([1.0, 2.0]) == (1.0, 2.0)  # each extreme: 1/4 of the resamples
     assert iqm_interval([1.0, 5.0, 3.0]) == (1.0, 5.0)  # each extreme: 1/27
     # Two values, four scores: a resample's IQM is the mean of its middle two, (0, 1/2, 1) with probabilities that
@@ -115,21 +133,14 @@ def test_interval_of_closed_cases():
     assert iqm_interval([0, 0, 1, 1], level=0.5) == (0.0, 1.0)
 
 
-def test_interval_is_seeded_and_agrees_with_scipy():
+def test_interval_is_seeded_and_agrees_with_a_bootstrap_by_hand():
     scores = np.random.default_rng(3).normal(size=40)
-    ours = iqm_interval(scores)
-    assert ours == iqm_interval(scores)
-    theirs = scipy.stats.bootstrap(
-        (scores,), iqm, vectorized=False, method="percentile", n_resamples=4000, rng=np.random.default_rng(1)
-    ).confidence_interval
-    np.testing.assert_allclose(ours, theirs, atol=0.05)
-    assert ours[0] < iqm(scores) < ours[1]
-
-
-@pytest.mark.parametrize("scores", [[], [[1.0, 2.0]]])
-def test_interval_refuses_what_is_no_list_of_scores(scores):
-    with pytest.raises(ValueError, match=r"scores must be \[N\]"):
-        iqm_interval(scores)
+    found = iqm_interval(scores)
+    assert found == iqm_interval(scores)
+    drawn = np.random.default_rng(1).choice(scores, size=(4000, 40))
+    by_hand = np.quantile(np.sort(drawn)[:, 10:30].mean(1), [0.025, 0.975])
+    np.testing.assert_allclose(found, by_hand, atol=0.05)
+    assert found[0] < iqm(scores) < found[1]
 
 
 # Experiments
@@ -145,16 +156,10 @@ def test_every_experiment_is_well_formed(name):
         assert run.env
 
 
-def test_experiments_come_in_natural_order():
-    assert sorted(["recall100", "pong", "recall30"], key=natural) == ["pong", "recall30", "recall100"]
-    names = list(all_experiments())
-    assert names == sorted(names, key=natural) and names.index("recall10") < names.index("recall30")
-
-
 def test_two_files_cannot_define_one_experiment(monkeypatch):
     toy = SimpleNamespace(EXPERIMENTS=(make_experiment(),))
     monkeypatch.setattr("results.experiment.importlib.import_module", lambda name: toy)
-    with pytest.raises(ValueError, match="another file has an experiment toy"):
+    with pytest.raises(ValueError, match="another file has experiment toy"):
         all_experiments()
 
 
@@ -209,14 +214,14 @@ def test_state_and_command_of_every_kind_of_folder(tmp_path):
     assert state(run, folder) == "changed"
 
 
-def test_a_failed_run_is_reported_and_hides_no_other(tmp_path, fake_runner):
+def test_a_failed_run_is_reported_and_hides_no_other(tmp_path, fake_runner, lines):
     runs = (
         Run("bad", 0, "fake_runner --mode fails"),
         *(Run("good", seed, "fake_runner --mode works") for seed in (0, 1)),
     )
     experiment = Experiment("toy", "A toy", "Does it?", runs)
-    lines, collected = [], []
-    assert execute(experiment, runs, tmp_path, lines.append, lambda: collected.append(1)) == 1
+    collected = []
+    assert execute(experiment, runs, tmp_path, lambda: collected.append(1)) == 1
     failed = next(line for line in lines if line.startswith("FAILED"))
     log = tmp_path / "bad-seed0.log"
     assert "bad-seed0" in failed and failed.endswith(f"exit code 1: error: no game called 'Pnog' ({log})")
@@ -235,7 +240,6 @@ def test_what_the_commands_refer_to_is_made_before_the_first_run(tmp_path, monke
     monkeypatch.setattr("results.run.RUNS", tmp_path)
     monkeypatch.setattr("results.run.execute", lambda *_, **__: made.append("runs") or 0)
     monkeypatch.setattr("results.run.collect", lambda _: 1)
-    monkeypatch.setattr("results.run.signal.signal", lambda *_: None)
     main(["toy"])
     assert made == ["data", "runs"]
 
@@ -245,13 +249,13 @@ def test_what_the_commands_refer_to_is_made_before_the_first_run(tmp_path, monke
 def test_as_many_at_a_time_as_fit_the_cores(tmp_path, fake_runner, cores, together):
     mode = "meets" if together else "works"
     runs = tuple(Run("good", seed, f"fake_runner --mode {mode}") for seed in (0, 1))
-    assert execute(Experiment("toy", "", "", runs, cores), runs, tmp_path, print, lambda: None) == 0
+    assert execute(Experiment("toy", "", "", runs, cores), runs, tmp_path, lambda: None) == 0
     first, second = (json.loads((tmp_path / run.name / "summary.json").read_text()) for run in runs)
     assert (second["began"] < first["ended"]) == together
     assert len(first["cores"]) == cores and bool(set(first["cores"]) & set(second["cores"])) != together
 
 
-def test_ctrl_c_reaches_the_run_and_the_next_time_it_resumes(tmp_path, fake_runner):
+def test_ctrl_c_reaches_the_run_and_the_next_time_it_resumes(tmp_path, fake_runner, lines):
     run = Run("slow", 0, "fake_runner --mode waits")
     experiment = Experiment("toy", "A toy", "Does it?", (run,))
     folder = tmp_path / run.name
@@ -263,36 +267,55 @@ def test_ctrl_c_reaches_the_run_and_the_next_time_it_resumes(tmp_path, fake_runn
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
-    lines = []
     with pytest.raises(KeyboardInterrupt):
-        execute(experiment, [run], tmp_path, lines.append, lambda: None)
+        execute(experiment, [run], tmp_path, lambda: None)
     assert (folder / "saved").exists() and "stopping  slow-seed0" in lines[-1]
     assert state(run, folder) == "started"
 
-    assert execute(experiment, [run], tmp_path, lines.append, lambda: None) == 0
+    assert execute(experiment, [run], tmp_path, lambda: None) == 0
     assert json.loads((folder / "summary.json").read_text())["resumed"]
     assert any(line.startswith("resumed   slow-seed0") for line in lines)
 
 
-def test_a_run_of_another_command_is_kept_aside(tmp_path, fake_runner):
+def test_a_second_ctrl_c_kills(tmp_path, fake_runner, lines):
+    run = Run("deaf", 0, "fake_runner --mode deaf")
+    folder = tmp_path / run.name
+
+    def press() -> None:
+        deadline = time.monotonic() + 20
+        while not (folder / "waiting").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+        while not (folder / "interrupted").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        execute(Experiment("toy", "A toy", "Does it?", (run,)), [run], tmp_path, lambda: None)
+    assert (folder / "interrupted").exists() and time.monotonic() - began < 20
+    assert not session_members(int((folder / "waiting").read_text()))
+    assert not (folder / "summary.json").exists() and not any("FAILED" in line for line in lines)
+
+
+def test_a_run_of_another_command_is_kept_aside(tmp_path, fake_runner, lines):
     run = Run("good", 0, "fake_runner --mode works")
     folder = tmp_path / run.name
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "summary.json").write_text('{"old": 1}')
     command_file(folder).write_text("python -m something else")
-    lines = []
-    assert execute(Experiment("toy", "", "", (run,)), [run], tmp_path, lines.append, lambda: None) == 0
+    assert execute(Experiment("toy", "", "", (run,)), [run], tmp_path, lambda: None) == 0
     (aside,) = tmp_path.glob("good-seed0.before-*")
     assert (aside / "summary.json").read_text() == '{"old": 1}' and aside.name in lines[0]
     assert state(run, folder) == "finished"
 
 
-def test_a_run_in_other_hands_is_left_alone(tmp_path, fake_runner):
+def test_a_run_in_other_hands_is_left_alone(tmp_path, fake_runner, lines):
     run = Run("good", 0, "fake_runner --mode works")
-    lines = []
     with open(tmp_path / "good-seed0.log", "w") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        execute(Experiment("toy", "", "", (run,)), [run], tmp_path, lines.append, lambda: None)
+        execute(Experiment("toy", "", "", (run,)), [run], tmp_path, lambda: None)
     assert lines == ["skipped   good-seed0: already running elsewhere"]
 
 
@@ -304,20 +327,21 @@ def test_collected_rows_hold_what_the_summary_says(tmp_path):
     run = experiment.runs[0]
     fake_folder(tmp_path / "runs", run, score=19.25)
     assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 1
-    (row,) = read_summaries(experiment, tmp_path / "data")
+    (row,) = records(read_summaries(experiment, tmp_path / "data"))
     expected = {
-        "label": "vmpo-gtrxl", "env": "Pong", "seed": "0", "steps": "4000000", "frames": "16000000",
-        "wall_seconds": "1500.123", "cpu_seconds": "2900.5", "train_return": "18.25", "eval_mean": "19.25",
-        "eval_episodes": "30", "eval_protocol": "mode", "versions": "torch 2.13.0, envpool 1.2.5",
+        "label": "vmpo-gtrxl", "env": "Pong", "seed": 0, "steps": 4_000_000, "frames": 16_000_000,
+        "wall_seconds": 1500.123, "cpu_seconds": 2900.5, "train_return": 18.25, "eval_mean": 19.25,
+        "eval_episodes": 30, "eval_protocol": "mode", "versions": "torch 2.13.0, envpool 1.2.5",
         "machine": "cpu A CPU, cores 2", "command": run.line,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
+    assert ",4000000,16000000,1500.123,2900.5," in (tmp_path / "data/toy/summary.csv").read_text()
 
     curve = read_curves(experiment, tmp_path / "data")
     assert len(curve) == 200
-    assert (curve[0]["step"], curve[-1]["step"], curve[-1]["frames"]) == ("4000", "4000000", "16000000")
-    assert float(curve[-1]["return"]) == 19.25 and float(curve[-1]["wall_seconds"]) == 1500
-    steps = np.array([float(point["step"]) for point in curve])
+    first, last, steps = curve.iloc[0], curve.iloc[-1], curve["step"]
+    assert (first["step"], last["step"], last["frames"]) == (4000, 4_000_000, 16_000_000)
+    assert last["return"] == 19.25 and last["wall_seconds"] == 1500
     assert np.diff(steps).min() >= 0.9 * np.diff(steps).max() - 4000  # evenly thinned
 
 
@@ -327,9 +351,21 @@ def test_short_curves_and_bare_summaries_are_collected_as_they_are(tmp_path):
     (folder / "summary.json").write_text(json.dumps({"steps": 5, "eval": None}))
     empty = fake_folder(tmp_path / "runs", experiment.runs[1], points=0)
     assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 2
-    row, _ = read_summaries(experiment, tmp_path / "data")
-    assert row["steps"] == "5" and row["eval_mean"] == row["frames"] == ""
+    row, _ = records(read_summaries(experiment, tmp_path / "data"))
+    assert row["steps"] == 5 and np.isnan(row["eval_mean"]) and np.isnan(row["frames"])
+    assert ",16000000," in (tmp_path / "data/toy/summary.csv").read_text()  # of the other run, in full
     assert len(read_curves(experiment, tmp_path / "data")) == 3 and empty.exists()
+
+
+def test_a_run_without_a_training_return_has_a_row_and_no_curve(tmp_path):
+    """As one of --method sft: no reward is known while it trains."""
+    experiment = make_experiment(bar=9.0, diagnostics=("m_step/kl",))
+    folder = fake_folder(tmp_path / "runs", experiment.runs[0])
+    (folder / "metrics.csv").write_text("steps,wall_seconds,cpu_seconds,m_step/kl\n10,1.5,2,0.5\n20,3,4,0.25\n")
+    assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 1
+    (row,) = records(read_summaries(experiment, tmp_path / "data"))
+    assert row["m_step/kl"] == 0.375 and np.isnan(row["bar_steps"]) and row["eval_mean"] == 20
+    assert read_curves(experiment, tmp_path / "data").empty
 
 
 def test_collecting_keeps_runs_made_elsewhere_and_drops_changed_commands(tmp_path):
@@ -339,15 +375,28 @@ def test_collecting_keeps_runs_made_elsewhere_and_drops_changed_commands(tmp_pat
     fake_folder(tmp_path / "there", experiment.runs[1], score=2.5)
     fake_folder(tmp_path / "there", experiment.runs[2], command="python -m another command")
     assert collect(experiment, tmp_path / "there", data) == 2
-    assert [row["eval_mean"] for row in read_summaries(experiment, data)] == ["1.5", "2.5"]
+    assert [*read_summaries(experiment, data)["eval_mean"]] == [1.5, 2.5]
 
     fake_folder(tmp_path / "again", experiment.runs[0], score=9.5)
     collect(experiment, tmp_path / "again", data)
-    assert [row["eval_mean"] for row in read_summaries(experiment, data)] == ["9.5", "2.5"]
+    assert [*read_summaries(experiment, data)["eval_mean"]] == [9.5, 2.5]
     assert len(read_curves(experiment, data)) == 400
 
     longer = make_experiment(command="runners.atari --game Pong --steps 9")
-    assert read_summaries(longer, data) == read_curves(longer, data) == []
+    assert read_summaries(longer, data).empty and read_curves(longer, data).empty
+
+
+@pytest.mark.parametrize("name", all_experiments())
+def test_committed_rows_are_written_again_as_they_are(name, tmp_path):
+    """Nothing of a run that was made elsewhere changes when another is collected."""
+    if not (DATA / name).exists():
+        pytest.skip("not run yet")
+    shutil.copytree(DATA / name, tmp_path / name)
+    rows, curves = (pd.read_csv(tmp_path / name / file, dtype=str) for file in ("summary.csv", "curves.csv"))
+    assert collect(load(name), tmp_path / "runs", tmp_path) == len(rows)
+    for before, file in ((rows, "summary.csv"), (curves, "curves.csv")):
+        after = pd.read_csv(tmp_path / name / file, dtype=str)
+        pd.testing.assert_frame_equal(after.reindex(columns=before.columns), before)
 
 
 def test_collecting_nothing_writes_nothing(tmp_path):
@@ -371,8 +420,10 @@ def collected(tmp_path):
 
 def write_pages(root: Path) -> None:
     (root / "results/pages").mkdir(parents=True)
-    (root / "results/pages/toys.md").write_text("# Toys\n\n<!-- results:toy -->\n\nA finding.\n")
-    (root / "results/pages/index.md").write_text("# Index\n\n<!-- results:overview -->\n")
+    (root / "results/pages/toys.md").write_text('# Toys\n\n{{ experiment("toy") }}\n\nA finding.\n')
+    shutil.copy(ROOT / "results/pages/index.md", root / "results/pages")
+    (root / "results/data").mkdir(exist_ok=True)
+    shutil.copy(DATA / "published.csv", root / "results/data")
 
 
 def test_report_is_complete_and_idempotent(collected):
@@ -384,7 +435,8 @@ def test_report_is_complete_and_idempotent(collected):
     assert stale([experiment], root) == [] and report([experiment], root) == []
     assert (folder / "plots/toy.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "toys.md").read_text()
-    assert page.startswith("# Toys\n\n## A toy\n\nDoes it?\n\n| Run |") and page.endswith("\n\nA finding.\n")
+    assert page.startswith("# Toys\n\n## A toy\n\nDoes it?\n\nSeeds: 0, 1. Budget of a run: 4M steps, at most 25.0 min")
+    assert " on 1 core. Machine: cpu A CPU, cores 2.\n\n| Run |" in page and page.endswith("\n\nA finding.\n")
     assert "(plots/toy.png)" in page and "Commit: abcdef0123-dirty." in page and "Seeds: 0, 1." in page
     assert "`python -m results.run toy`" in page and experiment.runs[0].line in page
     row = "| [A toy](toys.md#a-toy) | Does it? | 3 of 4 | 18 | vmpo-gtrxl |"
@@ -410,7 +462,7 @@ def test_a_missing_plot_is_stale(collected):
 def test_an_experiment_that_no_page_shows_is_an_error(collected):
     experiment, root = collected
     (root / "results/pages/toys.md").write_text("# Toys\n")
-    with pytest.raises(report_module.RunError, match="no page shows toy: add <!-- results:toy -->"):
+    with pytest.raises(report_module.RunError, match=r"no page shows toy: add {{ experiment\(\"toy\"\) }} to one"):
         report([experiment], root)
 
 
@@ -435,7 +487,10 @@ def test_results_table_states_seeds_interval_bar_and_budget(collected):
     header = cells(table, "Run")
     row = dict(zip(header, cells(table, "vmpo-gtrxl"), strict=True))
     assert (
-        row["Seeds"] == "2 of 2" and row["Mean return"] == "19.5" and row["IQM [95% interval]"] == "19.5 [19.0, 20.0]"
+        row["Least seed"] == "19.0"
+        and row["Seeds"] == "2 of 2"
+        and row["Mean return"] == "19.5"
+        and row["IQM [95% interval]"] == "19.5 [19.0, 20.0]"
     )
     assert row["Seeds at 18 or above"] == "2 of 2" and row["Slowest run"] == "25.0 min"
     assert (row["Steps"], row["Frames"], row["Parameters"]) == ("4M", "16M", "1.23M")
@@ -451,8 +506,9 @@ def test_time_to_the_bar_is_that_of_the_first_row_there(tmp_path):
         fake_folder(tmp_path / "runs", run, score)
     collect(experiment, tmp_path / "runs", tmp_path / "data")
     rows = read_summaries(experiment, tmp_path / "data")
-    assert [row["bar_steps"] for row in rows] == ["2000000", "3000000", ""]  # half, three quarters of the way, never
-    assert [row["bar_seconds"] for row in rows] == ["750", "1125", ""]
+    half, later, never = records(rows)  # half and three quarters of the way
+    assert (half["bar_steps"], later["bar_steps"], half["bar_seconds"], later["bar_seconds"]) == (2e6, 3e6, 750, 1125)
+    assert np.isnan(never["bar_steps"]) and np.isnan(never["bar_seconds"])
     table = results_table(experiment, rows)
     cell = dict(zip(cells(table, "Run"), cells(table, "vmpo-gtrxl"), strict=True))["Median time to the bar"]
     assert cell == "18.8 min, 2250 core-seconds"
@@ -465,7 +521,7 @@ def test_diagnostics_are_medians_of_a_runs_metrics(tmp_path):
         fake_folder(tmp_path / "runs", run, points=10 if run.seed else 4)
     collect(experiment, tmp_path / "runs", tmp_path / "data")
     rows = read_summaries(experiment, tmp_path / "data")
-    assert [row["step"] for row in rows] == ["8000", "20000"]  # of 10, 4000, ..., 16000 and of 10, 4000, ..., 40000
+    assert [*rows["step"]] == [8000, 20000]  # of 10, 4000, ..., 16000 and of 10, 4000, ..., 40000
     table = results_table(experiment, rows)
     cell = dict(zip(cells(table, "Run"), cells(table, "vmpo-gtrxl"), strict=True))
     assert cell["m_step/clipped"] == "–"  # logged by no run
@@ -500,25 +556,25 @@ def test_runs_that_count_rollouts(tmp_path):
     rows = ["rollouts,wall_seconds,cpu_seconds,reward/train", "100,15,10,0.7", "150,20,15,0.91", "200,30,20,0.96"]
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
     assert collect(experiment, tmp_path / "runs", tmp_path / "data") == 1
-    (row,) = read_summaries(experiment, tmp_path / "data")
-    assert (row["agent"], row["env"], row["steps"], row["bar_steps"]) == ("dar", "sort", "200", "150")
-    head, _, line = results_table(experiment, [row]).splitlines()
+    (row,) = records(read_summaries(experiment, tmp_path / "data"))
+    assert (row["agent"], row["env"], row["steps"], row["bar_steps"]) == ("dar", "sort", 200, 150)
+    head, _, line = results_table(experiment, pd.DataFrame([row])).splitlines()
     cell = dict(zip(head.split(" | "), line.split(" | "), strict=True))
     assert (cell["Mean reward"], cell["Before"], cell["Greedy"]) == ("0.950", "0.500", "0.990")
     assert (cell["Rollouts"], cell["Core ms a rollout"]) == ("200", "100") and "Steps/s" not in head
     curve = read_curves(experiment, tmp_path / "data")
-    assert [(point["step"], point["return"]) for point in curve] == [("100", "0.7"), ("150", "0.91"), ("200", "0.96")]
+    assert [*zip(curve["step"], curve["return"], strict=True)] == [(100, 0.7), (150, 0.91), (200, 0.96)]
     assert learning_curves(experiment, curve).startswith(b"\x89PNG")
 
 
 def test_published_figures_stand_beside_ours_with_their_budget(collected):
     experiment, root = collected
-    table = comparison_table(experiment, read_summaries(experiment, root / "results/data"))
-    assert cells(table, "**vmpo-gtrxl**")[1:3] == ["19.5", "16M"]
-    assert cells(table, "V-MPO, LSTM")[1:3] == ["21.0 ± 0.0", "200M"]
-    assert any("not stated" in line for line in table.splitlines())
-    nobody = make_experiment(command="runners.control --env CartPole-v1")
-    assert comparison_table(nobody, []) == ""
+    page = pages([experiment], root)[root / "docs/results/toys.md"]
+    assert cells(page, r"**vmpo-gtrxl**")[1:3] == ["19.5", "16M"]
+    assert cells(page, "V-MPO, LSTM")[1:3] == ["21.0 ± 0.0", "200M"]
+    assert any("not stated" in line for line in page.splitlines())
+    (root / "results/data/published.csv").write_text("env,agent,score,spread,frames,protocol,source,grade\n")
+    assert "| Score |" not in pages([experiment], root)[root / "docs/results/toys.md"]
 
 
 def test_what_was_not_run_says_so(tmp_path):
@@ -526,17 +582,18 @@ def test_what_was_not_run_says_so(tmp_path):
     write_pages(tmp_path)
     assert sorted(path.name for path in report([experiment], tmp_path)) == ["index.md", "toys.md"]
     line = "- A toy, not run: `python -m results.run toy`. Does it?"
-    assert not_run(experiment) == line
     for page in ("index.md", "toys.md"):
         text = (tmp_path / "docs/results" / page).read_text()
-        assert line in text.splitlines() and "|" not in text and "toy.png" not in text
-    assert cells(results_table(experiment, []), "ppo-lstm")[:3] == ["ppo-lstm", "0 of 2", "not run"]
+        assert line in text.splitlines() and "toy.png" not in text
+        assert "| Run |" not in text and "| Experiment |" not in text
+    nothing = read_summaries(experiment, tmp_path / "results/data")
+    assert cells(results_table(experiment, nothing), "ppo-lstm")[:3] == ["ppo-lstm", "0 of 2", "not run"]
 
 
-def test_a_wrong_marker_is_named(tmp_path):
+def test_a_wrong_name_is_named(tmp_path):
     write_pages(tmp_path)
-    (tmp_path / "results/pages/pnog.md").write_text("<!-- results:pnog -->")
-    with pytest.raises(report_module.RunError, match="a marker has 'pnog', which is no experiment; there are: toy"):
+    (tmp_path / "results/pages/pnog.md").write_text('{{ experiment("pnog") }}')
+    with pytest.raises(report_module.RunError, match="pnog.md shows 'pnog', which is no experiment; there are: toy"):
         pages([make_experiment()], tmp_path)
 
 
