@@ -18,7 +18,7 @@ from agents.gempi.config import CHOICES
 from envs.factory import prepare, steps_in_python
 from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
-from runners.presets import PRESETS
+from runners.presets import preset_for
 
 MAY_CHANGE = frozenset(
     "steps actors learner_envs device threads compile log_seconds checkpoint_seconds video".split()
@@ -33,11 +33,10 @@ Config = TypeVar("Config")
 
 
 def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
-    """The configuration that `argv` asks for, and the run folder to resume, if any."""
-    decides = peek(argv, preset="small", agent="vmpo", actors=None)
+    """Return the configuration of a command line, and the folder of the run to resume, if any."""
+    decides = peek(argv, preset="small", agent="vmpo", actors=None, env=None)
     if decides.resume is None:
-        # An unknown name is left for the parser proper to refuse.
-        make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
+        make = preset_for(suite, decides.env, decides.preset)
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
         refuse_used(config.training.run_dir)
@@ -50,14 +49,14 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
     refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(
-            f"warning: this run's learning rate was to reach 0 after {saved.training.steps:,} steps, now after "
-            f"{config.training.steps:,}: it jumps to what the new schedule has here (m_step/learning_rate in metrics)"
+            f"warning: this run's learning rate was annealed over {saved.training.steps:,} steps, now over "
+            f"{config.training.steps:,}: it jumps to the new schedule's value (m_step/learning_rate in metrics)"
         )
     return config, run_dir
 
 
 def with_actors(config: RunConfig) -> RunConfig:
-    """Give an environment that steps in Python processes of its own, on all cores but the learner's."""
+    """Return `config` with an actor on each core but the learner's, if its environment steps in Python."""
     if not steps_in_python(config.env):
         return config
     envs = config.training.envs
@@ -66,7 +65,7 @@ def with_actors(config: RunConfig) -> RunConfig:
 
 
 def peek(argv: list[str], **names: str | None) -> argparse.Namespace:
-    """Flags that decide over the others' defaults: `names` with defaults of their own, gempi's choices, --resume."""
+    """Return the flags on which other defaults depend: `names` (with defaults), gempi's choices and --resume."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", const="")
     for name in [*names, *CHOICES]:
@@ -75,18 +74,18 @@ def peek(argv: list[str], **names: str | None) -> argparse.Namespace:
 
 
 def suited(make: Callable[..., Config], rule: str, decides: argparse.Namespace) -> Config:
-    """The defaults that `make` has for a learning rule, and for what was chosen of gempi's row."""
+    """Return the preset that `make` has for a learning rule and, for gempi, the choices of its row."""
     choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and rule == "gempi"}
     try:
         return make(rule, **choices)
-    except (KeyError, ValueError):  # an unknown choice is left for the parser proper to refuse
+    except (KeyError, ValueError):  # the parser refuses an unknown choice
         return make(rule)
 
 
 def resumed(
     decides: argparse.Namespace, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]
 ) -> tuple[Path, Config]:
-    """The folder that --resume names, and the configuration of the run of one of `runners` in it."""
+    """Return the folder that --resume names, and the configuration of its run, which must be one of `runners`."""
     if not decides.resume:
         raise UsageError("--resume takes the folder of a run")
     run_dir = Path(decides.resume)
@@ -94,7 +93,7 @@ def resumed(
 
 
 def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]) -> Config:
-    """Read the configuration of an existing run of one of `runners`; `read` makes it of what config.json holds."""
+    """Return the configuration of a run of one of `runners`, which `read` makes from the content of config.json."""
     path = run_dir / "config.json"
     if not path.exists():
         raise UsageError(f"{run_dir} is not the folder of a run: it has no config.json")
@@ -110,14 +109,14 @@ def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str,
 
 
 def refuse_used(asked: str | None) -> None:
-    """UsageError where a run lies in the folder `asked` for."""
+    """Raise UsageError if the folder `asked` for holds a run."""
     run_dir = Path(asked or "")
     if asked and ((run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*"))):
         raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
-    """UsageError where a resumed run is asked to be another one."""
+    """Raise UsageError if settings of a resumed run differ that may not change."""
     changed = [name for name in _differing(saved, asked) if name not in may_change]
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
@@ -127,7 +126,7 @@ def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: fro
 def parse_flags(
     kind: type[Options], name: str, description: str, argv: list[str], default: Options | None = None
 ) -> Options:
-    """tyro's reading of `argv` for `python -m runners.<name>`, its boxed complaints made into one line."""
+    """Parse `argv` for `python -m runners.<name>` by tyro; its errors become UsageError in one line."""
     complaint = io.StringIO()
     try:
         with usage_errors(), contextlib.redirect_stderr(complaint):
@@ -146,7 +145,7 @@ def parse_flags(
 
 
 def one_line(box: str) -> str:
-    """The sentence of a tyro error box: what stands under its title, and the flag it suggests."""
+    """Return a tyro error box as one line: the text under its title, and the flag that it suggests."""
     lines = [line.strip(" │╭╮╰╯") for line in box.strip().splitlines()[1:]]
     body: list[str] = []
     for line in lines:
@@ -160,13 +159,13 @@ def one_line(box: str) -> str:
 
 
 def without(argv: list[str], flag: str) -> list[str]:
-    """`argv` less `flag` and its value."""
+    """Return `argv` without `flag` and its value."""
     at = next(i for i, argument in enumerate(argv) if argument.partition("=")[0] == flag)
     return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Names of leaves in which two configurations differ."""
+    """Return the names of the leaves in which two configurations differ."""
     names = []
     for key, value in a.items():
         if isinstance(value, dict):

@@ -1,9 +1,9 @@
-"""Sources of batches: actor processes, or one actor in this process, or both.
+"""Sources of batches: actor processes, actors in this process, or both.
 
-Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights. `start` counts
-the starts of a run, so that resumed it repeats none of its random numbers; `saved` is an earlier `get_state()`, of
-either kind and any number of actors: the acting weights. Environments cannot be saved, they begin new episodes.
-Actors are numbered over all ranks, so that no two draw the same random numbers.
+`next()` returns a Buffer that is valid until `release()`; `publish(network)` gives the actors new weights. `start`
+counts the starts of a run, so that a resumed run repeats none of its random numbers. `saved` is an earlier
+`get_state()`, the acting weights, of any sampler with any number of actors. Environments cannot be saved: they begin
+new episodes. Actors are numbered over all ranks, so that no two draw the same random numbers.
 """
 
 import itertools
@@ -37,19 +37,20 @@ from runners.machine.allocator import keep_freed_memory
 
 CPU = torch.device("cpu")
 BUFFERS = 2
-"""Batches in flight: one being filled while the learner reads the other."""
+"""Number of batches in memory: one is filled while the learner reads the other."""
 
 PATIENCE = 1.0
-"""Seconds to wait for an actor before asking whether it still lives."""
+"""Seconds to wait for an actor before checking whether it is alive."""
 
 STREAMS_A_START = 1000
-"""Actor i of the run's n-th start draws from stream n * STREAMS_A_START + i, whatever the number of actors."""
+"""Streams of random numbers a start: actor i of the n-th start has stream n * STREAMS_A_START + i."""
 
 
 class LocalSampler:
-    """Acts when asked, in this process and on `device`: a batch is always from the weights last published.
+    """Sampler that acts in `next`, in this process and on `device`, always with the weights last published.
 
-    The environments are in `groups`, whose simulators, of `threads` each, work while the network acts for another.
+    The environments are in `groups`; the simulators of one, on `threads` threads, work while the network acts for
+    another.
     """
 
     def __init__(
@@ -88,14 +89,14 @@ class LocalSampler:
         pass
 
     def cpu_seconds(self) -> float:
-        """Processor time of processes other than this one."""
+        """Return the processor seconds of processes other than this one."""
         return 0.0
 
     def publish(self, network: ActorCritic) -> None:
         self.load(flatten_weights(network))
 
     def load(self, weights: Tensor) -> None:
-        """All of them in a row [P]."""
+        """Load weights, one vector [P], into all actors."""
         for actor in self.actors:
             actor.load(weights)
 
@@ -108,9 +109,9 @@ class LocalSampler:
 
 
 class ProcessSampler:
-    """`config.training.actors` processes, each with an equal share of the environments, always one batch ahead.
+    """Sampler of `config.training.actors` processes, which share the environments equally and act one batch ahead.
 
-    The last `own` environments are this process's, which steps them in `next`, with the weights last published: a
+    The last `own` environments are stepped by this process in `next`, with the weights last published, so that a
     learner that would wait for its actors takes some of their work.
     """
 
@@ -134,9 +135,9 @@ class ProcessSampler:
         self.full = [context.Semaphore(0) for _ in range(actors)]
         self.failures: list[Connection] = []
         self.processes: list[BaseProcess] = []
-        # Also at exit or when forgotten, before multiprocessing sends its daemons a SIGTERM, which these block.
+        # Also at exit or on garbage collection, before multiprocessing sends its daemons a SIGTERM, which these block.
         self._end = Finalize(self, _kill, [self.processes], exitpriority=10)
-        # The semaphores have started Python's resource tracker, which would undo the blocking were it started inside.
+        # The semaphores have started Python's resource tracker already: its start would undo the blocking of signals.
         with _signals_blocked():
             for i in range(actors):
                 views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
@@ -147,7 +148,7 @@ class ProcessSampler:
                 process.start()
                 self.processes.append(process)
                 self.failures.append(failure)
-                report.close()  # the actor's end alone is open: with the actor, the connection ends
+                report.close()  # only the actor's end stays open, so that its death closes the connection
         self.own: Actor | None = None
         if own:
             self.own = make_actor(config, config.tasks[envs - own :], start, rank * (actors + 1) + actors)
@@ -173,7 +174,7 @@ class ProcessSampler:
             free.release()
 
     def cpu_seconds(self) -> float:
-        """User and system time of the actors so far."""
+        """Return user and system seconds of the actors so far."""
         ticks = 0
         for process in self.processes:
             with open(f"/proc/{process.pid}/stat") as file:
@@ -196,14 +197,14 @@ class ProcessSampler:
             self.own.env.close()
 
     def _check(self) -> None:
-        """Raises RunError if any actor failed or died: another may be waiting for what it took with it."""
+        """Raise RunError if an actor failed or died; the others may be waiting for a lock that it held."""
         for process, failure in zip(self.processes, self.failures, strict=True):
             if failure.poll():
                 try:
                     why, trace = failure.recv()
                 except EOFError:
                     process.join()
-                    died = f"{process.name} died (exit code {process.exitcode}); continue with --resume once mended"
+                    died = f"{process.name} died (exit code {process.exitcode}); remove the cause, then --resume"
                     raise RunError(died) from None
                 raise RunError(f"{process.name}: {why}") from RuntimeError(trace)
 
@@ -212,7 +213,7 @@ Sampler = LocalSampler | ProcessSampler
 
 
 def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
-    """Weights to act with at first [P]: under --target-period not always the newest."""
+    """Return the first weights to act with [P]; with --target-period the saved ones may be older than the network's."""
     return flatten_weights(network) if saved is None else saved["weights"]
 
 
@@ -225,11 +226,11 @@ def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool)
 def make_actor(
     config: RunConfig, tasks: np.ndarray, start: int, number: int, device: torch.device = CPU, threads: int = 1
 ) -> Actor:
-    """An environment for each of `tasks`; with weights of no meaning yet."""
+    """Make an actor with an environment for each of `tasks`; its weights are random until `load`."""
     stream = start * STREAMS_A_START + number
     env = build_env(config, len(tasks), stream, tasks=tasks, threads=threads)
     network = build_network(config, env.spec).to(device)
-    on_gpu = device.type == "cuda"  # actors on CPUs, of which there may be many, stay plain
+    on_gpu = device.type == "cuda"  # on CPUs there may be many actors, each of which would have to compile
     return Actor(env, network, stream_seed(config, stream), tasks, compile_encoder=on_gpu and config.training.compile)
 
 
@@ -243,7 +244,7 @@ def _act(
     full: Semaphore,
     report: Connection,
 ) -> None:
-    """The life of an actor process: it fills its `views` in turn; of an error it reports one line and the traceback."""
+    """Run an actor process: it fills its `views` in turn, and reports an error as one line and the traceback."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -260,15 +261,15 @@ def _act(
 
 
 def _die_with_parent() -> None:
-    """However it ended: a killed learner leaves no actors behind."""
+    """End this process when its parent has ended: a killed learner must leave no actors behind."""
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Processes started inside inherit the mask: a Ctrl-C or SIGTERM to the whole group must leave the actors alive,
-    so that the learner can finish its batch and save."""
+    """Block SIGINT and SIGTERM in processes that are started inside: a Ctrl-C to the whole group must leave the actors
+    alive, so that the learner can finish its batch and save."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

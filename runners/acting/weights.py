@@ -1,4 +1,4 @@
-"""The network's weights as one shared vector with a version: the learner publishes, actors fetch."""
+"""The network's weights as one shared vector with a version, which the learner publishes and actors fetch."""
 
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def flatten_weights(module: nn.Module) -> Tensor:
-    """Copy every parameter and saved buffer of `module`, in their order, into one vector [P] of the parameters' type.
+    """Copy all parameters and saved buffers of `module`, in order, into one vector [P] of the parameters' type.
 
-    The buffers are PopArt's statistics, without which a value means nothing.
+    Among the buffers are PopArt's statistics, without which values have no unit.
     """
     tensors = list(module.state_dict().values())
     dtype = next(module.parameters()).dtype
@@ -21,22 +21,22 @@ def flatten_weights(module: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def load_weights(module: nn.Module, vector: Tensor) -> None:
-    """Invert `flatten_weights`, in place: parameters made views of `vector` would lose their channels-last strides."""
+    """Copy `vector`, made by `flatten_weights`, into `module`; views of it would lose the channels-last strides."""
     tensors = list(module.state_dict().values())
     for tensor, part in zip(tensors, vector.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
 
 
 class SharedWeights:
-    """Version 1 is `vector` [P], which is copied; `context` is that of the processes that share them."""
+    """Weights in shared memory, with a version that begins at 1 with a copy of `vector` [P]."""
 
     def __init__(self, vector: Tensor, context: BaseContext) -> None:
         self.vector = vector.to("cpu", copy=True).share_memory_()
         self.version = context.Value("q", 1)
 
     def publish(self, module: nn.Module, timeout: float) -> bool:
-        """Copy the weights of `module` to the actors, or return False if the lock stays taken for `timeout` seconds, as
-        it does where a process died that held it."""
+        """Copy the weights of `module` to the actors and return True; False if the lock is not free for `timeout`
+        seconds, as when a process died that held it."""
         vector, lock = flatten_weights(module).cpu(), self.version.get_lock()
         if not lock.acquire(timeout=timeout):
             return False
@@ -48,7 +48,7 @@ class SharedWeights:
         return True
 
     def fetch(self, load: Callable[[Tensor], None], version: int) -> int:
-        """`load` what is newer than `version`; the version that there is then."""
+        """Call `load` with the weights if they are newer than `version`, and return their version."""
         with self.version.get_lock():
             if self.version.value != version:
                 load(self.vector)
@@ -56,7 +56,7 @@ class SharedWeights:
 
 
 def evaluated(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights to evaluate in a learner's state: the average where there is one, else the last."""
+    """Return the weights to evaluate from a learner's state: their average if there is one, else the last."""
     average = state["average"]
     if average is None:
         return state["network"]

@@ -18,7 +18,7 @@ MAY_CHANGE = frozenset("rollouts shard device threads micro_batch checkpoint_sec
 
 
 def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
-    """The configuration that `argv` asks for, and the run folder to resume, if any."""
+    """Return the configuration of a command line, and the folder of the run to resume, if any."""
     decides = peek(argv, method="vmpo", preset="small")
     if decides.resume is None:
         # An unknown name is left for the parser proper to refuse.
@@ -32,5 +32,8 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
     config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
     refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
-        print(f"warning: this run's rate was to reach 0 at --rollouts {saved.learner.rollouts}; it is set anew")
+        print(
+            f"warning: this run's learning rate was annealed over {saved.learner.rollouts} rollouts, now over "
+            f"{config.learner.rollouts}: it jumps to the new schedule's value"
+        )
     return config, run_dir

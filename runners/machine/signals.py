@@ -1,11 +1,11 @@
-"""How a run is asked to stop."""
+"""Signals that ask a run to stop."""
 
 import signal
 import threading
 
 
 class StopSignal:
-    """Within, the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as always."""
+    """Context in which the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as it did before."""
 
     def __init__(self) -> None:
         self.asked = False

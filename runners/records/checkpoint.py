@@ -1,7 +1,7 @@
 """Checkpoints: a nested state in one safetensors file, which any safetensors reader opens and which runs no code.
 
-Tensors and arrays are stored under their dotted place in the state (`model.core.layers.0.weight`); all the rest, the
-structure included, is one JSON string in the file's metadata.
+Tensors and arrays are stored under their dotted path in the state (`model.core.layers.0.weight`); everything else, with
+the structure, is one JSON string in the file's metadata.
 """
 
 import json
@@ -25,21 +25,23 @@ FORMAT, VERSION = "gempi-checkpoint", 2
 
 
 class CheckpointError(RunError):
-    """One line that names the file, what is wrong with it, and what would be right."""
+    """Error in a checkpoint: one line that names the file, what is wrong with it, and what would be right."""
 
 
 class Loaded(NamedTuple):
+    """A checkpoint that was read; `warning` is a line about newer files that could not be read, or empty."""
+
     step: int
     state: Any
     path: Path
-    warning: str  # "" or a line on the newer files that could not be read
+    warning: str
 
 
 def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
-    """Writes `state` atomically to `path`, with the number of agent steps that it was reached in.
+    """Write `state` atomically to `path`, with the number of steps after which it was reached.
 
     `state` nests dicts (keys: str or int), lists and tuples of tensors, numpy arrays and scalars, int of any size,
-    float, bool, str and None. Raises CheckpointError where the file cannot be written, TypeError for other content.
+    float, bool, str and None. Raise CheckpointError if the file cannot be written, TypeError for other content.
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, "", tensors)
@@ -55,7 +57,7 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
 
 @contextmanager
 def fits(path: Path) -> Iterator[None]:
-    """Inside, a state from `path` that does not fit what it is loaded into is a CheckpointError."""
+    """Turn the errors of loading a state from `path` that does not fit into a CheckpointError."""
     try:
         yield
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -65,9 +67,9 @@ def fits(path: Path) -> Iterator[None]:
 
 
 def load(path: str | os.PathLike) -> Loaded:
-    """Read what `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
+    """Read a checkpoint, with tensors on the CPU; subclasses of dict and tuple come back as dict and tuple.
 
-    Raises CheckpointError where `path` is missing, damaged, or not one of ours.
+    Raise CheckpointError if `path` is missing, damaged, or not a checkpoint.
     """
     path = Path(path)
     try:
@@ -100,9 +102,9 @@ class Checkpoints:
         self.folder, self.keep = Path(folder), keep
 
     def save_last(self, step: int, state: Any) -> Path:
-        """Saves `state` as the newest, then removes what is older than the last `keep`.
+        """Save `state` as the newest checkpoint, then remove all but the last `keep`.
 
-        Files of later steps go too: the run has resumed from before them, so they belong to a past that did not happen.
+        Files of later steps are removed, too: the run was resumed from an earlier one, and has replaced them.
         """
         path = self.folder / f"step_{step:012d}.safetensors"
         self._save(path, step, state)
@@ -118,7 +120,7 @@ class Checkpoints:
         return path
 
     def latest(self) -> Loaded:
-        """The newest checkpoint that can be read; its `warning` names the newer ones that cannot."""
+        """Return the newest checkpoint that can be read; its `warning` names newer ones that cannot."""
         steps = self._steps()
         if not steps:
             raise CheckpointError(
@@ -136,7 +138,7 @@ class Checkpoints:
         raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
 
     def best(self) -> Loaded:
-        """The one that did best in the evaluations while training, of a run that made any."""
+        """Return the checkpoint of the best evaluation while training; CheckpointError if there was none."""
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
             raise CheckpointError(f"no {path}: no evaluation was made yet (--evaluations); take --checkpoint latest")
@@ -147,7 +149,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot make the checkpoint folder {self.folder}: {error.strerror}") from error
-        for stray in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
+        for stray in self.folder.glob(".*.tmp"):  # left by a process that was killed while writing
             stray.unlink()
         save(path, state, step)
 
@@ -157,11 +159,11 @@ class Checkpoints:
 
 
 def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; containers but lists become {kind: content}, so that JSON objects are free to be tags."""
+    """Return `value` as JSON; all containers but lists become {kind: content}, so that every JSON object is a tag."""
 
     def store(tensor: Tensor, kind: str) -> dict[str, str]:
         name = place or "state"
-        while name in tensors:  # {"a.b": x, "a": {"b": y}} gives one place to two tensors
+        while name in tensors:  # {"a.b": x, "a": {"b": y}} has two tensors of one path
             name += "'"
         tensors[name] = tensor
         return {kind: name}

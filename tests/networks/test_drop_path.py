@@ -8,7 +8,7 @@ from networks.attention import RelativeAttention, plain_attention
 from networks.config import NetworkConfig
 from networks.cores import make_core
 from networks.drop_path import DropPath, drop_blocks
-from runners.lm.model import drops
+from runners.lm.model import has_dropout
 
 P = 0.4
 
@@ -76,9 +76,9 @@ def test_blocks_of_a_language_model_are_left_out(kind):
         model = LlamaForCausalLM(LlamaConfig(vocab_size=11, **shape))
     ids = torch.randint(11, (1, 6)).expand(64, 6)
     whole = model.eval()(ids).logits
-    assert not drops(model)
+    assert not has_dropout(model)
     drop_blocks(model, P)
-    assert drops(model) and torch.equal(model(ids).logits, whole)
+    assert has_dropout(model) and torch.equal(model(ids).logits, whole)
     torch.manual_seed(0)
     logits = model.train()(ids).logits
     assert len({tuple(row.flatten().round(decimals=4).tolist()) for row in logits.detach()}) == 2
