@@ -58,7 +58,7 @@ class NetworkConfig:
 
     @property
     def has_dropout(self) -> bool:
-        """Return whether the network that learns differs from the whole one."""
+        """Return whether learning drops a part of the network."""
         return self.dropout > 0 or self.drop_path > 0
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class NetworkConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1), not {getattr(self, name)}")
         if self.drop_path and self.core not in ("trxl", "trxl-i", "gtrxl"):
-            raise ValueError(f"--drop-path leaves out sub-blocks of a transformer, which --core {self.core} has not")
+            raise ValueError(f"--drop-path leaves out sub-blocks of a transformer, and --core {self.core} is none")
         for name in ("nature_channels", "resnet_channels"):
             if len(channels := getattr(self, name)) != 3 or min(channels) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} takes three positive sizes, not {channels}")

@@ -1,10 +1,11 @@
-"""Stochastic depth (Huang et al. 2016), DropPath: while learning, blocks are left out, each sample its own ones."""
+"""Stochastic depth (Huang et al. 2016), or DropPath: while learning, each sample leaves out blocks at random."""
 
 from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Leave out what a block adds, `x` [B, ...], of whole samples with chance `p`; 1 / (1 - p) times the rest."""
+    """Layer that drops the output `x` [B, ...] of a block for whole samples with probability `p`, and multiplies the
+    others by 1 / (1 - p)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -18,8 +19,10 @@ class DropPath(nn.Module):
 
 
 def drop_blocks(model: nn.Module, p: float) -> None:
-    """Give every block of a language model of the transformers library DropPath: what it adds to its input is left out
-    with chance `p`. Blocks are the modules that the library will not split."""
+    """Give every block of a language model of transformers DropPath: with probability `p` a sample skips the block.
+
+    Blocks are the modules that the library does not split over devices. ValueError if the model names none.
+    """
     names = getattr(model, "_no_split_modules", None) or ()
     blocks = [module for module in model.modules() if type(module).__name__ in names]
     if not blocks:

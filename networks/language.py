@@ -77,10 +77,10 @@ def token_log_probs(
 def packed_log_probs(
     model: nn.Module, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """`token_log_probs` with several samples in a row of the model's input, in the place of padding.
+    """Return what `token_log_probs` does, with several samples in a row of the model's input instead of padding.
 
-    A row is as long as the longest sample. Position ids start again with each sample, and there is no mask: by that
-    models of transformers keep the attention of one from the others.
+    A row is as long as the longest sample. Position ids start again with each sample, and there is no attention mask;
+    from that, models of transformers find the samples, and do not attend across them.
     """
     joined, real = torch.cat([prompts.tokens, tokens], 1), torch.cat([prompts.real, mask], 1)
     position, lengths = real.long().cumsum(1) - 1, real.sum(1) - 1  # nothing follows a sample's last token
@@ -101,8 +101,10 @@ def packed_log_probs(
 
 
 def first_fit(lengths: list[int]) -> tuple[list[int], list[int]]:
-    """Return the row of each sample and where in it it starts: rows are as long as the longest, and filled from the
-    longest sample to the shortest, each in the first row that has room."""
+    """Return the row of each sample, and its start in that row.
+
+    Rows are as long as the longest sample. From the longest to the shortest, each goes into the first row with room.
+    """
     room, row, start = [], [0] * len(lengths), [0] * len(lengths)
     most = max(lengths)
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -8,9 +8,9 @@ from torch import Tensor
 from agents.gempi.target import Target, below_best
 
 LARGEST = 600.0
-"""Largest log of a cost: exp(709) is the largest number of float64."""
+"""Largest logarithm of a cost: float64 overflows above exp(709)."""
 FARTHEST = 1e6
-"""Largest divergence given: a dual coefficient takes no step from a gradient whose square is infinite."""
+"""Largest divergence that is returned: Adam takes no step on a gradient whose square is infinite."""
 
 
 class ChiSquare:

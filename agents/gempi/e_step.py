@@ -73,10 +73,17 @@ def e_step(
     return EStep(psi, dual_loss, diagnostics)
 
 
-def apart(each: int, advantages: Tensor, log_ratios: Tensor, mask: Tensor, *elements: object) -> EStep:
-    """Make an E-step of every `each` samples in a row, the completions of a prompt x: q(y | x) of eq. 11 with its own
-    Z(x), where one E-step of all has q(x, y). Prompts share the weight equally, but those without a sample to keep; the
-    dual loss and what is logged are means over them.
+def e_steps(
+    each: int,
+    advantages: Float[Tensor, " N"],
+    log_ratios: Float[Tensor, "m N"],
+    mask: Bool[Tensor, " N"],
+    *elements: object,
+) -> EStep:
+    """Make an E-step for every `each` samples in a row, the completions of a prompt x, with `elements` as in `e_step`.
+
+    The target is q(y | x) of eq. 11 with its own Z(x); that of one E-step over all samples is q(x, y). All prompts with
+    a kept sample have the same weight; the dual loss and the diagnostics are means over them.
     """
 
     def own(some: Tensor, ratios: Tensor, valid: Tensor) -> EStep:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.gempi.config import EMConfig
-from agents.gempi.e_step import EStep, apart, e_step
+from agents.gempi.e_step import EStep, e_step, e_steps
 from agents.gempi.methods import Row, make_method
 from agents.ranks import ALONE, Ranks
 
@@ -55,6 +55,6 @@ class EM(nn.Module):
         ratios = torch.stack([gather(log_ratios.get(name, zero)) for name in self.row.anchors])
         samples = gather(advantages), ratios, gather(mask)
         elements = self.divergence, self.temperature, self.filter, self.row.anchors
-        make = partial(apart, each) if each else e_step
+        make = partial(e_steps, each) if each else e_step
         step = settle(lambda: make(*samples, *elements))
         return step._replace(weights=self.ranks.own(step.weights))

@@ -21,13 +21,13 @@ class KL:
 
     With pi_t the only anchor, uniform on its own samples, this is V-MPO's psi: the softmax of A / eta. With pi_ref
     beside it these are DAR's weights, (pi_ref / pi_t)^(alpha / (alpha + beta)) exp(A / (alpha + beta)). DAR and AWR
-    bound these by `max_weight` before anything divides them.
+    bound them by `max_weight` before they are normalised.
     """
 
     max_weight: float = option(
         "max_weight",
         0.0,
-        "KL: bound of the weights before they are made to add up to 1, 20 in DAR and AWR; 0: none.",
+        "KL: bound of the weights before they are normalised to sum to 1, 20 in DAR and AWR; 0 for none.",
         not_negative,
     )
     most_anchors = None

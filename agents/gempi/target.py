@@ -22,7 +22,7 @@ class Target(NamedTuple):
     log_weights: Tensor
     divergences: Tensor
     saturated: Tensor | None = None
-    """Share of the kept samples whose weight is bounded, where weights have a bound."""
+    """Share of the kept samples whose weight is at its bound; None where weights have no bound."""
 
 
 @runtime_checkable

@@ -45,7 +45,7 @@ class Fixed(nn.Module):
 
 
 class Flat(nn.Module):
-    """An infinite temperature: advantages decide which samples are kept, and weigh none of them more than another."""
+    """Infinite coefficients: advantages decide which samples are kept, and all that are kept weigh the same."""
 
     uses = ()
 

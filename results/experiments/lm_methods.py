@@ -40,7 +40,7 @@ def methods(name: str, title: str, task: str, bar: float | None = None) -> Exper
 
 
 def published(name: str, title: str, task: str, bar: float | None = None) -> Experiment:
-    """Return the experiment of methods at their papers' settings, beside the table of equal ones, at equal rollouts."""
+    """Return the experiment of methods at their papers' settings, at as many completions as `methods` draws."""
     command = f"runners.lm --task {task} --rollouts 200 --base-dir runs/bases --preset paper --prompts"
     runs = tuple(
         Run(f"{method}, published", seed, f"{command} {64 // completions} --method {method}")

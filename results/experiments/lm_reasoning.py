@@ -8,7 +8,7 @@ METHODS = {
     "rest-em": "--method rest-em --baseline none",
     "ppo, token": "--method ppo --ratio token",
 }
-"""All with 64 completions a rollout."""
+"""Flags of each method, all with 64 completions a rollout."""
 
 
 def experiment(task: str) -> Experiment:

@@ -1,9 +1,10 @@
-"""Tokens a core-second of supervised fine-tuning: batches as they come, of like lengths, and packed.
+"""Measure the tokens a core-second of supervised fine-tuning: in random batches, in batches of similar lengths, packed.
 
     python -m results.speed.packing
 
-A GPT-2 of 1M parameters on one core; 256 demonstrations, whose lengths are log-normal as those of answers are: the
-median is 60 tokens, a tenth is longer than 160. Processor time, so other work on the machine changes little.
+A GPT-2 of 1M parameters runs on one core. The lengths of 256 demonstrations are log-normal, as those of answers are:
+their median is 60 tokens, and a tenth is longer than 160. Time is processor time, so that other work on the machine
+matters little.
 """
 
 from time import process_time

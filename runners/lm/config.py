@@ -67,7 +67,7 @@ class LearnerConfig:
     """Options of learning, of the device and of the records."""
 
     preset: Literal["small", "paper"] = "small"
-    """Which defaults to start from: small suits a small model, paper has what papers give for a method."""
+    """Defaults: small, for a small model, or paper, the settings that papers give for a method."""
     seed: int = 0
     """Seed of everything: base model, prompts, completions, dropout."""
     rollouts: int = 200

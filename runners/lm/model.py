@@ -67,13 +67,13 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def fit_padding(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> None:
-    """Pad with the end of text where the pad token was added to a tokenizer, but not to the model."""
+    """Make the end of text the pad token if the tokenizer's own is not in the model's embedding."""
     if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:
         tokenizer.pad_token = tokenizer.eos_token
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special token that the chat template ends the assistant's turn with, or nothing where it has none."""
+    """Return the special token by which the chat template ends an assistant's turn; an empty list if there is none."""
     if not getattr(tokenizer, "chat_template", None):
         return []
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -23,15 +23,15 @@ PAPER = {
     "rl-em": {"agent": {"lambda_reference": 0.1}, "data": {"completions": 4, "sampling_temperature": 0.9}},
     "vmpo": {"agent": {"epsilon_eta": 0.02, "epsilon_alpha": 0.01, "alpha_init": 5.0, "top_k": 0.5}},
 }
-"""What papers give. AWR (arXiv 1910.00177): w_max = 20, and beta = 1 on standardised advantages, as its authors' code
-has it; its text has 0.05 of rewards in their own units. DAR (arXiv 2504.14177, App. D): alpha + beta = 0.05, alpha a
-tenth of it; its four updates are on a quarter of the batch each, here on all of it. DPO (arXiv 2305.18290, App. B).
-V-MPO (arXiv 1909.12238, table 1; discrete actions). Nobody published numbers for RL-EM: the beta is that of DPO, which
-has the same objective, the rest DAR's. Learning rates belong to a model's size, and stay as they are."""
+"""Settings that papers give. AWR (arXiv 1910.00177): w_max = 20, and beta = 1 on standardised advantages, as in its
+authors' code; its text has 0.05 for rewards in their own units. DAR (arXiv 2504.14177, App. D): alpha + beta = 0.05,
+alpha a tenth of it; its four updates are on a quarter of the batch each, here on all of it. DPO (arXiv 2305.18290, App.
+B). V-MPO (arXiv 1909.12238, table 1; discrete actions). RL-EM has no published numbers: its beta is that of DPO, which
+has the same objective, the rest is DAR's. Learning rates depend on the size of the model, and are not set."""
 
 
 def small(method: MethodName, **choices: str) -> LMConfig:
-    """Suit a small model and rewards in [0, 1]; `choices`: gempi's row."""
+    """Return defaults for a small model and rewards in [0, 1]; `choices` are gempi's row."""
     options = SequenceConfig(method=method, **choices).options
     em = {"epsilon_eta": 0.1, "epsilon_reference": 0.1, "lambda_behaviour": 0.9, "alpha_init": 1.0}
     used = {name: value for name, value in em.items() if name in options}
@@ -44,7 +44,8 @@ def small(method: MethodName, **choices: str) -> LMConfig:
 
 
 def paper(method: MethodName, **choices: str) -> LMConfig:
-    """Settings that papers give for a method, where they are silent those of `small`."""
+    """Return the settings that papers give for a method, and those of `small` where they give none; ValueError if there
+    are none for the method."""
     if method not in PAPER:
         raise ValueError(f"--preset paper has settings for {', '.join(PAPER)}, not for {method}: take small")
     config = small(method, **choices)

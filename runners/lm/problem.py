@@ -16,7 +16,7 @@ from runners.lm.rows import ANSWERS, Row
 from runners.lm.sources import Source
 
 CHECKED = 1000
-"""Rows whose answers are made into tokens at a time, to check them."""
+"""Number of rows whose answers are tokenized at a time, to check them."""
 
 
 class Problem:
@@ -92,7 +92,7 @@ class Problem:
         return torch.tensor(numbers, dtype=torch.float32, device=self.device)
 
     def notes(self) -> list[str]:
-        """Lines that say what of the data's answers is not learned: what is cut off, and pairs that are alike."""
+        """Return lines for the terminal about the answers of the data that are cut, and the pairs that are equal."""
         rows, length = getattr(self.source, "rows", []), self.source.completion_length
         names = [name for name in ANSWERS if rows and name in rows[0]]
         cut = alike = 0
@@ -115,7 +115,7 @@ class Problem:
 
 
 def _number(reward: Any) -> float:
-    """NaN for None, a completion that is not to count."""
+    """Return a reward as a finite number, or NaN for None; TypeError or ValueError for anything else."""
     if reward is None:
         return math.nan
     value = reward.item() if hasattr(reward, "item") else reward

@@ -29,6 +29,7 @@ NEEDS = {
 }  # fmt: skip
 """Columns that need others, with these."""
 HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Surrogate code points, which are no characters by themselves."""
 
 
 def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -82,14 +83,14 @@ def _plain(row: Row, where: str, tokenizer: PreTrainedTokenizerBase) -> Row:
         raise UsageError(f"{where} has no prompt, and no messages: its columns are {', '.join(row)}")
     answers = {name: row[name] for name in ANSWERS if name in row}
     if not isinstance(row["prompt"], list):
-        return row | {k: _turn(x[0], k, where)["content"] for k, x in answers.items() if isinstance(x, list)}
-    asked = _turns(row["prompt"], where)
+        return row | {k: _answer(x[0], k, where)["content"] for k, x in answers.items() if isinstance(x, list)}
+    asked = [_with_text(turn, where) for turn in row["prompt"]]
     begun = asked and asked[-1]["role"] == "assistant"
     how = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
     prompt = _rendered(row, asked, where, tokenizer, **how)
     whole = {}
     for name, answer in answers.items():
-        turn = _turn(answer[0] if isinstance(answer, list) else {"role": "assistant", "content": answer}, name, where)
+        turn = _answer(answer[0] if isinstance(answer, list) else {"role": "assistant", "content": answer}, name, where)
         if begun:
             turn = asked[-1] | {"content": asked[-1]["content"] + turn["content"]}
         whole[name] = _rendered(row, asked[: len(asked) - begun] + [turn], where, tokenizer).rstrip()
@@ -115,13 +116,8 @@ def _with_prompt_apart(row: Row, where: str) -> Row:
     return row | {"prompt": prompt} | {name: turns[-1:] for name, turns in answers.items()}
 
 
-def _turns(turns: list[Any], where: str) -> list[Row]:
-    """Messages whose content is a text, also where it came in parts."""
-    return [_with_text(turn, where) for turn in turns]
-
-
-def _turn(turn: Any, name: str, where: str) -> Row:
-    """The message that is an answer."""
+def _answer(turn: Any, name: str, where: str) -> Row:
+    """Return the message of an answer, with its content as one text; UsageError unless it is the assistant's."""
     turn = _with_text(turn, where)
     if turn["role"] != "assistant":
         raise UsageError(f"{where}: the last turn of {name} must be the assistant's, not of role {turn['role']}")
@@ -129,6 +125,7 @@ def _turn(turn: Any, name: str, where: str) -> Row:
 
 
 def _with_text(turn: Any, where: str) -> Row:
+    """Return a message with its content as one text, whose parts are joined."""
     if not isinstance(turn, dict) or not {"role", "content"} <= turn.keys():
         raise UsageError(f"{where} has messages that are not role and content")
     parts = turn["content"]
@@ -141,6 +138,7 @@ def _with_text(turn: Any, where: str) -> Row:
 
 
 def _rendered(row: Row, turns: list[Row], where: str, tokenizer: PreTrainedTokenizerBase, **how: bool) -> str:
+    """Return messages as a text, by the chat template with the row's tools."""
     tools, more = row.get("tools") or None, row.get("chat_template_kwargs") or {}
     try:
         tools = json.loads(tools) if isinstance(tools, str) else tools

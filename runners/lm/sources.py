@@ -80,7 +80,7 @@ class RowSource:
         self._next: list[int] = []
         text = json.dumps([rows, held_out], default=repr, sort_keys=True)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
-        """Tells these rows from any others."""
+        """Checksum of the rows, by which a resumed run notices that they have changed."""
 
     def prompts(self, count: int, rng: np.random.Generator) -> list[Row]:
         while len(self._next) < count:
@@ -114,9 +114,9 @@ class RowSource:
 
 
 def accepted(function: Reward, names: Collection[str]) -> list[str]:
-    """Return those of `names` that a reward function takes, all where it has **kwargs; UsageError where it needs more.
+    """Return those of `names` that a reward function takes, all if it has **kwargs; UsageError if it needs others.
 
-    It is called by the names of its parameters, as TRL calls it, whatever their order.
+    It is called with keyword arguments, as in TRL, so the order of its parameters does not matter.
     """
     parameters = inspect.signature(function).parameters
     by_name = [p for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]

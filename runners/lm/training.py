@@ -56,7 +56,7 @@ class Training:
         kinds = set(getattr(text_config(model), "layer_types", None) or ())
         if options.packing and not kinds <= {"full_attention", "sliding_attention", "chunked_attention"}:
             raise UsageError(
-                f"--packing keeps samples apart in attention, and this model has {', '.join(sorted(kinds))}"
+                f"--packing needs layers that are all of attention, and the model's are {', '.join(sorted(kinds))}"
             )
         if options.drop_path:
             with usage_errors():
@@ -271,7 +271,7 @@ def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[P
 
 
 def check_prompts(name: str, rows: Sequence[DataRow], where: str, problem: Problem, model: nn.Module) -> None:
-    """UsageError where a prompt and a completion of it have more tokens than a model has room for, or other ones."""
+    """Raise UsageError if a row has more tokens than the model has room for, or a token outside of its embedding."""
     room = getattr(text_config(model), "max_position_embeddings", math.inf)
     known, completion = model.get_input_embeddings().num_embeddings, problem.source.completion_length
     columns = [column for column in ("prompt", *ANSWERS) if rows and column in rows[0]]

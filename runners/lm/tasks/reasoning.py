@@ -1,6 +1,6 @@
-"""Tasks of reasoning-gym, `--task reasoning:NAME`: its questions, and its own verifier as the reward.
+"""Tasks of reasoning-gym, `--task reasoning:NAME`: its questions, with its own verifier as the reward.
 
-The base model is a GPT-2 of two million parameters, a token a character, fitted to right answers for some minutes.
+The base model is a GPT-2 of two million parameters with one token a character, trained on right answers for minutes.
 """
 
 import string
@@ -14,17 +14,17 @@ from runners.lm.tasks.task import Demonstration, Task
 
 PREFIX = "reasoning:"
 SURVEYED = 2000
-"""Questions that are looked at for the longest ones and for their characters."""
+"""Number of questions from which the longest length and the characters are taken."""
 
 
 def reasoning_task(name: str) -> Task:
-    """Return the task of that name, at reasoning-gym's own difficulty."""
+    """Return the task of that name at reasoning-gym's default difficulty; UsageError if there is none."""
     with needs_extra("reasoning"):
         from reasoning_gym.factory import DATASETS, create_dataset
     if name not in DATASETS:
         raise UsageError(f"--task {PREFIX}{name} is none of reasoning-gym's: {', '.join(sorted(DATASETS))}")
     entries: dict[str, Any] = {}
-    """What the verifier needs to know of each question that was asked."""
+    """Entry of the data set of each question so far, which the verifier needs."""
     verifier = create_dataset(name, seed=0, size=1)
 
     def drawn(count: int, rng: np.random.Generator) -> list[Demonstration]:
@@ -40,7 +40,7 @@ def reasoning_task(name: str) -> Task:
     characters = set(string.printable).union(*(prompt + answer for prompt, answer in surveyed))
 
     def demonstrations(count: int, rng: np.random.Generator) -> list[Demonstration]:
-        """None that is longer than the longest surveyed: the model has no room for it."""
+        """Draw demonstrations, but none longer than the surveyed ones: the model has no room for it."""
         pairs: list[Demonstration] = []
         while len(pairs) < count:
             pairs += [pair for pair in drawn(count, rng) if len(pair[0]) <= longest and set(pair[0]) <= characters]
