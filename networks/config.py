@@ -69,7 +69,7 @@ class NetworkConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1), not {getattr(self, name)}")
         if self.drop_path and self.core not in ("trxl", "trxl-i", "gtrxl"):
-            raise ValueError(f"--drop-path leaves out sub-blocks of a transformer, and --core {self.core} is none")
+            raise ValueError(f"--drop-path leaves out sub-blocks of a transformer, and --core {self.core} has none")
         for name in ("nature_channels", "resnet_channels"):
             if len(channels := getattr(self, name)) != 3 or min(channels) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} takes three positive sizes, not {channels}")
