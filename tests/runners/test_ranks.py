@@ -79,10 +79,11 @@ def test_losses_and_gradients_are_those_of_the_joined_batch(two_ranks, case) -> 
 
 @pytest.mark.parametrize("agent", ["vmpo", "ppo"])
 def test_learning_is_that_of_the_joined_batch(two_ranks, agent) -> None:
-    """Network, multipliers and PopArt's moments after three gradient steps, in float32."""
+    """Network, multipliers, moments of the observations and of PopArt after three gradient steps, in float32."""
     unroll = rank_work.batch(rank_work.config(agent)).unroll
     assert (unroll.terminated | unroll.truncated).any()
     alone = rank_work.trained(rank_work.config(agent), ONE_RANK)
+    assert [value for name, value in alone.items() if name.endswith(".count")] == [unroll.valid.sum()]
     for found in two_ranks:
         for name, value in alone.items():
             torch.testing.assert_close(

@@ -102,7 +102,7 @@ def lm_steps(method: str, ranks: Ranks, sharded: bool = False) -> dict[str, Tens
 def config(agent: str, **training: Any) -> RunConfig:
     """A small GTrXL on CartPole, whose episodes end within the unroll."""
     config = PRESETS["control", "small"](agent)
-    network = replace(config.network, embedding=16, heads=2, key_size=8, mlp_size=16, memory=12)
+    network = replace(config.network, embedding=16, heads=2, key_size=8, mlp_size=16, memory=12, normalise="on")
     options = {"envs": 4, "unroll": 24, "passes": 3, "minibatches": 1, **training}
     return replace(config, env=ControlEnv(), network=network, training=replace(config.training, **options))
 
