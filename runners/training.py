@@ -168,7 +168,8 @@ class Training:
         if training.evaluations:
             best = Checkpoints(run_dir / "checkpoints").best()
             self.final.load_state_dict(evaluated(best.state["learner"]))
-            print(f"taking the weights of step {best.step:,}, which did best in the evaluations while training")
+            did_best = f"taking the weights of step {best.step:,}, which did best in the evaluations while training"
+            print(f"warning: {best.warning}" if best.warning else did_best)
         print(f"evaluating {training.eval_episodes} episodes")
         config, mean = self.config, self.tracker.mean_return
         return {

@@ -187,6 +187,24 @@ def test_a_saved_model_is_loaded_by_transformers(tmp_path):
     torch.testing.assert_close(again.eval()(ids).logits, model(ids).logits)
 
 
+def test_a_damaged_model_is_refused_and_a_damaged_base_trained_anew(tmp_path, capsys):
+    config = LMConfig(DataConfig(task=TASK_NAME, base_dir=str(tmp_path)))
+    whole = Training(config).model.state_dict()
+    (folder,) = tmp_path.iterdir()
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 4
+    weights.write_bytes(data)
+    for load in (load_model, load_tokenizer):
+        with pytest.raises(UsageError, match="model.safetensors is damaged") as error:
+            load(str(folder))
+        assert "\n" not in str(error.value)
+    again = Training(config).model.state_dict()
+    assert all(torch.equal(whole[name], value) for name, value in again.items())
+    assert f"{weights} is damaged" in capsys.readouterr().out
+    load_model(str(folder))
+
+
 def test_dropout_of_a_loaded_model(tmp_path):
     tokenizer = character_tokenizer(TASK.alphabet)
     save_model(new_model(TASK, tokenizer, 3, 0.0), tokenizer, tmp_path / "model")

@@ -19,8 +19,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
-from runners.errors import UsageError, needs_extra
+from runners.errors import RunError, UsageError, needs_extra
 from runners.lm.tasks.task import Task
+from runners.records.folders import check_whole, written_whole
 
 END, PAD = "<end>", "<pad>"
 logging.disable_progress_bar()
@@ -109,6 +110,10 @@ def _merged(name: str, dropout: float | None) -> nn.Module:
 @contextlib.contextmanager
 def _loading(name: str) -> Iterator[None]:
     try:
+        check_whole(Path(name))
+    except RunError as error:
+        raise UsageError(f"--model {name}: {error}; its run's --resume saves it anew") from error
+    try:
         yield
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -127,11 +132,13 @@ def add_lora(model: nn.Module, rank: int) -> nn.Module:
 def save_model(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Tensor] | None = None
 ) -> None:
-    """As transformers does, with the values of `state` if given; of a model with an adapter, the adapter alone."""
-    model.save_pretrained(folder, state_dict=state)
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_padding()  # which the last call has left there
-    tokenizer.save_pretrained(folder)
+    """As transformers does, with the values of `state` if given; of a model with an adapter, the adapter alone. The
+    folder is whole or absent."""
+    with written_whole(folder) as filling:
+        model.save_pretrained(filling, state_dict=state)
+        if tokenizer.is_fast:
+            tokenizer.backend_tokenizer.no_padding()  # which the last call has left there
+        tokenizer.save_pretrained(filling)
 
 
 def drops(model: nn.Module) -> bool:

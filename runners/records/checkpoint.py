@@ -2,11 +2,14 @@
 
 Tensors and arrays are stored under their dotted place in the state (`model.core.layers.0.weight`); all the rest, the
 structure included, is one JSON string in the file's metadata.
+
+The metadata also hold a CRC-32 of the whole file, taken where its own eight digits are zeros: no bit can change unseen.
 """
 
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from runners.errors import RunError
 from runners.records.files import write_atomically
 
-FORMAT, VERSION = "gempi-checkpoint", 2
+FORMAT, VERSION, UNCHECKED = "gempi-checkpoint", "3", "2"
+"""Version UNCHECKED had no checksum, and is otherwise the same."""
+UNKNOWN = "00000000"
+CHECKSUM = re.compile(rb'"checksum":"([0-9a-f]{8})"')
+"""Place of the checksum in a file's header; quotes inside of its other texts have a backslash before them."""
 
 
 class CheckpointError(RunError):
@@ -32,7 +39,7 @@ class Loaded(NamedTuple):
     step: int
     state: Any
     path: Path
-    warning: str  # "" or a line on the newer files that could not be read
+    warning: str  # "" or a line on better files that could not be read, or on what could not be checked
 
 
 def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
@@ -43,10 +50,11 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, "", tensors)
-    metadata = {"format": FORMAT, "version": str(VERSION), "step": str(step), "state": json.dumps(tree)}
+    metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "state": json.dumps(tree), "checksum": UNKNOWN}
     data = safetensors.torch.save(tensors, metadata)
+    before, after = _around_checksum(data)
     try:
-        write_atomically(path, data)
+        write_atomically(path, before, _checksum(before, after), after)
     except OSError as error:
         raise CheckpointError(
             f"cannot write checkpoint {path} ({len(data) / 1e6:.1f} MB): {error.strerror}; free some space there"
@@ -67,30 +75,56 @@ def fits(path: Path) -> Iterator[None]:
 def load(path: str | os.PathLike) -> Loaded:
     """Read what `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
 
-    Raises CheckpointError where `path` is missing, damaged, or not one of ours.
+    The tensors own their memory: what becomes of the file later does not change them. Raises CheckpointError where
+    `path` is missing, damaged, or not one of ours.
     """
     path = Path(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{path} is a safetensors file but no checkpoint of this suite (no {FORMAT!r} tag)"
-                )
-            if metadata["version"] != str(VERSION):
-                raise CheckpointError(f"{path} has checkpoint version {metadata['version']}; this code reads {VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return Loaded(int(metadata["step"]), _decode(json.loads(metadata["state"]), tensors), path, "")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(
             f"no checkpoint at {path}: expected a .safetensors file from a run's checkpoints/"
         ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:
+    try:
+        metadata = _header(data).get("__metadata__", {})
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is a safetensors file but no checkpoint of this suite (no {FORMAT!r} tag)")
+        version, warning = metadata["version"], ""
+        if version not in (VERSION, UNCHECKED):
+            raise CheckpointError(f"{path} has checkpoint version {version}; this code reads {UNCHECKED} and {VERSION}")
+        if version == VERSION or "checksum" in metadata:  # or one bit more in a 2 would pass for a file without
+            before, after = _around_checksum(data)
+            if metadata["checksum"].encode() != _checksum(before, after):
+                raise ValueError("its content does not have the checksum that it was saved with")
+        else:
+            warning = f"{path} is of version {UNCHECKED}, which has no checksum: damage to it would go unseen"
+        state = _decode(json.loads(metadata["state"]), safetensors.torch.load(data))
+        return Loaded(int(metadata["step"]), state, path, warning)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged, truncated or no checkpoint ({error}); expected a whole .safetensors file of this suite"
         ) from error
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """Return the header of a safetensors file: eight bytes hold its length, little end first, and then it comes."""
+    length = int.from_bytes(data[:8], "little")
+    if not 0 < length <= len(data) - 8:
+        raise ValueError(f"its header is said to have {length} bytes, and the file has {len(data)}")
+    return json.loads(data[8 : 8 + length])
+
+
+def _around_checksum(data: bytes) -> tuple[memoryview, memoryview]:
+    """Return what stands before the digits of the checksum, and after them."""
+    start, end = CHECKSUM.search(data).span(1)
+    return memoryview(data)[:start], memoryview(data)[end:]
+
+
+def _checksum(before: memoryview, after: memoryview) -> bytes:
+    digits = zlib.crc32(after, zlib.crc32(UNKNOWN.encode(), zlib.crc32(before)))
+    return f"{digits:08x}".encode()
 
 
 class Checkpoints:
@@ -131,16 +165,26 @@ class Checkpoints:
             except CheckpointError as error:
                 failures.append(str(error))
             else:
-                warning = "; ".join([*failures, f"continuing from {loaded.path.name}"]) if failures else ""
-                return loaded._replace(warning=warning)
+                if loaded.warning:
+                    failures.append(loaded.warning)
+                if failures:
+                    failures.append(f"continuing from {loaded.path.name}")
+                return loaded._replace(warning="; ".join(failures))
         raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
 
     def best(self) -> Loaded:
-        """The one that did best in the evaluations while training, of a run that made any."""
+        """The one that did best in the evaluations while training, of a run that made any; where it cannot be read the
+        newest that can, with a `warning` that says so."""
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
             raise CheckpointError(f"no {path}: no evaluation was made yet (--evaluations); take --checkpoint latest")
-        return load(path)
+        try:
+            return load(path)
+        except CheckpointError as error:
+            if not self._steps():
+                raise
+            last = self.latest()
+            return last._replace(warning="; ".join([str(error), last.warning or f"taking {last.path.name}"]))
 
     def _save(self, path: Path, step: int, state: Any) -> None:
         try:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Replaces `path` by `data` in one step; on any failure the old file stands and nothing else is left.
+def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> None:
+    """Replaces `path` by `parts`, joined, in one step; on any failure the old file stands and nothing else is left.
 
     The temporary file lies in the same folder because a rename is atomic only within a file system; it is flushed to
     the disk first because a rename may reach the disk before the bytes it names. Raises OSError, which names `path`.
@@ -14,7 +14,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
