@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
@@ -82,6 +83,9 @@ def load_model(name: str, dropout: float | None = None) -> nn.Module:
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
     if "position_ids" not in inspect.signature(type(model).forward).parameters:
         raise UsageError(f"--model {name} takes no position_ids, by which prompts of unlike length are told apart")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.clone()  # it may lie in the file's memory, and what writes to the file would change it
     return model
 
 
