@@ -40,14 +40,19 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
-        refuse_used(config.training.run_dir)
         env, notes = prepare(config.env)
         print(*notes, sep="\n", end="\n" * bool(notes))
         config = replace(config, env=env)
-        return (config if decides.actors else with_actors(config)), None
-    run_dir, saved = resumed(decides, [suite], from_dict)
-    config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
-    refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+        config = config if decides.actors else with_actors(config)
+        run_dir = unfinished(config.training.run_dir)
+        if run_dir is None:
+            return config, None
+        saved = load_config(run_dir, [suite], from_dict)
+        refuse_another(run_dir, to_dict(saved), to_dict(config), MAY_CHANGE)
+    else:
+        run_dir, saved = resumed(decides, [suite], from_dict)
+        config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
+        refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(
             f"warning: this run's learning rate was to reach 0 after {saved.training.steps:,} steps, now after "
@@ -109,19 +114,31 @@ def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str,
         raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error
 
 
-def refuse_used(asked: str | None) -> None:
-    """UsageError where a run lies in the folder `asked` for."""
+def unfinished(asked: str | None) -> Path | None:
+    """Return the folder `asked` for if a run lies there that has saved and not ended; UsageError if one that has."""
     run_dir = Path(asked or "")
-    if asked and ((run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*"))):
-        raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
+    if asked and (run_dir / "summary.json").exists():
+        raise UsageError(
+            f"{run_dir} holds a run that ended: continue it with --resume {run_dir}, or name another folder"
+        )
+    return run_dir if asked and any(run_dir.glob("checkpoints/step_*")) else None
+
+
+def refuse_another(run_dir: Path, saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
+    """UsageError where the unfinished run in `run_dir` is not the one that is asked for."""
+    changed = _differing(saved, asked, may_change | {"run_dir"})
+    if changed:
+        raise UsageError(
+            f"{run_dir} holds an unfinished run of another {_flags(changed)}: continue it with --resume {run_dir}, or"
+            " name another folder"
+        )
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
     """UsageError where a resumed run is asked to be another one."""
-    changed = [name for name in _differing(saved, asked) if name not in may_change]
+    changed = _differing(saved, asked, may_change)
     if changed:
-        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
-        raise UsageError(f"a resumed run keeps its configuration: leave out {flags}, or start a new run")
+        raise UsageError(f"a resumed run keeps its configuration: leave out {_flags(changed)}, or start a new run")
 
 
 def parse_flags(
@@ -165,12 +182,16 @@ def without(argv: list[str], flag: str) -> list[str]:
     return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]
 
 
-def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Names of leaves in which two configurations differ."""
+def _differing(a: dict[str, Any], b: dict[str, Any], may_differ: frozenset[str]) -> list[str]:
+    """Names of leaves in which two configurations differ, but of those that may."""
     names = []
     for key, value in a.items():
         if isinstance(value, dict):
-            names += _differing(value, b[key])
-        elif value != b[key]:
+            names += _differing(value, b[key], may_differ)
+        elif value != b[key] and key not in may_differ:
             names.append(key)
     return names
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join(f"--{flag(name)}" for name in names)

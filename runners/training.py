@@ -23,6 +23,7 @@ from runners.learning.learner import Learner
 from runners.machine.allocator import keep_freed_memory
 from runners.machine.ranks import ONE_RANK, Ranks
 from runners.machine.settle import settle
+from runners.machine.signals import NEVER, Stopped, StopSignal
 from runners.records.checkpoint import Checkpoints
 from runners.records.clock import Clock, Pace
 from runners.records.metrics import Row, TensorBoardLog
@@ -82,29 +83,36 @@ class Training:
     def prepare(self) -> None:
         """Do nothing: an agent's start needs no evaluation."""
 
-    def run(self) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
+    def run(self, stop: StopSignal = NEVER) -> Iterator[Row]:
+        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between, and
+        soon after it was asked to stop."""
         training = self.config.training
         sampler = self.sampler = self._make_sampler()
         self.starts += 1
         self.clock.start()
         pace = Pace(training.log_seconds)
+        alone = self.ranks.size == 1  # ranks stop together, after a batch
         try:
+            if self._evaluation_due():  # the run was stopped while it made it
+                yield self._choose(stop)
             while self.steps < training.steps:
-                batch = sampler.next()
-                self._learn(batch)
+                try:
+                    with stop.at_once(alone):
+                        batch = sampler.next()
+                except Stopped:
+                    yield {}
+                    return
+                self._learn(batch, stop if alone else NEVER)
                 if self.batches % training.target_period == 0:
                     sampler.publish(self.network)
                 self._track(batch)
                 sampler.release()
                 yield self._row(pace) if pace.due() or self.steps >= training.steps else {}
                 if self._evaluation_due():
-                    yield self._choose()
+                    yield self._choose(stop)
         finally:
             self._sampler_state = sampler.get_state()
             sampler.close()
-        if self._evaluation_due():  # killed while it made its last one, a run has no batch left
-            yield self._choose()
 
     def _make_sampler(self) -> Sampler:
         training, ranks = self.config.training, self.ranks
@@ -113,9 +121,9 @@ class Training:
             return ProcessSampler(*arguments, own=self.settled.learner_envs)
         return LocalSampler(*arguments, self.device, self.settled.simulator_threads, self.settled.groups)
 
-    def _learn(self, batch: Buffer) -> None:
+    def _learn(self, batch: Buffer, stop: StopSignal) -> None:
         progress, value_only = self.steps / self.config.training.steps, self.steps < self.warmup_steps
-        self.learner.train(batch.unroll, progress, value_only)
+        self.learner.train(batch.unroll, progress, value_only, stop)
         self.batches += 1
 
     def _track(self, batch: Buffer) -> None:
@@ -144,15 +152,20 @@ class Training:
         due = evaluations_due(self.config.training, self.steps)
         return due > evaluations_due(self.config.training, self.evaluated_at)
 
-    def _choose(self) -> Row:
+    def _choose(self, stop: StopSignal) -> Row:
         """Evaluate the weights as they are, on the first rank, and note where none did better."""
+        row: Row = {}
+        if not self.ranks.rank:
+            try:
+                with stop.at_once():
+                    score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
+            except Stopped:
+                return {}
+            if score >= self.best_return:  # of two alike the later one has learned more
+                self.best_return, self.best_at = score, self.steps
+            row = {"return/evaluation": score}
         self.evaluated_at = self.steps
-        if self.ranks.rank:
-            return {}
-        score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
-        if score >= self.best_return:  # of two alike the later one has learned more
-            self.best_return, self.best_at = score, self.steps
-        return {"return/evaluation": score}
+        return row
 
     def acting_network(self) -> ActorCritic:
         """Return a copy of the network for evaluation: of its average where the run keeps one."""

@@ -19,6 +19,7 @@ from runners.learning.passes import ForwardPasses
 from runners.learning.reference import Reference
 from runners.machine.compilation import compiled
 from runners.machine.ranks import ONE_RANK, Ranks
+from runners.machine.signals import NEVER, StopSignal
 
 
 def annealed(training: TrainingConfig, progress: float) -> float:
@@ -70,8 +71,9 @@ class Learner:
         self._made = self._planned = 0
         """Gradient steps made since the last drain, and those that would have been without an early stop."""
 
-    def train(self, unroll: Unroll, progress: float, value_only: bool = False) -> None:
-        """Learn from one batch; `progress` in [0, 1] is how far the run has come."""
+    def train(self, unroll: Unroll, progress: float, value_only: bool = False, stop: StopSignal = NEVER) -> None:
+        """Learn from one batch; `progress` in [0, 1] is how far the run has come. Where `stop` is overdue the rest of
+        its gradient steps is left out."""
         training, agent_config = self.config.training, self.config.agent
         annealing = annealed(training, progress)
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
@@ -93,7 +95,7 @@ class Learner:
                 part_plan = self._plan(part, 1, value_only)
             kl = self._step(part, part_plan, annealing, value_only)
             self.updates += 1
-            if 0 < agent_config.target_kl < kl:
+            if 0 < agent_config.target_kl < kl or stop.overdue:
                 break
         if self.reference:
             self.reference.follow(self.network)

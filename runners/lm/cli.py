@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import get_args
 
 from agents.sequences.config import MethodName, SequenceConfig
-from runners.cli import parse_flags, peek, refuse_changes, refuse_used, resumed, suited, without
+from runners.cli import (
+    load_config,
+    parse_flags,
+    peek,
+    refuse_another,
+    refuse_changes,
+    resumed,
+    suited,
+    unfinished,
+    without,
+)
 from runners.lm.config import LMConfig, from_dict, to_dict
 
 DESCRIPTION = (
@@ -39,11 +49,15 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
     if decides.resume is None:
         method = decides.method if decides.method in get_args(MethodName) else "vmpo"
         config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, suited(defaults, method, decides))
-        refuse_used(config.learner.run_dir)
-        return config, None
-    run_dir, saved = resumed(decides, ["lm"], from_dict)
-    config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
-    refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+        run_dir = unfinished(config.learner.run_dir)
+        if run_dir is None:
+            return config, None
+        saved = load_config(run_dir, ["lm"], from_dict)
+        refuse_another(run_dir, to_dict(saved), to_dict(config), MAY_CHANGE)
+    else:
+        run_dir, saved = resumed(decides, ["lm"], from_dict)
+        config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
+        refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
         print(f"warning: this run's rate was to reach 0 at --rollouts {saved.learner.rollouts}; it is set anew")
     return config, run_dir

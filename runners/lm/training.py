@@ -14,7 +14,7 @@ from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
 from runners.errors import RunError, UsageError
 from runners.lm.base import base_model, base_name, kept_base_model
-from runners.lm.batches import kind_of
+from runners.lm.batches import Batch, kind_of
 from runners.lm.config import LMConfig
 from runners.lm.evaluation import evaluate, show_change
 from runners.lm.learner import Learner
@@ -33,6 +33,7 @@ from runners.lm.rows import read_rows
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
 from runners.machine.devices import device_named
 from runners.machine.ranks import ONE_RANK, Ranks
+from runners.machine.signals import NEVER, Stopped, StopSignal
 from runners.records.clock import Clock
 from runners.records.metrics import Row, TensorBoardLog
 
@@ -97,12 +98,22 @@ class Training:
             if self.ranks.rank == 0:
                 self.before = self.before or evaluate(self.config, self.problem, self.model)
 
-    def run(self) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
+    def run(self, stop: StopSignal = NEVER) -> Iterator[Row]:
+        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between, and
+        soon after it was asked to stop."""
         options = self.config.learner
+        alone = self.ranks.size == 1  # ranks stop together, after a batch
         while self.rollouts < options.rollouts:
             self.clock.start()
-            metrics = {name: float(value) for name, value in self._step().items()}
+            drawn_from = self.batches.get_state()
+            try:
+                with stop.at_once(alone), self.policies.whole():
+                    batch = self.batches.next()
+            except Stopped:
+                self.batches.set_state(drawn_from)  # it is drawn again when the run goes on
+                yield {}
+                return
+            metrics = {name: float(value) for name, value in self._learn(batch, stop if alone else NEVER).items()}
             self._check(metrics["m_step/gradient_norm"])
             for name, value in metrics.items():
                 self.sums[name].append(value)
@@ -119,18 +130,16 @@ class Training:
             }
             self.sums.clear()
 
-    def _step(self) -> dict[str, torch.Tensor]:
-        """A batch, and the gradient steps on it; metrics of the last of them."""
+    def _learn(self, batch: Batch, stop: StopSignal) -> dict[str, torch.Tensor]:
+        """Take the gradient steps on a batch, or fewer where `stop` is overdue; metrics of the last of them."""
         options, limit = self.config.learner, self.config.agent.target_kl
         annealing = 1 - self.rollouts / options.rollouts if options.anneal else 1.0
-        with self.policies.whole():
-            batch = self.batches.next()
         metrics = {name: self._mean(value) for name, value in batch.metrics.items()}
         plan = self.learner.plan(batch.samples, options.updates)
         for _ in range(options.updates):
             step = self.learner.train(batch, plan, annealing)
             metrics = metrics | step
-            if limit and step["m_step/kl"] > limit:
+            if limit and step["m_step/kl"] > limit or stop.overdue:
                 break
         return metrics
 

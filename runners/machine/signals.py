@@ -2,13 +2,44 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+GRACE = 4.0
+"""Seconds after which a batch is cut short: whoever asked may send a SIGKILL ten seconds later."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop while it did what may be given up."""
 
 
 class StopSignal:
-    """Within, the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as always."""
+    """Within, the first Ctrl-C or SIGTERM only notes that it was `asked`; a second one acts as always."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked_at: float | None = None
+        self._at_once = False
+
+    @property
+    def asked(self) -> bool:
+        return self._asked_at is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it was asked so long ago that a batch can no longer be awaited."""
+        return self.asked and monotonic() - self._asked_at > GRACE
+
+    @contextmanager
+    def at_once(self, able: bool = True) -> Iterator[None]:
+        """Inside, being asked raises Stopped, where `able`: around what changes nothing that is saved."""
+        self._at_once = able
+        try:
+            if able and self.asked:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> "StopSignal":
         self._before = {}
@@ -17,9 +48,15 @@ class StopSignal:
         return self
 
     def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
+        self._asked_at = monotonic()
         signal.signal(number, self._before[number])
+        if self._at_once:
+            raise Stopped
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+NEVER = StopSignal()
+"""Stands for it where nobody can ask."""

@@ -156,7 +156,7 @@ class Checkpoints:
         steps = self._steps()
         if not steps:
             raise CheckpointError(
-                f"no checkpoint in {self.folder}: expected step_*.safetensors, which a training run writes"
+                f"no checkpoint in {self.folder}: expected step_*.safetensors, which a run writes after its first batch"
             )
         failures = []
         for step in sorted(steps, reverse=True):
