@@ -103,8 +103,10 @@ class PopArtHead(nn.Module):
     ) -> None:
         """Move the statistics towards `targets` [..., B] where `mask` [..., B], and the output layer against them.
 
-        `total` sums over the processes that the batch is spread over.
+        `total` sums over the processes that the batch is spread over. A batch in which a target is not finite does not
+        count: it would stay in the moments for ever.
         """
+        mask = mask & torch.where(mask, targets, 0).isfinite().all()
         targets = torch.where(mask, targets, 0).double()
         sums = torch.stack([mask.double(), targets, targets.square()])
         sums = sums.reshape(3, -1, targets.shape[-1]).sum(1)  # [3, B]

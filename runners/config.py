@@ -103,6 +103,8 @@ class TrainingConfig:
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5
     """Clip the network's gradient to this norm; 0 never clips."""
+    patience_steps: int = 100
+    """A gradient that is not finite is left out; as many in a row end the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the learner runs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -136,6 +138,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes", "eval_steps"))
+        at_least_one(self, ("patience_steps",))
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
         not_negative(self, ("actors", "value_warmup", "evaluations", "threads"))

@@ -358,7 +358,7 @@ def test_the_rate_falls_to_nothing_over_the_rollouts():
 
 @pytest.mark.parametrize("method", ["vmpo", "sft"])
 def test_a_run_that_diverges_ends_before_anything_saves_it(method):
-    training = Training(parse([*FAST.split(), "--method", method, "--rollouts", "2"])[0])
+    training = Training(parse([*FAST.split(), "--method", method, "--rollouts", "2", "--patience-steps", "1"])[0])
     step = training.learner.train
 
     def diverging(*arguments):
@@ -368,7 +368,7 @@ def test_a_run_that_diverges_ends_before_anything_saves_it(method):
         return found if method == "sft" else step(*arguments)
 
     training.learner.train = diverging
-    with pytest.raises(RunError, match="training diverged by gradient step"):
+    with pytest.raises(RunError, match="training diverged: .*not finite: .*m_step"):
         list(training.run())
 
 

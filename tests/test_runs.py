@@ -226,13 +226,6 @@ def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero()
     assert shares[4:] == pytest.approx([1.0, 0.6, 0.2])
 
 
-def test_a_run_that_diverges_ends_before_anything_uses_it() -> None:
-    training = batches(small("feedforward", log_seconds=1e9), 1)
-    unroll = training.sampler.buffer.unroll
-    with pytest.raises(RunError, match="training diverged by gradient step"):
-        training.learner.train(unroll._replace(reward=unroll.reward * torch.nan), 0.0)
-
-
 def test_actor_processes_feed_the_learner_and_their_death_is_named() -> None:
     config = small("lstm", actors=2, target_period=3)
     training = Training(config)

@@ -13,10 +13,10 @@ from agents.factory import Agent
 from agents.types import Plan, Unroll
 from networks.actor_critic import ActorCritic
 from runners.config import RunConfig, TrainingConfig
-from runners.errors import RunError
-from runners.learning.duals import DualSteps, multipliers
+from runners.learning.duals import DualSteps, gradient_sum, multipliers
 from runners.learning.passes import ForwardPasses
 from runners.learning.reference import Reference
+from runners.learning.steps import FiniteSteps
 from runners.machine.compilation import compiled
 from runners.machine.ranks import ONE_RANK, Ranks
 from runners.machine.signals import NEVER, StopSignal
@@ -52,6 +52,7 @@ class Learner:
             {"params": list(multipliers(agent)), "lr": training.dual_learning_rate},
         ]
         self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], eps=training.adam_epsilon, fused=True)
+        self.steps = FiniteSteps(self.optimizer)
         apart = training.statistics == "rank"
         self.duals = DualSteps(agent, training.dual_learning_rate, ranks if apart else ONE_RANK)
         self.average: AveragedModel | None = None
@@ -68,6 +69,8 @@ class Learner:
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()
+        """Of each metric, the sum since the last drain and how many it is of: on a GPU tensors, where steps may be left
+        out."""
         self._made = self._planned = 0
         """Gradient steps made since the last drain, and those that would have been without an early stop."""
 
@@ -102,7 +105,7 @@ class Learner:
         # Last, so that a batch is learned from by the moments that it was acted with.
         self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         self._log({"m_step/learning_rate": torch.tensor(training.learning_rate * annealing)})
-        self._check()
+        self.steps.check(training.patience_steps, self.updates)
 
     @torch.no_grad()
     def _values(self, unroll: Unroll) -> Tensor:
@@ -146,17 +149,20 @@ class Learner:
             self.ranks.sum_gradients(self.network.parameters())
         limit = self.config.training.max_gradient_norm or torch.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
-        self.optimizer.step()
+        taken = self.steps.take(norm + gradient_sum(multipliers(self.agent)), loss.metrics)
         if self.average:
             self.average.update_parameters(self.network)
-        self._log(loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm})
+        self._log(loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm}, taken)
         self._made += 1
         return 0.0 if kl is None else float(kl)
 
-    def _log(self, metrics: dict[str, Tensor]) -> None:
+    def _log(self, metrics: dict[str, Tensor], counts: bool | Tensor = True) -> None:
+        """Add to the means of `metrics`, of a gradient step where it `counts`."""
         for name, value in metrics.items():
+            if counts is not True:
+                value = torch.where(torch.as_tensor(counts, device=value.device), value, 0)
             self._sums[name] = self._sums.get(name, 0) + value
-            self._counts[name] += 1
+            self._counts[name] += counts
 
     def _average_over_ranks(self, kl: Tensor | None) -> Tensor | None:
         """Average the gradients of network and multipliers, and `kl`, where each rank had a loss of its own."""
@@ -168,20 +174,15 @@ class Learner:
         return None if kl is None else self.ranks.total(kl) / self.ranks.size
 
     def drain_metrics(self) -> dict[str, float]:
-        """Return means since the last call, over batches or gradient steps, whatever each is a figure of."""
-        means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        """Return means since the last call, over batches or gradient steps, whatever each is a figure of; NaN where no
+        step was taken."""
+        counts = {name: float(count) for name, count in self._counts.items()}
+        means = {name: float(x) / counts[name] if counts[name] else math.nan for name, x in self._sums.items()}
+        means["m_step/skipped"] = int(self.steps.skipped)
         if self.config.agent.target_kl:
             means["m_step/steps_share"] = self._made / self._planned
         self._sums, self._counts, self._made, self._planned = {}, Counter(), 0, 0
         return means
-
-    def _check(self) -> None:
-        """RunError where a gradient was not finite, before anything saves the network."""
-        if not math.isfinite(self._sums["m_step/gradient_norm"]):
-            raise RunError(
-                f"training diverged by gradient step {self.updates}: the gradient is not finite;"
-                " --resume goes back to the last checkpoint, a lower --learning-rate may help"
-            )
 
     def get_state(self) -> dict:
         return {

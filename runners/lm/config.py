@@ -82,6 +82,8 @@ class LearnerConfig:
     """AdamW's weight decay."""
     max_gradient_norm: float = 1.0
     """Clip the model's gradient to this norm; 0 never clips."""
+    patience_steps: int = 20
+    """A gradient that is not finite is left out; as many in a row end the run."""
     dropout: float | None = None
     """Dropout of the model, in its base's training and the M-step alone; by default as its configuration says, and 0
     for a task's own."""
@@ -107,7 +109,7 @@ class LearnerConfig:
     """Seconds between checkpoints."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, ("rollouts", "updates", "micro_batch", "threads", "log_rollouts"))
+        at_least_one(self, ("rollouts", "updates", "micro_batch", "threads", "log_rollouts", "patience_steps"))
         positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds"))
         not_negative(self, ("weight_decay", "max_gradient_norm"))
         if self.dropout is not None and not 0 <= self.dropout < 1:

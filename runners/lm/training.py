@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
-from runners.errors import RunError, UsageError
+from runners.errors import UsageError
 from runners.lm.base import base_model, base_name, kept_base_model
 from runners.lm.batches import Batch, kind_of
 from runners.lm.config import LMConfig
@@ -114,7 +114,7 @@ class Training:
                 yield {}
                 return
             metrics = {name: float(value) for name, value in self._learn(batch, stop if alone else NEVER).items()}
-            self._check(metrics["m_step/gradient_norm"])
+            self.learner.steps.check(options.patience_steps, self.learner.updates)
             for name, value in metrics.items():
                 self.sums[name].append(value)
             self.rollouts += 1
@@ -125,6 +125,7 @@ class Training:
             yield {
                 "rollouts": self.rollouts,
                 "updates": self.learner.updates,
+                "m_step/skipped": int(self.learner.steps.skipped),
                 **self.clock.get_state(),
                 **{name: _known_mean(values) for name, values in self.sums.items()},
             }
@@ -142,14 +143,6 @@ class Training:
             if limit and step["m_step/kl"] > limit or stop.overdue:
                 break
         return metrics
-
-    def _check(self, gradient_norm: float) -> None:
-        """RunError where the last gradient was not finite, as after the first such one all are: before it is saved."""
-        if not math.isfinite(gradient_norm):
-            raise RunError(
-                f"training diverged by gradient step {self.learner.updates}: the gradient is not finite;"
-                " --resume goes back to the last checkpoint, a lower --learning-rate may help"
-            )
 
     def _mean(self, value: torch.Tensor) -> torch.Tensor:
         """Over ranks, those where it is NaN apart."""
