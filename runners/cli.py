@@ -21,8 +21,8 @@ from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import PRESETS
 
 MAY_CHANGE = frozenset(
-    "steps actors learner_envs device threads compile log_seconds checkpoint_seconds patience_steps video".split()
-    + ["eval_episodes", "eval_steps", "eval_policy", "evaluations", "eval_from"]
+    "steps actors learner_envs device threads compile log_seconds checkpoint_seconds video".split()
+    + ["eval_episodes", "eval_steps", "eval_policy", "evaluations", "eval_from", "patience", "patience_steps"]
 )
 """Settings that may differ from the saved ones when a run is resumed."""
 DESCRIPTION = (

@@ -103,6 +103,8 @@ class TrainingConfig:
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5
     """Clip the network's gradient to this norm; 0 never clips."""
+    patience: float = 600.0
+    """Seconds after which an actor or a simulator that gives nothing ends the run, and says where it hangs."""
     patience_steps: int = 100
     """A gradient that is not finite is left out; as many in a row end the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -143,7 +145,7 @@ class TrainingConfig:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
         not_negative(self, ("actors", "value_warmup", "evaluations", "threads"))
         not_negative(self, ("max_gradient_norm", "dual_learning_rate", "log_seconds"))
-        positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds"))
+        positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds", "patience"))
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
         for name in ("anneal_from", "anneal_to", "weight_average", "eval_from"):

@@ -146,6 +146,7 @@ class Training:
             "speed/steps_per_second": speed,
             "speed/frames_per_second": speed * self.spec.frames_per_step,
             "speed/learner_waiting_share": waiting,
+            "speed/actor_restarts": self.sampler.restarts,
         }
 
     def _evaluation_due(self) -> bool:

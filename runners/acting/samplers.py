@@ -7,43 +7,32 @@ Actors are numbered over all ranks, so that no two draw the same random numbers.
 """
 
 import itertools
-import os
-import signal
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Semaphore
+from functools import partial
 from multiprocessing.util import Finalize
 
 import numpy as np
 import torch
-import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
 from envs.interface import EnvSpec
 from networks.actor_critic import ActorCritic
 from runners.acting.actor import Actor, collect_in_turn
+from runners.acting.processes import ActorProcess
 from runners.acting.unrolls import Buffer, make_buffer
 from runners.acting.weights import SharedWeights, flatten_weights
 from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
-from runners.errors import RunError, describe, while_running
-from runners.machine.allocator import keep_freed_memory
+from runners.errors import while_running
 
 CPU = torch.device("cpu")
 BUFFERS = 2
 """Batches in flight: one being filled while the learner reads the other."""
 
-PATIENCE = 1.0
-"""Seconds to wait for an actor before asking whether it still lives."""
-
 STREAMS_A_START = 1000
 """Actor i of the run's n-th start draws from stream n * STREAMS_A_START + i, whatever the number of actors."""
+STREAMS_A_DEATH = 2**24
+"""Added for each time that it died before."""
 
 
 class LocalSampler:
@@ -87,6 +76,8 @@ class LocalSampler:
     def release(self) -> None:
         pass
 
+    restarts = 0
+
     def cpu_seconds(self) -> float:
         """Processor time of processes other than this one."""
         return 0.0
@@ -124,36 +115,30 @@ class ProcessSampler:
         rank: int = 0,
         own: int = 0,
     ) -> None:
-        context = multiprocessing.get_context("spawn")
         actors, envs = config.training.actors, config.training.envs
         share = (envs - own) // actors
         assert share * actors == envs - own
         self.buffers = [_batch(config, spec, network, shared=True) for _ in range(BUFFERS)]
-        self.weights = SharedWeights(_weights(network, saved), context)
-        self.free = [context.Semaphore(BUFFERS) for _ in range(actors)]
-        self.full = [context.Semaphore(0) for _ in range(actors)]
-        self.failures: list[Connection] = []
-        self.processes: list[BaseProcess] = []
+        self.weights = SharedWeights(_weights(network, saved))
+        self.actors: list[ActorProcess] = []
         # Also at exit or when forgotten, before multiprocessing sends its daemons a SIGTERM, which these block.
-        self._end = Finalize(self, _kill, [self.processes], exitpriority=10)
-        # The semaphores have started Python's resource tracker, which would undo the blocking were it started inside.
-        with _signals_blocked():
-            for i in range(actors):
-                views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
-                failure, report = context.Pipe(duplex=False)
-                number = rank * (actors + 1) + i
-                arguments = (config, start, number, views, self.weights, self.free[i], self.full[i], report)
-                process = context.Process(target=_act, args=arguments, daemon=True, name=f"actor {number}")
-                process.start()
-                self.processes.append(process)
-                self.failures.append(failure)
-                report.close()  # the actor's end alone is open: with the actor, the connection ends
+        self._end = Finalize(self, _kill, [self.actors], exitpriority=10)
+        for i in range(actors):
+            views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
+            number = rank * (actors + 1) + i
+            make = partial(make_again, config, views[0].unroll.task.numpy(), start, number)
+            actor = ActorProcess(f"actor {number}", make, views, self.weights, config.training.patience)
+            self.actors.append(actor)
+            for view in range(BUFFERS):
+                actor.give(view)
         self.own: Actor | None = None
         if own:
             self.own = make_actor(config, config.tasks[envs - own :], start, rank * (actors + 1) + actors)
             self.own_views = [buffer.columns(slice(envs - own, envs)) for buffer in self.buffers]
             self.own.load(self.weights.vector)
         self.taken = 0
+        self.versions: list[int] = []
+        """Versions of the weights that filled the parts of the last batch, those of the actors in their order."""
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
@@ -161,51 +146,36 @@ class ProcessSampler:
             with while_running():
                 self.own.collect(self.own_views[self.taken % BUFFERS])
         began = time.perf_counter()
-        for full in self.full:
-            while not full.acquire(timeout=PATIENCE):
-                self._check()
+        self.versions = [actor.receive() for actor in self.actors]
         self.wait_seconds += time.perf_counter() - began
         return self.buffers[self.taken % BUFFERS]
 
     def release(self) -> None:
+        for actor in self.actors:
+            actor.give(self.taken % BUFFERS)
         self.taken += 1
-        for free in self.free:
-            free.release()
+
+    @property
+    def restarts(self) -> int:
+        """How often an actor died and was started again."""
+        return sum(actor.restarts for actor in self.actors)
 
     def cpu_seconds(self) -> float:
         """User and system time of the actors so far."""
-        ticks = 0
-        for process in self.processes:
-            with open(f"/proc/{process.pid}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(actor.cpu_seconds() for actor in self.actors)
 
     def publish(self, network: ActorCritic) -> None:
-        while not self.weights.publish(network, timeout=PATIENCE):
-            self._check()
+        self.weights.publish(network)
         if self.own:
             self.own.load(self.weights.vector)
 
     def get_state(self) -> dict:
-        return {"weights": self.weights.vector}
+        return {"weights": self.weights.vector.clone()}
 
     def close(self) -> None:
         self._end()
         if self.own:
             self.own.env.close()
-
-    def _check(self) -> None:
-        """Raises RunError if any actor failed or died: another may be waiting for what it took with it."""
-        for process, failure in zip(self.processes, self.failures, strict=True):
-            if failure.poll():
-                try:
-                    why, trace = failure.recv()
-                except EOFError:
-                    process.join()
-                    died = f"{process.name} died (exit code {process.exitcode}); continue with --resume once mended"
-                    raise RunError(died) from None
-                raise RunError(f"{process.name}: {why}") from RuntimeError(trace)
 
 
 Sampler = LocalSampler | ProcessSampler
@@ -233,51 +203,13 @@ def make_actor(
     return Actor(env, network, stream_seed(config, stream), tasks, compile_encoder=on_gpu and config.training.compile)
 
 
-def _act(
-    config: RunConfig,
-    start: int,
-    number: int,
-    views: list[Buffer],
-    weights: SharedWeights,
-    free: Semaphore,
-    full: Semaphore,
-    report: Connection,
-) -> None:
-    """The life of an actor process: it fills its `views` in turn; of an error it reports one line and the traceback."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    try:
-        actor, version = make_actor(config, views[0].unroll.task.numpy(), start, number), 0
-        for view in itertools.cycle(views):
-            free.acquire()
-            version = weights.fetch(actor.load, version)
-            actor.collect(view)
-            full.release()
-    except Exception as error:
-        report.send((describe(error)[1], traceback.format_exc()))
-        sys.exit(1)
+def make_again(config: RunConfig, tasks: np.ndarray, start: int, number: int, starts: int) -> Actor:
+    """The same for an actor that was started `starts` times before."""
+    return make_actor(config, tasks, start, number + starts * STREAMS_A_DEATH)
 
 
-def _die_with_parent() -> None:
-    """However it ended: a killed learner leaves no actors behind."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Processes started inside inherit the mask: a Ctrl-C or SIGTERM to the whole group must leave the actors alive,
-    so that the learner can finish its batch and save."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _kill(processes: list[BaseProcess]) -> None:
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
+def _kill(actors: list[ActorProcess]) -> None:
+    for actor in actors:
+        actor.process.kill()
+    for actor in actors:
+        actor.process.join()

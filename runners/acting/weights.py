@@ -1,11 +1,13 @@
 """The network's weights as one shared vector with a version: the learner publishes, actors fetch."""
 
 from collections.abc import Callable
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+SLOTS = 4
+"""Versions of the weights in memory at a time: a reader may be as many less 2 behind when it ends."""
 
 
 @torch.no_grad()
@@ -28,31 +30,39 @@ def load_weights(module: nn.Module, vector: Tensor) -> None:
 
 
 class SharedWeights:
-    """Version 1 is `vector` [P], which is copied; `context` is that of the processes that share them."""
+    """The newest weights [P] and their version, from 1, in memory that processes share. Nobody waits for anybody, so
+    that no process which dies, or is stopped, holds up another.
 
-    def __init__(self, vector: Tensor, context: BaseContext) -> None:
-        self.vector = vector.to("cpu", copy=True).share_memory_()
-        self.version = context.Value("q", 1)
+    Version v lies in slot v % SLOTS. It is written over by version v + SLOTS, after v + SLOTS - 1 was announced: what
+    was read is whole if by then no more than v + SLOTS - 2 was.
+    """
 
-    def publish(self, module: nn.Module, timeout: float) -> bool:
-        """Copy the weights of `module` to the actors, or return False if the lock stays taken for `timeout` seconds, as
-        it does where a process died that held it."""
-        vector, lock = flatten_weights(module).cpu(), self.version.get_lock()
-        if not lock.acquire(timeout=timeout):
-            return False
-        try:
-            self.vector.copy_(vector)
-            self.version.value += 1
-        finally:
-            lock.release()
-        return True
+    def __init__(self, vector: Tensor) -> None:
+        self._slots = vector.to("cpu").repeat(SLOTS, 1).share_memory_()
+        self._version = torch.ones(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def version(self) -> int:
+        return int(self._version)
+
+    @property
+    def vector(self) -> Tensor:
+        """The newest, for the process that publishes."""
+        return self._slots[self.version % SLOTS]
+
+    def publish(self, module: nn.Module) -> None:
+        """Copy the weights of `module` to a slot, and then announce it."""
+        version = self.version + 1
+        self._slots[version % SLOTS].copy_(flatten_weights(module))
+        self._version.fill_(version)
 
     def fetch(self, load: Callable[[Tensor], None], version: int) -> int:
-        """`load` what is newer than `version`; the version that there is then."""
-        with self.version.get_lock():
-            if self.version.value != version:
-                load(self.vector)
-            return self.version.value
+        """`load` what is newer than `version`, again where it was written over meanwhile; returns its version."""
+        while (newest := self.version) != version:
+            load(self._slots[newest % SLOTS])
+            if self.version <= newest + SLOTS - 2:
+                return newest
+        return version
 
 
 def evaluated(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -1,11 +1,15 @@
-"""How a run is asked to stop."""
+"""How a run is asked to stop, and how processes end with the one that started them."""
 
+import ctypes
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 GRACE = 4.0
 """Seconds after which a batch is cut short: whoever asked may send a SIGKILL ten seconds later."""
 
@@ -60,3 +64,11 @@ class StopSignal:
 
 NEVER = StopSignal()
 """Stands for it where nobody can ask."""
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it ends, however it does and whatever this one is
+    doing."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not multiprocessing.parent_process().is_alive():  # it was faster
+        os._exit(1)
