@@ -10,6 +10,7 @@ from pathlib import Path
 
 from results import ROOT, plots, tables
 from results.experiment import Experiment, all_experiments
+from results.faults import table as faults
 from results.peers import table as peers
 from results.speed import cost_model
 from results.speed import tables as throughput
@@ -23,6 +24,7 @@ MEASURED = {
     "scaling": cost_model.overview,
     "peers": peers.overview,
     "trl": trl.overview,
+    "faults": faults.overview,
 }
 """Functions that make the section of a comparison from the JSON files in results/data/<name>/."""
 MARKER = re.compile(r"<!-- results:(\S+) -->")

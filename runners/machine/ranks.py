@@ -5,6 +5,7 @@ summed over all, so that every copy takes the same step.
 """
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from agents.ranks import Alone
 from runners.errors import UsageError
+from runners.machine.signals import die_with_parent
 
 
 class OneRank(Alone):
@@ -114,6 +116,7 @@ def join(device: torch.device) -> Iterator[Ranks]:
         if own >= gpus:
             raise UsageError(f"more processes than the {gpus} GPUs of this machine: --nproc-per-node {gpus} at most")
         torch.cuda.set_device(own)
+    die_with_parent(signal.SIGTERM)  # a killed torchrun tells its ranks nothing: they save and stop
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     ranks = TorchRanks()
     try:

@@ -66,9 +66,10 @@ NEVER = StopSignal()
 """Stands for it where nobody can ask."""
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process when the one that started it ends, however it does and whatever this one is
-    doing."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if not multiprocessing.parent_process().is_alive():  # it was faster
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when the one that started it ends, however it does and whatever this
+    one is doing."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    parent = multiprocessing.parent_process()
+    if parent and not parent.is_alive():  # it was faster
         os._exit(1)
