@@ -104,7 +104,7 @@ class TrainingConfig:
     max_gradient_norm: float = 0.5
     """Clip the network's gradient to this norm; 0 never clips."""
     patience: float = 600.0
-    """Seconds after which an actor or a simulator that gives nothing ends the run, and says where it hangs."""
+    """Seconds after which an actor, a rank or a simulator that gives nothing ends the run, and says where it hangs."""
     patience_steps: int = 100
     """A gradient that is not finite is left out; as many in a row end the run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -122,6 +122,7 @@ class Training:
         return LocalSampler(*arguments, self.device, self.settled.simulator_threads, self.settled.groups)
 
     def _learn(self, batch: Buffer, stop: StopSignal) -> None:
+        self.ranks.meet(self.config.training.patience)
         progress, value_only = self.steps / self.config.training.steps, self.steps < self.warmup_steps
         self.learner.train(batch.unroll, progress, value_only, stop)
         self.batches += 1

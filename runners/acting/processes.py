@@ -135,10 +135,9 @@ def _act(make: Make, views: Sequence[Buffer], weights: SharedWeights, starts: in
             version = weights.fetch(actor.load, version)
             actor.collect(view)
             channel.send(version)
-    except (EOFError, BrokenPipeError):  # the learner has closed its end
-        sys.exit(1)
     except Exception as error:
-        channel.send((describe(error)[1], traceback.format_exc()))
+        with suppress(OSError):  # where the learner has ended, nobody is there to hear of it
+            channel.send((describe(error)[1], traceback.format_exc()))
         sys.exit(1)
 
 

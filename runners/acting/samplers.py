@@ -24,6 +24,7 @@ from runners.acting.weights import SharedWeights, flatten_weights
 from runners.build import build_env, build_network, stream_seed
 from runners.config import RunConfig
 from runners.errors import while_running
+from runners.machine.watchdog import watched
 
 CPU = torch.device("cpu")
 BUFFERS = 2
@@ -53,6 +54,7 @@ class LocalSampler:
         threads: int = 1,
         groups: int = 1,
     ) -> None:
+        self.watched = _watched(config, rank)
         self.buffer = _batch(config, spec, network, shared=False)
         if device.type == "cuda":
             self.buffer = self.buffer.pinned()
@@ -68,7 +70,7 @@ class LocalSampler:
 
     def next(self) -> Buffer:
         began = time.perf_counter()
-        with while_running():
+        with while_running(), watched(*self.watched):
             collect_in_turn(self.actors, self.views)
         self.wait_seconds += time.perf_counter() - began
         return self.buffer
@@ -115,6 +117,7 @@ class ProcessSampler:
         rank: int = 0,
         own: int = 0,
     ) -> None:
+        self.watched = _watched(config, rank)
         actors, envs = config.training.actors, config.training.envs
         share = (envs - own) // actors
         assert share * actors == envs - own
@@ -143,7 +146,7 @@ class ProcessSampler:
 
     def next(self) -> Buffer:
         if self.own:
-            with while_running():
+            with while_running(), watched(*self.watched):
                 self.own.collect(self.own_views[self.taken % BUFFERS])
         began = time.perf_counter()
         self.versions = [actor.receive() for actor in self.actors]
@@ -179,6 +182,11 @@ class ProcessSampler:
 
 
 Sampler = LocalSampler | ProcessSampler
+
+
+def _watched(config: RunConfig, rank: int) -> tuple[str, float]:
+    """Name what steps environments in this process, and say how long it may take."""
+    return f"rank {rank}, which steps {config.env.name},", config.training.patience
 
 
 def _weights(network: ActorCritic, saved: dict | None) -> Tensor:

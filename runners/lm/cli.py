@@ -22,7 +22,7 @@ DESCRIPTION = (
     "Fine-tune a causal language model. --resume RUN_DIR continues a run with its saved configuration."
     " Defaults are those of the method."
 )
-MAY_CHANGE = frozenset("rollouts shard device threads micro_batch checkpoint_seconds patience_steps".split())
+MAY_CHANGE = frozenset("rollouts shard device threads micro_batch checkpoint_seconds patience patience_steps".split())
 """Settings that may differ from the saved ones when a run is resumed."""
 BATCHES = ("sft", "dpo")
 """Methods that take batches of data, not rollouts."""

@@ -82,6 +82,8 @@ class LearnerConfig:
     """AdamW's weight decay."""
     max_gradient_norm: float = 1.0
     """Clip the model's gradient to this norm; 0 never clips."""
+    patience: float = 3600.0
+    """Seconds after which a rank that gives no batch ends the run, and says where it hangs."""
     patience_steps: int = 20
     """A gradient that is not finite is left out; as many in a row end the run."""
     dropout: float | None = None
@@ -110,7 +112,7 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, ("rollouts", "updates", "micro_batch", "threads", "log_rollouts", "patience_steps"))
-        positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds"))
+        positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds", "patience"))
         not_negative(self, ("weight_decay", "max_gradient_norm"))
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")

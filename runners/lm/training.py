@@ -34,6 +34,7 @@ from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_
 from runners.machine.devices import device_named
 from runners.machine.ranks import ONE_RANK, Ranks
 from runners.machine.signals import NEVER, Stopped, StopSignal
+from runners.machine.watchdog import watched
 from runners.records.clock import Clock
 from runners.records.metrics import Row, TensorBoardLog
 
@@ -103,11 +104,13 @@ class Training:
         soon after it was asked to stop."""
         options = self.config.learner
         alone = self.ranks.size == 1  # ranks stop together, after a batch
+        drawer = f"rank {self.ranks.rank}, which draws and judges completions,"
         while self.rollouts < options.rollouts:
             self.clock.start()
             drawn_from = self.batches.get_state()
             try:
-                with stop.at_once(alone), self.policies.whole():
+                self.ranks.meet(options.patience)
+                with stop.at_once(alone), self.policies.whole(), watched(drawer, options.patience):
                     batch = self.batches.next()
             except Stopped:
                 self.batches.set_state(drawn_from)  # it is drawn again when the run goes on

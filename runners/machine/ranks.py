@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from agents.ranks import Alone
-from runners.errors import UsageError
+from runners.errors import RunError, UsageError
 from runners.machine.signals import die_with_parent
 
 
@@ -29,6 +29,9 @@ class OneRank(Alone):
         pass
 
     def copy_first(self, module: nn.Module) -> None:
+        pass
+
+    def meet(self, patience: float) -> None:
         pass
 
     def any(self, flag: bool) -> bool:
@@ -85,6 +88,17 @@ class TorchRanks:
             sent = tensor.contiguous()
             dist.broadcast(sent, 0)
             tensor.copy_(sent)
+
+    def meet(self, patience: float) -> None:
+        """Wait for all ranks; RunError, which names those that do not come, after `patience` seconds. NCCL has no such
+        call, and a timeout of its own."""
+        if dist.get_backend() != "gloo":
+            return
+        try:
+            dist.monitored_barrier(timeout=timedelta(seconds=patience), wait_all_ranks=True)
+        except RuntimeError as error:
+            what = " ".join(str(error).split())
+            raise RunError(f"ranks waited {patience:g} s for others (--patience): {what}") from error
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on any rank."""
