@@ -131,6 +131,9 @@ class TrainingConfig:
     best are kept as the checkpoint `best`, and are evaluated anew. 0: none, the last weights are evaluated."""
     eval_from: float = 0.0
     """With --evaluations, the share of the run after which they begin."""
+    save_environments: bool = False
+    """With --actors 0, keep the environments in checkpoints: a run that was cut and resumed then equals one that never
+    was, bit for bit. For tasks in numpy and those of gymnasium whose state is numbers."""
     log_seconds: float = 5.0
     """Seconds between rows of metrics."""
     checkpoint_seconds: float = 120.0
@@ -151,6 +154,8 @@ class TrainingConfig:
         for name in ("anneal_from", "anneal_to", "weight_average", "eval_from"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{flag(name)} must lie in [0, 1), not {getattr(self, name)}")
+        if self.save_environments and self.actors:
+            raise ValueError("--save-environments needs --actors 0: actors are never all between two unrolls")
         own = max(0, self.learner_envs)
         if not -1 <= self.learner_envs < self.envs:
             raise ValueError(f"--learner-envs must be -1 or lie in 0..{self.envs - 1}, not {self.learner_envs}")

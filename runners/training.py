@@ -12,11 +12,12 @@ import torch
 from agents.factory import make_agent
 from agents.ranks import ALONE
 from envs.interface import EnvError
+from envs.saving import check_saves
 from networks.actor_critic import ActorCritic
 from runners.acting.samplers import LocalSampler, ProcessSampler, Sampler
 from runners.acting.unrolls import Buffer
 from runners.acting.weights import evaluated
-from runners.build import actions_of, build_network, observed, pick_device, random_observations, spec_of
+from runners.build import actions_of, build_env, build_network, observed, pick_device, random_observations, spec_of
 from runners.config import RunConfig, TrainingConfig
 from runners.evaluation import evaluate, evaluate_briefly, figure, record_video, worst_mean
 from runners.learning.learner import Learner
@@ -40,6 +41,8 @@ class Training:
         self.ranks, self.device, self.spec = ranks, pick_device(config), spec_of(config)
         self.settled = settle(config, self.spec, self.device, ranks)
         self.config = config = self.settled.applied_to(config)
+        if config.training.save_environments:
+            check_saves(lambda stream: build_env(config, len(config.env.tasks), stream, tasks=None))
         torch.set_num_threads(self.settled.threads)
         self.network = build_network(config, self.spec)
         if config.network.centre_pixels or self.network.normalises:
@@ -97,7 +100,7 @@ class Training:
                 yield self._choose(stop)
             while self.steps < training.steps:
                 try:
-                    with stop.at_once(alone):
+                    with stop.at_once(alone and not training.save_environments):
                         batch = sampler.next()
                 except Stopped:
                     yield {}
@@ -228,6 +231,7 @@ class Training:
             "sampler": self.sampler.get_state(),
             "tracker": self.tracker.get_state(),
             "torch_generator": torch.get_rng_state(),
+            "reference_memory": self.learner.reference_memory if self.config.training.save_environments else None,
             "counters": {name: getattr(self, name) for name in COUNTERS} | self.clock.get_state(),
         }
 
@@ -236,6 +240,7 @@ class Training:
         self.tracker.set_state(state["tracker"])
         torch.set_rng_state(state["torch_generator"])
         self._sampler_state = state["sampler"]
+        self.learner.reference_memory = state.get("reference_memory")
         self.clock.set_state(state["counters"])
         for name in COUNTERS:
             setattr(self, name, state["counters"].get(name, getattr(self, name)))

@@ -2,7 +2,7 @@
 
 Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights. `start` counts
 the starts of a run, so that resumed it repeats none of its random numbers; `saved` is an earlier `get_state()`, of
-either kind and any number of actors: the acting weights. Environments cannot be saved, they begin new episodes.
+either kind and any number of actors: the acting weights. Environments begin new episodes, but for those that are saved.
 Actors are numbered over all ranks, so that no two draw the same random numbers.
 """
 
@@ -64,12 +64,16 @@ class LocalSampler:
             make_actor(config, view.unroll.task.numpy(), start, rank * groups + i, device, threads)
             for i, view in enumerate(self.views)
         ]
-        self.network = self.actors[0].network
+        self.network, self.saves = self.actors[0].network, config.training.save_environments
         self.load(_weights(network, saved))
+        for actor, state in zip(self.actors, (saved or {}).get("actors", ()), strict=False):
+            actor.set_state(state)
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
         began = time.perf_counter()
+        if self.saves:  # a run that goes on from here has no keys and values kept
+            self.load(flatten_weights(self.network))
         with while_running(), watched(*self.watched):
             collect_in_turn(self.actors, self.views)
         self.wait_seconds += time.perf_counter() - began
@@ -93,7 +97,9 @@ class LocalSampler:
             actor.load(weights)
 
     def get_state(self) -> dict:
-        return {"weights": flatten_weights(self.network)}
+        """The acting weights and, where environments are saved, everything that the next batch depends on."""
+        weights = {"weights": flatten_weights(self.network)}
+        return weights | {"actors": [actor.get_state() for actor in self.actors]} if self.saves else weights
 
     def close(self) -> None:
         for actor in self.actors:

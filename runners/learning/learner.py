@@ -184,6 +184,16 @@ class Learner:
         self._sums, self._counts, self._made, self._planned = {}, Counter(), 0, 0
         return means
 
+    @property
+    def reference_memory(self) -> tuple[Tensor, ...] | None:
+        """What pi_ref remembers of the environments, which is saved where they are."""
+        return self.reference and self.reference.state
+
+    @reference_memory.setter
+    def reference_memory(self, state: tuple[Tensor, ...] | None) -> None:
+        if self.reference and state is not None:
+            self.reference.state = tuple(x.to(self.device) for x in state)
+
     def get_state(self) -> dict:
         return {
             "network": self.network.state_dict(),
