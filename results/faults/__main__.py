@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     figures = describe_measurement("results.faults", argv) | {"files": [], "kills": []}
     if options.json.exists():  # kills are gone on with
-        figures["kills"] = read_figures(options.json)["kills"]
-    figures["files"] = damage(options.files)
+        figures = read_figures(options.json)
+    figures["files"] = figures["files"] or damage(options.files)
     print(files_table(figures))
     for i, (run, moment) in list(enumerate(plan(options.kills)))[len(figures["kills"]) :]:
         folder = RUNS / "faults" / run.name.replace(", ", "-").replace(" ", "-")

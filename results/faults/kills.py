@@ -85,7 +85,7 @@ class Trial:
         """Rows of metrics so far, of all starts."""
         with suppress(OSError):
             whole = (self.folder / "metrics.csv").read_text().rpartition("\n")[0]
-            return list(csv.DictReader(io.StringIO(whole)))
+            return [row for row in csv.DictReader(io.StringIO(whole)) if row.get("wall_seconds")]
         return []
 
     def done(self) -> int:
