@@ -129,6 +129,8 @@ class Training:
         progress, value_only = self.steps / self.config.training.steps, self.steps < self.warmup_steps
         self.learner.train(batch.unroll, progress, value_only, stop)
         self.batches += 1
+        if self.batches % COMPARED == 0:
+            self.ranks.keep_alike(self.network)
 
     def _track(self, batch: Buffer) -> None:
         """Count the steps of the batch, and the episodes that ended in it, on all ranks."""
@@ -252,6 +254,8 @@ class Training:
             torch.manual_seed(int(torch.randint(2**62, ())) + self.ranks.rank)
 
 
+COMPARED = 100
+"""Batches between comparisons of the ranks' weights."""
 COUNTERS = ("steps", "batches", "starts", "warmup_steps", "evaluated_at", "best_at", "best_return")
 
 

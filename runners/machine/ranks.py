@@ -6,6 +6,7 @@ summed over all, so that every copy takes the same step.
 
 import os
 import signal
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -32,6 +33,9 @@ class OneRank(Alone):
         pass
 
     def meet(self, patience: float) -> None:
+        pass
+
+    def keep_alike(self, module: nn.Module) -> None:
         pass
 
     def any(self, flag: bool) -> bool:
@@ -88,6 +92,19 @@ class TorchRanks:
             sent = tensor.contiguous()
             dist.broadcast(sent, 0)
             tensor.copy_(sent)
+
+    def keep_alike(self, module: nn.Module) -> None:
+        """Compare the ranks' `module` by checksums; where one differs say so, and give all the first one's."""
+        checksum = 0
+        for tensor in module.state_dict().values():
+            checksum = zlib.crc32(tensor.detach().cpu().numpy().tobytes(), checksum)
+        every = self.gather(torch.tensor([checksum])).tolist()
+        if strays := [str(rank) for rank, other in enumerate(every) if other != every[0]]:
+            if self.rank == 0:
+                print(
+                    f"warning: weights of rank {', '.join(strays)} are not rank 0's, which all take: unlike machines?"
+                )
+            self.copy_first(module)
 
     def meet(self, patience: float) -> None:
         """Wait for all ranks; RunError, which names those that do not come, after `patience` seconds. NCCL has no such
