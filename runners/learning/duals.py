@@ -36,7 +36,7 @@ class DualSteps:
                 for parameter in self.parameters:
                     parameter.grad /= self.ranks.size
                 self.ranks.sum_gradients(self.parameters)
-                self.steps.take(loss.detach() + gradient_sum(self.parameters), {"e_step/dual_loss": loss})
+                self.steps.take(loss.detach() + gradient_sum(self.parameters), {})
             return step()
 
         return settled
