@@ -15,7 +15,7 @@ from runners.machine.ranks import Ranks, join
 from runners.machine.signals import Stopped, StopSignal
 from runners.records.checkpoint import Checkpoints, fits
 from runners.records.display import Display
-from runners.records.files import write_atomically
+from runners.records.files import remove_strays, write_atomically
 from runners.records.metrics import CsvLog, Layout, Row, TensorBoardLog
 from runners.records.provenance import git_commit, machine, package_versions
 
@@ -112,6 +112,7 @@ def _follow(job: Job, training: Training) -> None:
 
 def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> None:
     """Train as the first rank, or the only one, which keeps the run's folder."""
+    remove_strays(run_dir)
     write_atomically(run_dir / "config.json", json.dumps(job.settings, indent=2).encode())
     print(*training.introduce(run_dir), f"watch: tensorboard --logdir {run_dir}", sep="\n")
     training.prepare()

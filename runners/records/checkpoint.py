@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from runners.errors import RunError
-from runners.records.files import write_atomically
+from runners.records.files import remove_strays, write_atomically
 
 FORMAT, VERSION, UNCHECKED = "gempi-checkpoint", "3", "2"
 """Version UNCHECKED had no checksum, and is otherwise the same."""
@@ -191,8 +191,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot make the checkpoint folder {self.folder}: {error.strerror}") from error
-        for stray in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
-            stray.unlink()
+        remove_strays(self.folder)
         save(path, state, step)
 
     def _steps(self) -> dict[int, Path]:

@@ -1,6 +1,7 @@
 """Files that are whole or absent: a killed process or a full disk never leaves half of one."""
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -23,3 +24,9 @@ def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> Non
         if isinstance(error, OSError):
             error.filename = str(path)  # a failing write knows no name
         raise
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove what a process left in `folder` that was killed while it wrote."""
+    for stray in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
+        shutil.rmtree(stray) if stray.is_dir() else stray.unlink()

@@ -71,8 +71,10 @@ def test_a_run_that_has_saved_nothing_begins_anew(tmp_path: Path, monkeypatch: p
         patched.setattr(run_module.Records, "write", lambda *_: signal.default_int_handler(2, None))
         control(tmp_path)
     assert (tmp_path / "config.json").exists() and not (tmp_path / "checkpoints").exists()
+    (tmp_path / ".metrics.csv.tmp").touch()
+    (tmp_path / ".model-7.old").mkdir()
     control(tmp_path, "--learning-rate", "2e-3")
-    assert steps(tmp_path) == list(range(64, 641, 64))
+    assert steps(tmp_path) == list(range(64, 641, 64)) and not list(tmp_path.glob(".*"))
 
 
 def test_of_another_runner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
