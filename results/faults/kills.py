@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 
@@ -70,7 +71,8 @@ class Trial:
         folder.mkdir(parents=True, exist_ok=True)
         self.log, self.mark, self.temporary = (folder.with_name(f"{folder.name}.{x}") for x in ("log", "mark", "tmp"))
         self.mark.unlink(missing_ok=True)
-        self.temporary.mkdir(exist_ok=True)
+        rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()
         self.id = f"TRIAL={uuid.uuid4()}"
         name, value = self.id.split("=")
         environment = {**os.environ, name: value, "MOMENT": moment, "MARK": str(self.mark), "OMP_NUM_THREADS": "1"}
