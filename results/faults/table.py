@@ -11,7 +11,7 @@ LAST_BATCH = 5.0
 
 
 def lost(kill: Figures) -> bool:
-    """Whether more was lost than an interval between checkpoints, and the batch and the writing that end it."""
+    """Whether more was lost than an interval between checkpoints, the batch that ends it and its writing."""
     return kill["lost_seconds"] > INTERVAL + LAST_BATCH
 
 
@@ -35,7 +35,14 @@ def kills_table(figures: Figures) -> str:
     groups: dict[tuple[str, str], list[Figures]] = {}
     for kill in figures["kills"]:
         groups.setdefault((kill["run"], kill["moment"]), []).append(kill)
-    header = ["Run", "Killed", "Kills", "No whole checkpoint", "Lost more than an interval", "Most lost, s"]
+    header = [
+        "Run",
+        "Killed",
+        "Kills",
+        "No whole checkpoint",
+        f"Lost more than an interval and {LAST_BATCH:g} s",
+        "Most lost, s",
+    ]
     header += ["Processes after 5 s", "Files left", "Tracebacks", "Did not go on"]
     rows = [[*names, *cells(kills)] for names, kills in groups.items()]
     return markdown(header, [*rows, ["all", "", *cells(figures["kills"])]])
@@ -63,7 +70,8 @@ def overview(data: Path) -> str:
     figures = read_figures(path)
     machine = figures["machine"]
     taken = (
-        f"Checkpoints are {INTERVAL:g} s apart. Machine: {machine['processor']}, {machine['cores']} cores. Measured by "
+        f"Checkpoints are {INTERVAL:g} s apart, or a batch where that takes longer; other runs went on meanwhile. Machine: "
+        f"{machine['processor']}, {machine['cores']} cores. Measured by "
         f"`{shown_command(figures, 'results.faults')}`."
     )
     return "\n\n".join([files_table(figures), kills_table(figures), taken])
