@@ -70,8 +70,8 @@ def overview(data: Path) -> str:
     figures = read_figures(path)
     machine = figures["machine"]
     taken = (
-        f"Checkpoints are {INTERVAL:g} s apart, or a batch where that takes longer; other runs went on meanwhile. Machine: "
-        f"{machine['processor']}, {machine['cores']} cores. Measured by "
+        f"Checkpoints are {INTERVAL:g} s apart, or a batch where that takes longer; other runs went on meanwhile. "
+        f"Machine: {machine['processor']}, {machine['cores']} cores. Measured by "
         f"`{shown_command(figures, 'results.faults')}`."
     )
     return "\n\n".join([files_table(figures), kills_table(figures), taken])
