@@ -1,7 +1,7 @@
 from setuptools import find_packages, setup
 
 LM = ["transformers>=4.56", "tokenizers", "accelerate", "datasets", "peft"]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "transformers>=4.56", "tokenizers", "peft", "hypothesis>=6"]
+TEST = ["pytest>=8", "beartype>=0.20", "pytest-xdist>=3.5", "hypothesis>=6", "transformers>=4.56", "tokenizers", "peft"]
 
 setup(
     name="gempi",
@@ -19,11 +19,14 @@ setup(
         "tensorboard>=2.16",
         "tyro>=0.9",
         "typing_extensions>=4.8",
+        "jaxtyping>=0.3",
         "rich>=13",
         "safetensors>=0.4",
         "pillow>=10",
         "matplotlib>=3.8",
-        "scipy>=1.11",
+        "scipy>=1.15",
+        "pandas>=2.2",
+        "jinja2>=3",
     ],
     extras_require={
         "test": TEST,

@@ -1,1 +1,1 @@
-"""The learning rules: pure functions on tensors, and the modules that hold their dual variables."""
+"""The learning rules: pure functions of tensors, and the modules that hold their dual variables."""

@@ -1,4 +1,4 @@
-"""Ranges of options, for configurations to check themselves: ValueError, one line that names the flag."""
+"""Checks of the ranges of options, by which configurations check themselves: ValueError in a line with the flag."""
 
 import math
 from collections.abc import Iterable

@@ -6,32 +6,32 @@ from agents.checks import in_unit_interval, not_negative, positive
 from agents.gempi.config import EMConfig, em_options
 from agents.gempi.methods import METHODS, Row
 from agents.gempi.trust_region import GaussianDualKL
-from agents.options import with_options_of
+from agents.options import with_options
 
 DropoutScheme = Literal["whole", "masked", "paired"]
 AgentName = Literal[(*METHODS, "gempi", "ppo")]
 
 
-@with_options_of(GaussianDualKL)
+@with_options(GaussianDualKL)
 class AgentConfig(EMConfig):
     """Options of the EM methods, those that all agents share, and PPO's (arXiv 1707.06347)."""
 
     agent: AgentName = "vmpo"
     """Learning rule: a row of the table of EM methods, gempi with a row of your own, or the baseline ppo."""
     discount: float = 0.99
-    """gamma, a step."""
+    """gamma, the discount of a step."""
     gae_lambda: float = 1.0
     """lambda of the returns; 1 gives n-step returns to the end of the unroll (V-MPO), less gives GAE."""
     values: Literal["acting", "online"] = "acting"
-    """V in the returns and advantages of a batch: of the network that acted, which comes with the unroll, or of the
-    online one (V-MPO section 4.1), for one more forward pass of the learner over each batch."""
+    """V in the returns and advantages of a batch: that of the network that acted, which comes with the unroll, or that
+    of the online one (V-MPO section 4.1), at the cost of one more forward pass of the learner over each batch."""
     e_step: Literal["batch", "minibatch"] = "batch"
-    """EM methods: samples that an E-step looks at: the whole batch, once; or those of each gradient step apart."""
+    """EM methods: samples of an E-step: the whole batch, once; or those of each gradient step, separately."""
     standardise_advantages: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1 (over its valid steps)."""
     scale_rewards: bool = False
-    """Learn from advantages in units of the running standard deviation of the return, PopArt's, as if rewards were
-    divided by it; with several tasks always, of each its own."""
+    """Divide advantages by PopArt's running standard deviation of the return, as if rewards were divided by it. With
+    several tasks this is always so, each by its own."""
     value_coefficient: float = 1.0
     """Weight of the value loss 0.5 (V - G)^2, in PopArt's normalised units."""
     entropy_coefficient: float = 0.0
@@ -39,16 +39,16 @@ class AgentConfig(EMConfig):
     popart_step_size: float = 1e-4
     """Step size of PopArt's running moments."""
     dropout_scheme: DropoutScheme = "whole"
-    """With --dropout, what the trust region and PPO's ratio compare: pi_old with the whole network, or with the masked
-    one; or the network before the batch with that of now, paired under the same mask."""
+    """Policies that the trust region and PPO's ratio compare where there is dropout: pi_old with the whole network, or
+    with the masked one; or, paired, the network before the batch with the present one under the same mask."""
 
     reference: str = "start"
     """pi_ref: start, the network at the first step; average, its moving average; or a checkpoint or run folder."""
     reference_decay: float = 0.99
-    """Moving average as pi_ref: what it keeps of itself each batch."""
+    """Decay of the moving average as pi_ref, a batch."""
     control_variate: float = 0.0
-    """EM methods: coefficient of the M-step's control variate. 0 is the plain weighted likelihood; 1 is equal to it on
-    average and takes out the noise of which actions happened to be drawn."""
+    """EM methods: coefficient of the M-step's control variate. 0 is the plain weighted likelihood; 1 has the same
+    expectation without the noise of which actions happened to be drawn."""
 
     clip_epsilon: float = 0.2
     """PPO: the ratio is clipped to [1 - epsilon, 1 + epsilon]."""
@@ -67,7 +67,7 @@ class AgentConfig(EMConfig):
 
     @property
     def row(self) -> Row:
-        """Return the choices of the EM method."""
+        """Return the EM method's row of the table of methods."""
         return self.row_of(self.agent)
 
     @property
@@ -88,6 +88,6 @@ SHARED |= {"popart_step_size", "values", "scale_rewards"}
 
 
 def options_of(agent: AgentName, choices: dict[str, str], **options: object) -> dict[str, object]:
-    """Return `choices`, gempi's row, and those of `options` that have an effect on `agent` then and are not chosen."""
+    """Return `choices` and, of the other `options`, those that have an effect on `agent` with these choices."""
     used = AgentConfig(agent=agent, **choices).options
     return {name: value for name, value in options.items() if name in used} | choices

@@ -1,4 +1,4 @@
-"""Policy evaluation, the same for every learning rule: returns and advantages of a batch, and the value loss."""
+"""Policy evaluation, which all learning rules share: returns and advantages of a batch, and the value loss."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from networks.heads import PopArtHead
 
 
 class Evaluation(NamedTuple):
-    """`returns` G and `advantages` A = G - V, both [T, B] in units of the return, without gradient."""
+    """Returns G and advantages A = G - V, both [T, B] in units of the return, without gradient."""
 
     returns: Tensor
     advantages: Tensor
@@ -20,7 +20,7 @@ class Evaluation(NamedTuple):
 
 @torch.no_grad()
 def evaluate_policy(unroll: Unroll, discount: float, lambda_: float) -> Evaluation:
-    """Return G and A of a batch, from the values that stand in `unroll.value`, the bootstrap included."""
+    """Return G and A of a batch from the values in `unroll.value` [T+1, B], whose last row is the bootstrap."""
     ended = (unroll.terminated | unroll.truncated)[1:]
     continues = discount * (~unroll.terminated[1:]).to(unroll.value.dtype)
     returns = lambda_returns(unroll.reward[1:], continues, unroll.value, ended, lambda_)
@@ -30,7 +30,10 @@ def evaluate_policy(unroll: Unroll, discount: float, lambda_: float) -> Evaluati
 def value_loss(
     value: Tensor, returns: Tensor, valid: Tensor, task: Tensor, popart: PopArtHead, ranks: Ranks = ALONE
 ) -> Tensor:
-    """Mean over the valid steps of 0.5 (V - G)^2 in PopArt's units, for `value` [T, B] in them and `returns` [T, B]."""
+    """Return the mean over valid steps of 0.5 (V - G)^2 in PopArt's units.
+
+    `value` [T, B] is in these units, `returns` [T, B] in units of the return; `valid` [T, B] bool, `task` [B].
+    """
     error = value - popart.normalise(returns, task)
     return 0.5 * masked_mean(error.square(), valid, ranks)
 
@@ -39,11 +42,11 @@ def value_loss(
 def describe_values(
     evaluation: Evaluation, unroll: Unroll, popart: PopArtHead, ranks: Ranks = ALONE
 ) -> dict[str, Tensor]:
-    """Scalars to log; where several tasks share a batch, in units of each one's standard deviation."""
+    """Return scalars to log; where several tasks share a batch, in units of each task's standard deviation."""
     valid, task = unroll.valid, unroll.task
     returns, advantages = evaluation
     if popart.tasks > 1:
-        returns, advantages = popart.normalise(returns, task), in_deviations(advantages, unroll, popart)
+        returns, advantages = popart.normalise(returns, task), divide_by_deviation(advantages, unroll, popart)
     spread = masked_mean((returns - masked_mean(returns, valid, ranks)).square(), valid, ranks)
     mean_square = masked_mean(advantages.square(), valid, ranks)
     smallest = torch.finfo(spread.dtype).tiny
@@ -62,19 +65,19 @@ def scaled_advantages(
     popart: PopArtHead,
     standardised: bool,
     ranks: Ranks = ALONE,
-    in_units_of_returns: bool = False,
+    in_deviations: bool = False,
 ) -> Tensor:
-    """Advantages [T, B] as a learning rule uses them: as they are, or with mean 0 and deviation 1 over the batch.
+    """Return the advantages [T, B] that a learning rule uses, `standardised` to mean 0 and deviation 1 over the batch.
 
-    With `in_units_of_returns`, and where several tasks share a batch, they are in units of the running standard
-    deviation of the returns first, of each task its own.
+    With `in_deviations`, and where several tasks share a batch, they are first divided by the running standard
+    deviation of their task's returns.
     """
     advantages = evaluation.advantages
-    if popart.tasks > 1 or in_units_of_returns:
-        advantages = in_deviations(advantages, unroll, popart)
+    if popart.tasks > 1 or in_deviations:
+        advantages = divide_by_deviation(advantages, unroll, popart)
     return standardise(advantages, unroll.valid, ranks) if standardised else advantages
 
 
-def in_deviations(advantages: Tensor, unroll: Unroll, popart: PopArtHead) -> Tensor:
-    """`advantages` [T, B] in units of the standard deviation of each task's returns (Hessel et al. 2018, section 4)."""
+def divide_by_deviation(advantages: Tensor, unroll: Unroll, popart: PopArtHead) -> Tensor:
+    """Divide `advantages` [T, B] by the standard deviation of each task's returns (Hessel et al. 2018, section 4)."""
     return advantages / popart.scale(unroll.task, advantages.dtype)[1]

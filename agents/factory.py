@@ -1,4 +1,4 @@
-"""Make an agent of its name."""
+"""Making of the agent that a configuration names."""
 
 from agents.config import AgentConfig
 from agents.gempi.agent import Gempi
@@ -10,5 +10,5 @@ Agent = Gempi | PPO
 
 
 def make_agent(config: AgentConfig, space: ActionSpace, ranks: Ranks = ALONE) -> Agent:
-    """The learning rule that `config` names, for actions of `space`, its dual variables at their initial values."""
+    """Make the learning rule that `config` names, for actions of `space`, with initial dual variables."""
     return (PPO if config.agent == "ppo" else Gempi)(config, space, ranks)

@@ -11,11 +11,11 @@ from envs.suites import Suite
 
 
 class AleAtari(BackendEnv):
-    """The preprocessing and actions of `EnvpoolAtari`; FIRE comes before the no-ops of a reset, not after.
+    """Atari with the preprocessing and actions of `EnvpoolAtari`, but FIRE before the no-ops of a reset, not after.
 
-    Where an episode ends, ale leaves out the newest frame from the maximum of two: some pixels of the last
-    observation are one agent step old. Pictures are the agent's own view, 84x84 grey. All environments step together:
-    one that `playing` leaves out goes on unseen, so it must stay out from then on.
+    Where an episode ends, ale leaves the newest frame out of the maximum of two: some pixels of the last observation
+    are one agent step old. `render` shows the agent's own view, 84x84 grey. All environments step together: one that
+    `playing` leaves out goes on all the same, so it must stay left out from then on.
     """
 
     def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):

@@ -1,7 +1,7 @@
 """The 57 games of the ALE benchmark, and the scores of random play and of a human that results are normalised by.
 
-The values for 30 no-op starts, on which dqn_zoo, dopamine and rliable agree; random play of VideoPinball has 0, as in
-V-MPO's table 4 (dqn_zoo: 16256.9).
+The scores are those for 30 no-op starts, on which dqn_zoo, dopamine and rliable agree. Random play of VideoPinball has
+0, as in V-MPO's table 4 (dqn_zoo: 16256.9).
 """
 
 RANDOM_AND_HUMAN = {
@@ -66,6 +66,6 @@ RANDOM_AND_HUMAN = {
 
 
 def human_normalised(game: str, score: float) -> float:
-    """`score` in percent of the way from random play to the human's, of one of the 57 games."""
+    """Return a game's `score` in percent of the way from random play (0) to the human (100); KeyError off the 57."""
     random, human = RANDOM_AND_HUMAN[game]
     return 100 * (score - random) / (human - random)

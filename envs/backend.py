@@ -1,4 +1,4 @@
-"""Parts that every backend shares: the order of calls, next-step autoreset, and the accounting of true episodes."""
+"""Parts that all backends share: the order of calls, next-step autoreset, and returns and lengths of true episodes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -10,16 +10,15 @@ from envs.interface import EnvError, EnvSpec, MultiDiscrete, TimeStep
 
 
 def environment_seeds(seed: int, num_envs: int) -> list[int]:
-    """A seed for each environment, 31 bits, scattered.
+    """Return a seed of 31 bits for each environment, drawn from `seed`.
 
-    Simulators number them seed, seed + 1, ...: the pools of neighbouring seeds, as two actors have, would then hold the
-    same environments.
+    Simulators would take seed, seed + 1, ...: two actors with neighbouring seeds would then play the same episodes.
     """
     return (np.random.SeedSequence(seed).generate_state(num_envs) >> 1).tolist()
 
 
 def to_float32(values: np.ndarray) -> np.ndarray:
-    """Return `values` in float32, where numbers that are too large for it become infinite."""
+    """Return `values` in float32; numbers too large for it become infinite."""
     if values.dtype == np.float32:
         return values
     with np.errstate(over="ignore"):
@@ -27,30 +26,30 @@ def to_float32(values: np.ndarray) -> np.ndarray:
 
 
 def one_line(error: Exception) -> str:
-    """Return what a simulator complains of, without line breaks."""
+    """Return the message of `error` without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class RawStep(NamedTuple):
-    """Report of a simulator after one step of the environments that took it, in their order."""
+    """Result of one step of a simulator, a row for each environment that took it, in their order."""
 
     observation: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     game_over: np.ndarray | None = None
-    """[N] bool: a true episode ended here, where that is not `terminated | truncated` (Atari lives)."""
+    """End of a true episode, [N] bool; None where that is `terminated | truncated`, as it is not with Atari lives."""
 
 
 class EpisodeAccount:
-    """Raw returns and lengths of true episodes, [N]: a lost life closes nothing, a reset step counts for nothing."""
+    """Raw returns and lengths of true episodes, [N]: a lost life does not end one, a reset step adds nothing."""
 
     def __init__(self, num_envs: int):
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
 
     def discard(self, where: np.ndarray) -> None:
-        """Forget what has added up where [N] bool."""
+        """Set return and length to 0 `where` [N] bool."""
         self._return[where] = 0.0
         self._length[where] = 0
 
@@ -72,10 +71,10 @@ class EpisodeAccount:
 
 
 class BackendEnv(ABC):
-    """A `VectorEnv` from what a simulator does: subclasses fill in the methods with an underscore.
+    """Base of all backends: a `VectorEnv` whose simulator is in the underscored methods that subclasses fill in.
 
     `reward_scale` multiplies rewards, not the returns of true episodes. Observations and rewards that are not finite
-    end the run here, where the environment that sent them is still known.
+    raise EnvError here, where the environment that sent them is still known.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, render: bool):
@@ -92,26 +91,26 @@ class BackendEnv(ABC):
 
     @abstractmethod
     def _reset(self) -> np.ndarray:
-        """First observations."""
+        """Return the first observations, [N, *observation_shape]."""
 
     @abstractmethod
     def _send(self, action: np.ndarray, ids: np.ndarray | None) -> None:
-        """Start a step of the environments `ids`, ascending, or of all; `action` [N, ...] is valid, in [-1, 1]."""
+        """Start a step of the environments `ids`, ascending, or of all; `action` [N, ...] has passed `validate`."""
 
     @abstractmethod
     def _recv(self) -> RawStep:
         """Wait for the step of the environments that `_send` named."""
 
     def _render(self) -> np.ndarray:
-        """[N, H, W, 3] uint8."""
+        """Return pictures [N, H, W, 3] uint8."""
         raise EnvError(f"{self.spec.name} has no pictures on this backend")
 
     def _get_state(self) -> Any:
-        """State of the simulator, of what a checkpoint can hold."""
+        """Return the state of the simulator, of types that a checkpoint can hold."""
         raise EnvError(f"{self.spec.name} cannot be saved on this backend: leave out --save-environments")
 
     def _set_state(self, state: Any) -> None:  # noqa: B027 (called where `_get_state` gave one)
-        """Go on from it."""
+        """Continue from what `_get_state` returned."""
 
     def _close(self) -> None:  # noqa: B027 (a simulator in numpy has nothing to release)
         """Release the simulator."""
@@ -182,13 +181,13 @@ class BackendEnv(ABC):
         return self._render()
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything that the next steps depend on; EnvError where the simulator does not give it."""
+        """Return everything that the next steps depend on; EnvError if the simulator cannot be saved."""
         self._expect("idle", "environments are saved between steps")
         own = {name: getattr(self, name).copy() for name in ("_first", "_observation")}
         return {**own, "_steps": self._steps, "account": self._account.get_state(), "simulator": self._get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned, of environments like these, which have been reset."""
+        """Continue from a `get_state` of environments like these, which have been reset."""
         self._expect("idle", "environments are saved between steps")
         self._first, self._observation = state["_first"].copy(), state["_observation"].copy()
         self._steps = state["_steps"]
@@ -201,7 +200,7 @@ class BackendEnv(ABC):
             self._close()
 
     def _expect(self, phase: str, rule: str) -> None:
-        # A simulator waits for ever for a step that nobody sent.
+        # A simulator would wait for ever for a step that nobody sent.
         if self._phase != phase:
             raise EnvError("the environment is closed" if self._phase == "closed" else rule)
 
@@ -214,7 +213,7 @@ class BackendEnv(ABC):
         return RawStep(*whole)
 
     def _checked(self, observation: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """Return observations that are finite, with masks that allow something; EnvError otherwise.
+        """Return `observation`; EnvError unless it is finite and its masks allow an action.
 
         An episode's last observation needs no mask, and often has none: there everything is allowed.
         """
@@ -242,7 +241,7 @@ class BackendEnv(ABC):
         )
 
     def _place(self, index: list[int]) -> str:
-        """Name the number at `index` of an observation as the environment has it: "position[2]"."""
+        """Return the environment's own name for the number at `index` of an observation, as "position[2]"."""
         parts = self.spec.parts
         if len(parts) > 1:
             (flat,) = index
@@ -257,7 +256,7 @@ class BackendEnv(ABC):
 
 
 def ids_of(playing: np.ndarray | None, num_envs: int) -> np.ndarray | None:
-    """Return the numbers of the environments that play, None for all; EnvError where `playing` is no such mask."""
+    """Return the indices of the environments that step, None for all; EnvError unless `playing` is such a mask."""
     if playing is None:
         return None
     playing = np.asarray(playing)
@@ -267,7 +266,7 @@ def ids_of(playing: np.ndarray | None, num_envs: int) -> np.ndarray | None:
 
 
 def _masked_choices(spec: EnvSpec) -> Iterator[slice]:
-    """Find where in an observation the mask of each choice lies."""
+    """Yield the slice of an observation that holds the mask of each choice."""
     sizes = spec.action.sizes if isinstance(spec.action, MultiDiscrete) else (getattr(spec.action, "n", 0),)
     start = 0
     for part in spec.parts:

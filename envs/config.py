@@ -1,4 +1,4 @@
-"""Which environment, simulated by what, under which rules."""
+"""Configuration of an environment: its name, its simulator, its rules."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from envs.atari57 import RANDOM_AND_HUMAN
 from envs.interface import HUGE, EnvError
 from envs.names import atari_name
-from envs.suites import SUITES, Preset, of_preset
+from envs.suites import SUITES, Preset, joined
 
 Backend = Literal["auto", "envpool", "ale", "gymnasium"]
 ATARI57 = "atari57"
@@ -20,46 +20,46 @@ ALWAYS = ("name", "suite", "backend", "reward_scale")
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Defaults are the Atari protocol of the papers (DQN, IMPALA, GTrXL, V-MPO). Reported returns are raw, always."""
+    """Options of an environment. The defaults are the papers' Atari protocol (DQN, IMPALA, GTrXL, V-MPO)."""
 
     name: str = "Pong"
     """Atari game (Pong, MsPacman, ...) or any other environment (CartPole-v1, MiniGrid-MemoryS7-v0, recall-30, a
     module:Name-v0 of your own, ...)."""
     suite: Preset = "atari"
-    """Whether the name is that of an Atari game, or of anything else (control)."""
+    """Kind of environment that the name is of: an Atari game, or anything else (control)."""
     backend: Backend = "auto"
     """Simulator: auto takes envpool where it knows the name, otherwise gymnasium; ale is a second one for Atari."""
     reward_scale: float = 1.0
-    """Multiplies the reward that the agent learns from, and sees; reported returns are raw all the same."""
+    """Factor on the rewards that the agent learns from and observes; reported returns are raw."""
     frame_stack: int = 4
-    """Pictures of Atari that an observation holds, the newest last; a core with a memory may do with one."""
+    """Number of Atari pictures in an observation, the newest last; one may be enough for a core with a memory."""
     sticky_actions: float = 0.0
     """Probability that Atari repeats the previous action, each frame (0.25 in Machado et al. 2018)."""
     eval_sticky_actions: float | None = None
-    """The same in evaluations; by default as in training. Chance in training alone keeps a policy from relying on one
-    exact course of the game, and leaves the papers' protocol of evaluation as it is."""
+    """The same probability in evaluations; by default that of training. Sticky actions in training alone keep a policy
+    from relying on one exact course of the game, and leave the papers' protocol of evaluation as it is."""
     noop_max: int = 30
-    """Atari episodes start with up to this many no-ops, in number drawn at random."""
+    """Largest number of no-ops at the start of an Atari episode; the number is drawn uniformly."""
     episodic_life: bool = False
-    """Whether losing an Atari life ends the learner's episode; reported returns are of whole games all the same."""
+    """End the learner's episode at a lost Atari life; reported returns are of whole games."""
     max_episode_frames: int = 108_000
     """Time limit of an Atari episode in frames (4 a step): 30 minutes of play."""
     full_actions: bool = False
-    """All 18 Atari actions, not the game's minimal set; with several games always."""
+    """Give all 18 Atari actions, not the game's minimal set; with several games always."""
     max_episode_steps: int = 0
     """Time limit of an episode in steps, of environments other than Atari; 0: the environment's own, or none."""
     action_bound: float = 0.0
     """Cut real actions to [-B, B], for environments whose own bounds are infinite; 0 leaves the bounds as they are."""
 
     def __post_init__(self) -> None:
-        """EnvError, one line, for values that no environment could honour."""
+        """Check values: EnvError in one line for those that no environment could honour."""
         for option, value, allowed in (
             ("suite", self.suite, get_args(Preset)),
             ("backend", self.backend, get_args(Backend)),
         ):
             if value not in allowed:
                 raise EnvError(f"unknown {option} {value!r}: choose one of {', '.join(allowed)}")
-        backends = ("auto", *of_preset(self.suite, lambda suite: tuple(suite.backends)))
+        backends = ("auto", *joined(self.suite, lambda suite: tuple(suite.backends)))
         if self.backend not in backends:
             raise EnvError(f"backend {self.backend} does not run {self.suite}: choose {' or '.join(backends)}")
         if not 0 < self.reward_scale < math.inf:
@@ -79,12 +79,12 @@ class EnvConfig:
             raise EnvError(f"max_episode_steps must be 0 or more, got {self.max_episode_steps}")
         if not 0 <= self.action_bound < HUGE:
             raise EnvError(f"action_bound must lie in [0, {HUGE:g}), got {self.action_bound}")
-        self.honoured_by(self.suite, of_preset(self.suite, lambda suite: suite.options))
+        self.check_honoured(self.suite, joined(self.suite, lambda suite: suite.options))
         if len(self.tasks) > 1:
             self._check_tasks()
 
-    def honoured_by(self, who: str, options: Sequence[str]) -> None:
-        """EnvError unless every option but `options`, and those that all honour, has its default."""
+    def check_honoured(self, who: str, options: Sequence[str]) -> None:
+        """Raise EnvError if an option is set that is neither among `options` nor honoured by all environments."""
         for option in fields(self):
             if option.name not in (*ALWAYS, *options) and getattr(self, option.name) != EnvConfig.default(option.name):
                 others = ", ".join(suite.name for suite in SUITES if option.name in suite.options)
@@ -96,13 +96,13 @@ class EnvConfig:
 
     @property
     def evaluated(self) -> "EnvConfig":
-        """The environment as evaluations have it."""
+        """Return the configuration for evaluations, which may have other sticky actions."""
         sticky = self.sticky_actions if self.eval_sticky_actions is None else self.eval_sticky_actions
         return replace(self, sticky_actions=sticky)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names in `name`: one, several with commas between, or all of atari57."""
+        """Return the names in `name`: one, several with commas between, or all of atari57."""
         return tuple(RANDOM_AND_HUMAN) if self.name == ATARI57 else tuple(self.name.split(","))
 
     def _check_tasks(self) -> None:
@@ -124,6 +124,6 @@ def _nearest(game: str) -> str:
 
 
 def hidden_options(preset: Preset) -> tuple[str, ...]:
-    """Options that no environment of a preset honours: its command line need not show them."""
-    shown = (*ALWAYS, *of_preset(preset, lambda suite: suite.options))
+    """Return the options that no environment of a preset honours, which its command line need not show."""
+    shown = (*ALWAYS, *joined(preset, lambda suite: suite.options))
     return tuple(option.name for option in fields(EnvConfig) if option.name not in shown)

@@ -15,11 +15,11 @@ from envs.spaces import Reader, action_of
 from envs.suites import Suite, known_names
 
 NO_LIMIT = 2**31 - 1
-"""What envpool has for the time limit of tasks without one, or 0."""
+"""Time limit that envpool states for tasks without one; some have 0."""
 
 
 class EnvpoolEnv(BackendEnv):
-    """One synchronous envpool: `recv` returns what `send` was given, in that order, on any number of threads."""
+    """A synchronous envpool: `recv` returns the environments that `send` stepped, in that order, on any threads."""
 
     def __init__(self, spec: EnvSpec, num_envs: int, pool: Any, render: bool):
         super().__init__(spec, num_envs, render)
@@ -47,7 +47,8 @@ class EnvpoolEnv(BackendEnv):
 
 
 class EnvpoolAtari(EnvpoolEnv):
-    """Observation [frame_stack, 84, 84] uint8: the last agent steps in grey, each the maximum of 2 frames of its 4.
+    """Atari games with observations [frame_stack, 84, 84] uint8: the last agent steps in grey, of each the maximum over
+    the last 2 of its 4 frames.
 
     FIRE is pressed on reset in games that have it (some start only then), and again after a lost life where that ends
     the learner's episode.
@@ -81,10 +82,10 @@ class EnvpoolAtari(EnvpoolEnv):
     def _recv(self) -> RawStep:
         observation, reward, terminated, truncated, info = self._pool.recv()
         game_over = info["terminated"].astype(bool)
-        # envpool calls a game that is lost on the very last step allowed a truncation.
+        # envpool flags a game that is lost on its last allowed step as truncated.
         terminated |= truncated & game_over
         plays = slice(None) if self._ids is None else self._ids
-        # The no-ops after a lost life may lose the last one: the next game then starts without a word.
+        # The no-ops after a lost life may lose the last one: the next game then starts without a flag.
         lost_in_noops = self._first[plays] & (info["elapsed_step"] > 0) & (info["lives"] > self._lives[plays])
         self._lives[plays] = info["lives"]
         return RawStep(observation, reward, terminated, truncated, game_over | truncated | lost_in_noops)
@@ -93,7 +94,7 @@ class EnvpoolAtari(EnvpoolEnv):
 class EnvpoolControl(EnvpoolEnv):
     """Any other task of envpool: classic control, MuJoCo, Box2D, dm_control, MiniGrid, ...
 
-    A failure on the very last step allowed counts as truncated: here envpool does not tell the two apart.
+    A failure on the last allowed step counts as truncated: here envpool does not distinguish the two.
     """
 
     def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
@@ -101,7 +102,7 @@ class EnvpoolControl(EnvpoolEnv):
         if name not in registry.specs:
             raise EnvError(unknown("environment", name, known_names(suite.name)))
         if render and registry.specs[name][0].startswith("envpool.mujoco"):
-            # Without a display its OpenGL ends the whole process: there is no error to catch.
+            # Without a display its OpenGL kills the process: there is no error to catch.
             other = ": for pictures take backend gymnasium" if "gymnasium" in suite.backends else ""
             raise EnvError(f"envpool draws {name} only with a display{other}")
         limit = {"max_episode_steps": config.max_episode_steps} if config.max_episode_steps else {}
@@ -128,7 +129,7 @@ class EnvpoolControl(EnvpoolEnv):
 
 
 def _make(task: str, num_envs: int, seed: int, threads: int, render: bool, **options: Any) -> Any:
-    """A synchronous pool; EnvError in one line for anything that envpool refuses."""
+    """Make a synchronous pool; EnvError in one line for anything that envpool refuses."""
     seeds = environment_seeds(seed, num_envs)
     if render:
         options["render_mode"] = "rgb_array"

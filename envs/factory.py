@@ -1,4 +1,4 @@
-"""Make environments of a configuration."""
+"""Making of environments from a configuration."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,9 +28,9 @@ def make_env(
 ) -> VectorEnv:
     """Make `num_envs` environments; the same seed and actions give the same trajectories.
 
-    `threads` is how many the simulators may use, one at least each: envpool and ale do, the others step in the caller's
-    thread. Where `config` names several tasks, `tasks` [N], ascending, says which of them each environment plays; by
-    default they are shared out evenly.
+    envpool and ale step on `threads` threads, at least one for each task; the other simulators step in the caller's.
+    Where `config` names several tasks, `tasks` [N], ascending, says which of them each environment plays; by default
+    they are shared out evenly.
     EnvError in one line for an unknown name (with the nearest ones) or an option that the backend cannot honour.
     """
     if num_envs < 1 or threads < 1:
@@ -55,14 +55,14 @@ def resolve(config: EnvConfig) -> tuple[Suite, str]:
     elif suite is ANY:
         _require_registered(config.name)
     backend = backend_of(suite, config.name, config.backend)
-    config.honoured_by(config.name, suite.options)
+    config.check_honoured(config.name, suite.options)
     return suite, backend
 
 
 def prepare(config: EnvConfig) -> tuple[EnvConfig, tuple[str, ...]]:
-    """Return `config` with names spelt as here, and lines that whoever starts a run should read.
+    """Return `config` with the names spelt as this project does, and notices for whoever starts a run.
 
-    EnvError as `resolve`, before anything is simulated.
+    EnvError as from `resolve`, before anything is simulated.
     """
     notes: list[str] = []
     if config.suite == "atari" and config.name != ATARI57:
@@ -74,7 +74,7 @@ def prepare(config: EnvConfig) -> tuple[EnvConfig, tuple[str, ...]]:
 
 
 def steps_in_python(config: EnvConfig) -> bool:
-    """Return whether a step costs the interpreter's time, so that more processes step faster."""
+    """Return whether environments step in the Python interpreter, so that more processes step faster."""
     return resolve(config)[1] == "gymnasium"
 
 
@@ -96,10 +96,10 @@ def _require_game(name: str) -> None:
 
 
 def _require_registered(name: str) -> None:
-    """EnvError, with the nearest names of all suites, unless gymnasium has `name`."""
+    """Raise EnvError, with the nearest names of all suites, unless gymnasium has `name`."""
     import gymnasium
 
-    if ":" in name or (ANY.has(name) and name in gymnasium.registry):  # the backend imports modules, and looks then
+    if ":" in name or (ANY.has(name) and name in gymnasium.registry):  # the backend imports the module and checks
         return
     try:
         game, _ = atari_name(name, known_names("atari"))

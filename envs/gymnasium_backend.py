@@ -1,4 +1,4 @@
-"""Whatever is registered with gymnasium, simulated one after the other: in Python, so slow, and any environment."""
+"""Any environment that is registered with gymnasium; they step one after the other in Python, which is slow."""
 
 import inspect
 import os
@@ -19,8 +19,8 @@ from envs.saving import plain_state, set_plain_state
 from envs.spaces import MASK, Reader, action_of, choices_of
 from envs.suites import Suite, gymnasium_names
 
-# Without a display MuJoCo draws by EGL or OSMesa, only when it is told to before its first import, which fails where
-# it is told to and the library is not there.
+# Without a display MuJoCo draws by EGL or OSMesa only if this variable says so before its first import; and that import
+# fails if the library named is not installed.
 if not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
     library = next(filter(find_library, ("EGL", "OSMesa")), None)
     if library:
@@ -30,7 +30,7 @@ FAILURES = (gymnasium.error.Error, ImportError, AttributeError, OSError, Runtime
 
 
 def registered(name: str, suite: Suite) -> str:
-    """Return the id in gymnasium's registry of "Name-v0" or "module:Name-v0", whose module is imported.
+    """Import the modules that `name`, "Name-v0" or "module:Name-v0", needs, and return its id in gymnasium's registry.
 
     EnvError for a module that cannot be imported, and for an id that nothing has registered.
     """
@@ -49,10 +49,10 @@ def registered(name: str, suite: Suite) -> str:
 
 
 class GymnasiumEnv(BackendEnv):
-    """A list of environments, which step in `recv`, in this thread.
+    """A list of environments that step in `recv`, in the caller's thread.
 
-    An environment may bring `info["action_mask"]` at its first reset: it then is a part of each observation, and where
-    a later step brings none everything is allowed.
+    Where an environment gives `info["action_mask"]` at its first reset, the mask becomes a part of each observation;
+    steps that give none then allow all actions.
     """
 
     def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
@@ -71,7 +71,7 @@ class GymnasiumEnv(BackendEnv):
             raise EnvError(f"gymnasium cannot make {name}: {one_line(error)}") from error
         env = self._envs[0]
         action, self._own_action = action_of(name, env.action_space, config.action_bound)
-        # Whether an environment brings masks is known only after its reset, and agents must know before theirs.
+        # Only a reset shows whether an environment gives masks, and the spec must say so before the caller's reset.
         self._resets = [
             env.reset(seed=own_seed)
             for env, own_seed in zip(self._envs, environment_seeds(seed, num_envs), strict=True)
@@ -128,7 +128,7 @@ class GymnasiumEnv(BackendEnv):
 
 
 class _InfoMask:
-    """The masks that environments bring beside their observations, joined to these."""
+    """Joins the masks that environments give in `info` to their observations."""
 
     def __init__(self, name: str, space: gymnasium.Space, action: Action, infos: list[dict]):
         self._name = name
@@ -158,7 +158,7 @@ class _InfoMask:
 
 
 def _check_draws(name: str, task: str) -> None:
-    """EnvError for an environment that says that it has no pictures."""
+    """Raise EnvError for an environment whose metadata has no render mode rgb_array."""
     entry = gymnasium.registry[task].entry_point
     try:
         creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry

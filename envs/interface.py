@@ -1,4 +1,4 @@
-"""The seam between simulators and everything else: specs, the time step, and what a vector environment does.
+"""The interface between simulators and everything else: specs, the time step, and the vector environment.
 
 Autoreset is *next step* everywhere. The step that ends an episode carries the true last observation with `terminated`
 or `truncated`; the step after it ignores its action, has `first`, reward 0, and the new episode's first observation.
@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 
 HUGE = 1e6
-"""Bounds of real actions from here on are none: nobody wants a policy to begin there."""
+"""Bounds of real actions of this size and more count as no bounds: no policy could usefully start at their scale."""
 
 
 class EnvError(ValueError):
-    """One line that says what is wrong with an environment, its options or its actions, and what would be right."""
+    """Error in an environment, its options or its actions: one line that says what is wrong and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Discrete:
         return rng.integers(self.n, size=num_envs)
 
     def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
-        """Integer actions [N] as they are; EnvError for a wrong shape or type, or an action outside 0 .. n-1."""
+        """Return integer actions [N] as they are; EnvError for a wrong shape or type, or an action outside 0 .. n-1."""
         action = np.asarray(action)
         if action.shape != (num_envs,) or action.dtype.kind not in "iu":
             raise EnvError(f"actions must be integers of shape ({num_envs},), got {action.dtype} {action.shape}")
@@ -85,7 +85,7 @@ class Box:
         return rng.uniform(-1, 1, (num_envs, *self.shape)).astype(np.float32)
 
     def validate(self, action: np.ndarray, num_envs: int) -> np.ndarray:
-        """Actions [N, *shape] clipped to the cube, float32; EnvError for a wrong shape or type, NaN or infinity."""
+        """Return actions [N, *shape] clipped to the cube, float32; EnvError for a wrong shape or type or infinity."""
         action = np.asarray(action)
         shape = (num_envs, *self.shape)
         if action.shape != shape or action.dtype.kind != "f":
@@ -104,19 +104,19 @@ Kind = Literal["vector", "onehot", "picture", "symbols", "mask"]
 class Part:
     """One part of an observation.
 
-    `kind` says what its numbers are: a `vector` [n] of reals; `onehot` [n], zeros and ones; a `picture` [C, H, W] of
-    0..255; `symbols` [H, W, C], a grid whose cells hold C numbers, the c-th one of `symbols[c]`, that name things; a
-    `mask` [n], 1 where an action is allowed, of all choices of a MultiDiscrete in a row.
+    `kind` says what its numbers are. A `vector` [n] has reals, a `onehot` [n] zeros and ones, a `picture` [C, H, W]
+    0..255. `symbols` [H, W, C] is a grid whose cells hold C categories, the c-th below `symbols[c]`. A `mask` [n] is 1
+    where an action is allowed; the choices of a MultiDiscrete follow one another.
     """
 
     name: str
-    """Where the environment's own observation has it, as "image" or "agent/position"; empty for the whole."""
+    """Path of the part in the environment's own observation, as "image" or "agent/position"; empty for the whole."""
     kind: Kind
     shape: tuple[int, ...]
     symbols: tuple[int, ...] = ()
-    """How many values each of a cell's numbers may take."""
+    """Number of values that each of a cell's categories may take."""
     unbounded: bool = False
-    """A vector whose bounds are absent, or wider than [-10, 10]."""
+    """True of a vector whose bounds are absent, or wider than [-10, 10]."""
 
     @property
     def size(self) -> int:
@@ -130,10 +130,10 @@ class Part:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """Description of one environment, as an agent has to know it.
+    """Description of one environment for an agent.
 
-    An observation of one part has that part's shape and type. Several parts are one float32 vector: flattened, one
-    after the other.
+    An observation of one part has that part's shape and type. Several parts are flattened and joined into one float32
+    vector.
     """
 
     name: str
@@ -150,37 +150,37 @@ class EnvSpec:
 
     @property
     def observation_dtype(self) -> str:
-        """ "uint8" for pictures and symbols alone, "float32" for all else."""
+        """Return "uint8" where a picture or symbols are the whole observation, else "float32"."""
         return self.parts[0].dtype if len(self.parts) == 1 else "float32"
 
 
 class TimeStep(NamedTuple):
-    """One step of N environments; every array starts with N and is in the order of the environments."""
+    """One step of N environments; the first axis of every array is N, in the order of the environments."""
 
     observation: np.ndarray
-    """[N, *observation_shape]"""
+    """Observations, [N, *observation_shape]."""
     reward: np.ndarray
-    """[N] float32: reward received on arriving here; 0 on a reset step."""
+    """Reward that came with this observation, [N] float32; 0 on a reset step."""
     first: np.ndarray
-    """[N] bool: begins a new episode, the action that led here was ignored."""
+    """True where a new episode begins, [N] bool: the action before it was ignored."""
     terminated: np.ndarray
-    """[N] bool: the true last observation of an episode that ended."""
+    """True at the last observation of an episode that the environment ended, [N] bool."""
     truncated: np.ndarray
-    """[N] bool: the same, cut by the time limit; never together with `terminated`."""
+    """True at the last observation of an episode that a time limit cut, [N] bool; never where `terminated` is."""
     episode_return: np.ndarray
-    """[N] float64: raw return where a true episode ended (the end of a game, never of a life), NaN elsewhere."""
+    """Raw return where a true episode ended (a game, not a life), [N] float64; NaN elsewhere."""
     episode_length: np.ndarray
-    """[N] int64: agent steps of that episode, 0 elsewhere."""
+    """Agent steps of that episode, [N] int64; 0 elsewhere."""
 
 
 class VectorEnv(Protocol):
-    """N environments stepped together. `send` starts the simulators, `recv` waits for them: think in between."""
+    """N environments stepped together. `send` starts the simulators, `recv` waits; the network can run in between."""
 
     spec: EnvSpec
     num_envs: int
 
     def reset(self) -> TimeStep:
-        """First step of every environment (`first` is all True). Call it once; episodes restart by themselves."""
+        """Return the first step of every environment (`first` is all True). To be called once: episodes restart."""
         ...
 
     def send(self, action: np.ndarray, playing: np.ndarray | None = None) -> None:
@@ -192,15 +192,15 @@ class VectorEnv(Protocol):
         ...
 
     def recv(self) -> TimeStep:
-        """Wait for the step that `send` started."""
+        """Wait for the step that `send` started, and return it."""
         ...
 
     def step(self, action: np.ndarray, playing: np.ndarray | None = None) -> TimeStep:
-        """`send`, then `recv`."""
+        """Call `send`, then `recv`."""
         ...
 
     def render(self) -> np.ndarray:
-        """[N, H, W, 3] uint8 pictures of the environments; only when made with `render=True`."""
+        """Return pictures of the environments, [N, H, W, 3] uint8; only when made with `render=True`."""
         ...
 
     def close(self) -> None:

@@ -10,18 +10,18 @@ from envs.interface import EnvError, TimeStep, VectorEnv
 
 
 def share_out(tasks: int, num_envs: int) -> np.ndarray:
-    """Return which of `tasks` each environment plays, [N] int64, in blocks: as evenly as can be."""
+    """Return the task, 0 .. tasks-1, of each environment, [N] int64: in blocks as even as possible."""
     return np.arange(num_envs) * tasks // num_envs
 
 
 class MultiTask:
-    """A `VectorEnv` of the environments of `parts`, in their order; all must show and take the same."""
+    """A `VectorEnv` of the environments of `parts`, in their order, whose observations and actions must be alike."""
 
     def __init__(self, parts: Sequence[VectorEnv], name: str):
         self.spec = replace(parts[0].spec, name=name)
         for part in parts:
             if replace(part.spec, name=name) != self.spec:
-                raise EnvError(f"{parts[0].spec.name} and {part.spec.name} differ in what they show or take")
+                raise EnvError(f"{parts[0].spec.name} and {part.spec.name} differ in their observations or actions")
         self.num_envs = sum(part.num_envs for part in parts)
         self._parts = parts
         self._starts = np.cumsum([part.num_envs for part in parts])[:-1]
@@ -60,7 +60,7 @@ class MultiTask:
 
 
 def standing(step: TimeStep) -> TimeStep:
-    """Return what environments show that stand still after `step`."""
+    """Return the step of environments that stand still: the observation of `step`, reward 0, no flag."""
     nothing = TimeStep(*map(np.zeros_like, step))
     return nothing._replace(observation=step.observation, episode_return=np.full_like(step.episode_return, np.nan))
 

@@ -1,4 +1,4 @@
-"""Names that people type: the nearest ones that exist, and Atari games as other projects call them."""
+"""Names of environments: the nearest ones to a name that does not exist, and other projects' names of Atari games."""
 
 import difflib
 import re
@@ -20,11 +20,11 @@ DIALECTS = {
     r"(\w+)-v0": f"{SKIPS}; {STICKY}",
     r"(\w+)": "",
 }
-"""How gymnasium, gym and envpool write the name of a game, and what differs there from here."""
+"""Patterns by which gymnasium, gym and envpool name a game, each with what differs there from here."""
 
 
 def atari_name(text: str, games: Sequence[str]) -> tuple[str, str | None]:
-    """Return the game among `games` that `text` names, and a line about it unless it is spelt as here.
+    """Return the game among `games` that `text` names, and a notice unless `text` is its name here.
 
     EnvError with the nearest games where there is none.
     """
@@ -40,7 +40,7 @@ def atari_name(text: str, games: Sequence[str]) -> tuple[str, str | None]:
 
 
 def unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    """Say that there is no such name, and which are nearest: case, underscores and versions aside."""
+    """Return a message that there is no such name, and which are nearest, case, underscores and versions aside."""
     versions: dict[str, list[str]] = {}
     for candidate in known:
         versions.setdefault(_plain(candidate), []).append(candidate)

@@ -1,4 +1,4 @@
-"""Recall: a memory diagnostic in which nothing but the first observation tells the answer."""
+"""Recall: a memory diagnostic in which only the first observation holds the answer."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ COLOURS = np.array([[228, 87, 86], [76, 120, 168], [84, 162, 75], [238, 202, 59]
 
 
 def delay_of(name: str) -> int:
-    """Return the N of `recall-N`; EnvError where it is no number of 1 or more."""
+    """Return the N of `recall-N`; EnvError unless it is a number of 1 or more."""
     match = re.fullmatch(r"recall-([1-9]\d{0,6})", name)
     if match is None:
         raise EnvError(f"{name!r} is not a recall task: write recall-N with a delay N of 1 or more, as recall-30")
@@ -27,19 +27,19 @@ def delay_of(name: str) -> int:
 
 
 class Recall(BackendEnv):
-    """`recall-N`: see one of 4 cues, wait N steps, name it. Without memory, chance is 0.25.
+    """Task `recall-N`: one of 4 cues is shown, and after N more steps the agent must name it. Chance is 0.25.
 
     Observation [9] float32 = (cue one-hot [4], distractors uniform in [-1, 1] [4], go [1]), zero but for:
       step 0         the cue
       steps 1..N     new distractors
       step N + 1     go: the action taken here is the answer
       step N + 2     nothing, the end: reward 1 if the answer was the cue, else 0
-    All other rewards are 0, all other actions are free, distractors are independent of the cue: it cannot be told from
-    anything after step 0. (An agent that is shown its own last action could in principle pass the cue along as actions;
-    so compare with a memoryless agent of the same inputs.)
-    An episode has N + 2 agent steps. Environments are spread evenly over its course, or whole batches would hold no
-    answer at all: environment i of n begins with i (N + 3) / n steps that show nothing, which are truncated, so that no
-    memory of them reaches the first episode, and count as no episode.
+    All other rewards are 0, other actions have no effect, and distractors are independent of the cue: nothing after
+    step 0 depends on it. (An agent that observes its own last action could pass the cue along as actions: compare with
+    a memoryless agent of the same inputs.)
+    An episode has N + 2 agent steps. Environment i of n begins with i (N + 3) / n empty steps, or whole batches would
+    hold no answer at all. These end as truncated, so that no memory of them reaches the first episode, and do not
+    count as an episode.
     """
 
     def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
@@ -88,7 +88,7 @@ class Recall(BackendEnv):
         self._t, self._cue = state["t"].copy(), state["cue"].copy()
 
     def _render(self) -> np.ndarray:
-        """Draw what the agent sees: a coloured square for the cue, grey bars for distractors, a white frame for go."""
+        """Draw the observation: a coloured square for the cue, grey bars for distractors, a white frame for go."""
         picture = np.full((self.num_envs, SIZE, SIZE, 3), 24, np.uint8)
         inside = picture[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
         for i, t in enumerate(self._t):

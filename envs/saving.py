@@ -1,4 +1,4 @@
-"""Whether environments can be saved: one that takes the state of another must go on as that one does."""
+"""State of environments, and the check that it is complete: a copy of a state must continue as the original."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ STEPS = 50
 
 
 def check_saves(make: Callable[[int], VectorEnv]) -> None:
-    """EnvError where environments that `make` makes of a seed lose something when their state is taken and set."""
+    """Raise EnvError if `get_state` misses part of the state of environments, which `make` makes with a random seed."""
     one, other = make(0), make(1)
     rng, name = np.random.default_rng(0), one.spec.name
     try:
@@ -25,9 +25,9 @@ def check_saves(make: Callable[[int], VectorEnv]) -> None:
             action = one.spec.action.sample(rng, one.num_envs)
             steps = [env.step(action) for env in (one, other)]
             if i >= STEPS and not all(map(_same, *steps)):
-                raise EnvError(f"{name} has more state than its environments show, and cannot be saved")
+                raise EnvError(f"{name} has state that get_state misses: leave out --save-environments")
     except AttributeError as error:
-        raise EnvError(f"{name} cannot be saved: {error}") from error
+        raise EnvError(f"{name} cannot be saved ({error}): leave out --save-environments") from error
     finally:
         one.close()
         other.close()
@@ -38,8 +38,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def plain_state(env: gymnasium.Env) -> list[Any]:
-    """Return the attributes of an environment and its wrappers that are numbers, texts or arrays, or made of these, and
-    its generator's state."""
+    """Return the state of the generator, and the attributes of the environment and its wrappers that consist of
+    numbers, texts and arrays."""
     layers = [{k: copy.deepcopy(v) for k, v in vars(layer).items() if _plain(v)} for layer in _layers(env)]
     return [*layers, env.unwrapped.np_random.bit_generator.state]
 

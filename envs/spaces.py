@@ -1,4 +1,4 @@
-"""Translate gymnasium's spaces, which envpool speaks too, to the parts of an observation and to our actions."""
+"""Translation of gymnasium's spaces, which envpool has too, to the parts of an observation and to our actions."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +11,11 @@ from envs.backend import to_float32
 from envs.interface import HUGE, Action, Box, Discrete, EnvError, MultiDiscrete, Part
 
 MOST_VALUES = 4096
-"""The longest one-hot vector that a Discrete becomes."""
+"""Length of the longest one-hot vector that a Discrete becomes."""
 WIDE = 10.0
-"""Bounds of observations beyond this ask for normalisation."""
+"""Bound beyond which observations are normalised."""
 SMALLEST_SIDE, MOST_CHANNELS = 8, 16
-"""A picture's sides have at least as many pixels, and it has at most as many channels."""
+"""Least pixels of a picture's side, and the most channels that it may have."""
 MASK = "action_mask"
 
 Path = tuple[str | int, ...]
@@ -23,7 +23,7 @@ Read = Callable[[np.ndarray], np.ndarray]
 
 
 class Leaf(NamedTuple):
-    """A part of an observation: where it lies, its shape there, and what turns a batch of it into ours."""
+    """A part of an observation: its path and shape in the simulator's, and the function that reads a batch of it."""
 
     path: Path
     shape: tuple[int, ...]
@@ -32,11 +32,11 @@ class Leaf(NamedTuple):
 
 
 class Reader:
-    """Turn observations of one space into arrays [N, ...] of `parts`, as `EnvSpec` describes them.
+    """Reader of observations of one space into arrays [N, ...] of `parts`, as `EnvSpec` describes them.
 
-    `symbols` says for the parts that it names how many values each number of a cell may take; parts in `ignored` are
-    left out. A part named action_mask is a mask. EnvError for what nothing here can read, and, as a batch comes, for
-    values that the space rules out.
+    `symbols` has, for each grid of symbols by its name, how many values each number of a cell may take; parts in
+    `ignored` are left out. A part named action_mask is a mask. EnvError for spaces that cannot be read, and for batches
+    with values that the space excludes.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Reader:
             for path, leaf in _leaves(space, ignored)
         ]
         if not self._leaves:
-            raise EnvError(f"{name} shows nothing that an agent could observe")
+            raise EnvError(f"{name} has an empty observation space: an agent needs something to observe")
         self.parts = tuple(leaf.part for leaf in self._leaves)
 
     def __call__(self, batch: Any) -> np.ndarray:
-        """Read a batch: arrays [N, ...] in the dictionaries and tuples of the space."""
+        """Read a batch whose leaves are arrays [N, ...], nested as the space is."""
         return self._join([self._read(leaf, np.asarray(_at(batch, leaf.path))) for leaf in self._leaves])
 
     def stack(self, observations: Sequence[Any]) -> np.ndarray:
@@ -84,7 +84,7 @@ class Reader:
 
 
 def _leaves(space: Space, ignored: Sequence[str], path: Path = ()) -> Iterator[tuple[Path, Space]]:
-    """The spaces that hold no others, with the way to each."""
+    """Yield the spaces that hold no others, with the path to each."""
     if _name(path) in ignored:
         return
     if isinstance(space, spaces.Dict):
@@ -113,7 +113,7 @@ def _label(path: Path) -> str:
 
 
 def _part(name: str, path: Path, space: Space, action: Action, symbols: Mapping) -> tuple[Part, Read]:
-    """Describe one leaf and how a batch of it is read."""
+    """Return the part that one leaf becomes, and the function that reads a batch of it."""
     own, what = _name(path), f"{name}: {_label(path)}"
     shape, size = space.shape or (), math.prod(space.shape or ())
     if path and path[-1] == MASK and not isinstance(action, Box):
@@ -164,7 +164,6 @@ def _onehot(own: str, what: str, sizes: Sequence[int], starts: Sequence[int]) ->
 
 def _symbols(what: str, counts: np.ndarray) -> Read:
     def read(values: np.ndarray) -> np.ndarray:
-        # A network looks symbols up in a table by their number.
         if (values >= counts).any():
             raise EnvError(f"{what} holds symbols up to {values.max((0, 1, 2)).tolist()}, not below {counts.tolist()}")
         return values.astype(np.uint8, copy=False)
@@ -173,7 +172,7 @@ def _symbols(what: str, counts: np.ndarray) -> Read:
 
 
 def _picture_axes(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Find where a picture has its channels, height and width, after an axis of channels is put before H x W."""
+    """Return the axes of channels, height and width of a picture, [H, W] taken as [1, H, W]; None if it is none."""
     if len(shape) == 2:
         return (0, 1, 2) if min(shape) >= SMALLEST_SIDE else None
     if len(shape) != 3:
@@ -185,7 +184,7 @@ def _picture_axes(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
 
 
 def _picture(values: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
-    """Put pictures [N, H, W], [N, H, W, C] or [N, C, H, W] into [N, C, H, W]."""
+    """Transpose pictures [N, H, W], [N, H, W, C] or [N, C, H, W] to [N, C, H, W]."""
     values = values.astype(np.uint8, copy=False)
     if values.ndim == 3:
         return values[:, None]
@@ -196,16 +195,16 @@ def _picture(values: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
 
 
 def choices_of(action: Action) -> int:
-    """Return how many entries a mask of these actions has; 0 for reals, which have none."""
+    """Return the number of entries of a mask of these actions; 0 for reals, which have no mask."""
     if isinstance(action, Box):
         return 0
     return action.n if isinstance(action, Discrete) else sum(action.sizes)
 
 
 class ActionScale:
-    """The cube [-1, 1]^k onto a simulator's own bounds; `bound` cuts these to [-bound, bound], 0 leaves them.
+    """Linear map from the cube [-1, 1]^k to a simulator's bounds, cut to [-bound, bound] unless `bound` is 0.
 
-    Integers share the cube evenly: each value has an interval of the same width.
+    Of integer actions each value has an interval of the same width.
     """
 
     def __init__(self, space: spaces.Box, bound: float = 0.0, name: str = "the environment"):
@@ -226,7 +225,7 @@ class ActionScale:
         self._low, self._high = low, high
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
-        """[N, k] float32 in [-1, 1] -> [N, *shape] in the simulator's bounds and type."""
+        """Map actions [N, k] float32 in [-1, 1] to [N, *shape] in the simulator's bounds and type."""
         share = (action.astype(np.float64) + 1) / 2
         if self._integers:
             own = self._low + np.floor(share * (self._high - self._low + 1))
@@ -236,7 +235,7 @@ class ActionScale:
 
 
 def action_of(name: str, space: Space, bound: float = 0.0) -> tuple[Action, Callable[[np.ndarray], np.ndarray]]:
-    """Return the actions that an agent takes, and what turns a batch of them into the simulator's own.
+    """Return the agent's actions, and the function that turns a batch of them into the simulator's own.
 
     EnvError for spaces that are no single Discrete, MultiDiscrete, MultiBinary or Box.
     """

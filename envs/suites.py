@@ -1,8 +1,8 @@
-"""The suites of environments, an entry each: what their names look like, what simulates them, what can be set.
+"""The suites of environments, an entry each: their names, their simulators, their options.
 
-Another suite is another entry, and a backend where none of those here can make it. A backend is a class that takes
-`(config, suite, num_envs, seed, threads, render)`; it is imported when the first environment is made, because a
-simulator takes its time to load.
+Another suite is another entry, and another backend if none of these can make it. A backend is a class that takes
+`(config, suite, num_envs, seed, threads, render)`. It is imported when the first environment is made, because
+simulators are slow to import.
 """
 
 import re
@@ -22,33 +22,33 @@ GYMNASIUM = "envs.gymnasium_backend:GymnasiumEnv"
 
 @dataclass(frozen=True)
 class Suite:
-    """A family of environments that are made, shown and set alike."""
+    """A family of environments with the same backends, options and preset."""
 
     name: str
     preset: Preset
-    """Which defaults a run of it starts from."""
+    """Name of the defaults that its runs start from."""
     backends: Mapping[str, str]
-    """What simulates it, as "module:class"; the first is the default."""
+    """Simulators, name to "module:class"; the first is the default."""
     pattern: str | None = None
-    """Regular expression of its names; None where the families of envpool settle it."""
+    """Regular expression of its names; None where its names are those of its families."""
     families: tuple[str, ...] = ()
     """Families of envpool's registry that belong to it."""
     package: str = ""
-    """Package that registers it with gymnasium when imported, of the extra `memory`."""
+    """Package of the extra `memory` that registers it with gymnasium when imported."""
     options: tuple[str, ...] = ()
     """Options of `EnvConfig` that it honours, besides those that all do."""
     video_fps: int = 30
     symbols: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Parts of an observation that are grids of symbols, and how many values each number of a cell may take."""
     ignored: tuple[str, ...] = ()
-    """Parts of an observation that agents are not shown."""
+    """Parts of an observation that are left out."""
     notice: str = ""
-    """Line for whoever starts a run, where there is something to know."""
+    """Line to print when a run starts."""
     examples: tuple[str, ...] = ()
-    """Names to suggest that no registry holds."""
+    """Names to suggest that no registry has."""
 
     def has(self, name: str) -> bool:
-        """Return whether an environment of this name would be one of the suite, known or not."""
+        """Return whether an environment of this name would be in the suite, whether or not it exists."""
         if self.pattern is not None:
             return re.match(self.pattern, name, re.IGNORECASE) is not None
         return name in envpool_names(self.families)
@@ -73,7 +73,7 @@ ATARI = Suite(
 RECALL = Suite(
     "recall",
     "control",
-    {"envpool": "envs.recall:Recall"},  # built in: envpool is what configurations say that named the default
+    {"envpool": "envs.recall:Recall"},  # built in, but old configurations have envpool for the default backend
     pattern=r"recall(-\d|-?$)",
     video_fps=10,
     examples=("recall-30", "recall-100"),
@@ -98,7 +98,7 @@ MINIGRID = Suite(
     video_fps=10,
     symbols={"image": (11, 6, 3)},  # object, colour, state
     ignored=("mission",),
-    notice="MiniGrid: agents are shown the grid and their direction, not the text of the mission",
+    notice="MiniGrid: agents observe the grid and their direction, not the text of the mission",
 )
 DM_CONTROL = Suite(
     "dm_control",
@@ -126,27 +126,27 @@ ANY = Suite(
     "gymnasium",
     "control",
     {"gymnasium": GYMNASIUM},
-    pattern=r"(?!ALE/)",  # these are there or not as ale-py was imported before, and are of the suite atari
+    pattern=r"(?!ALE/)",  # registered only if ale-py happens to be imported, and of the suite atari
     options=("max_episode_steps", "action_bound"),
 )
 SUITES = (ATARI, RECALL, POPGYM, MINIGRID, DM_CONTROL, CONTROL, OTHERS, ANY)
-"""An environment belongs to the first that has its name."""
+"""All suites; an environment belongs to the first that has its name."""
 
 
 def suite_of(name: str, preset: Preset) -> Suite:
-    """Return the suite of an environment among those of a preset; names that nobody has are of the last."""
+    """Return the suite of an environment among those of a preset; the last one for names that no other has."""
     if preset == "atari":
         return ATARI
     return next((suite for suite in SUITES if suite.preset == preset and suite.has(name)), ANY)
 
 
-def of_preset(preset: Preset, values: Callable[[Suite], Sequence[str]]) -> tuple[str, ...]:
-    """Join what the suites of a preset have, each value once, in the order of the table."""
+def joined(preset: Preset, values: Callable[[Suite], Sequence[str]]) -> tuple[str, ...]:
+    """Return the `values` of all suites of a preset, each once, in the order of the table."""
     return tuple(dict.fromkeys(value for suite in SUITES if suite.preset == preset for value in values(suite)))
 
 
 def backend_of(suite: Suite, name: str, asked: str) -> str:
-    """Return which of the suite's backends runs `name`: the one asked for, or with "auto" the first."""
+    """Return the backend that runs `name`: the one `asked` for, or with "auto" the suite's first."""
     backend = next(iter(suite.backends)) if asked == "auto" else asked
     if backend not in suite.backends:
         if suite is RECALL:
@@ -162,7 +162,7 @@ def backend_class(suite: Suite, backend: str) -> Callable[..., Any]:
 
 
 def known_names(suite: str) -> list[str]:
-    """Names of the environments of one suite that the installed simulators know, sorted."""
+    """Return the names of a suite's environments that the installed simulators know, sorted."""
     entry = next((entry for entry in SUITES if entry.name == suite), None)
     if entry is None:
         raise EnvError(unknown("suite", suite, [entry.name for entry in SUITES]))
@@ -173,7 +173,7 @@ def known_names(suite: str) -> list[str]:
 
 
 def envpool_names(families: Sequence[str]) -> list[str]:
-    """Tasks of envpool, by families."""
+    """Return the names of envpool's tasks in these families."""
     if not families:
         return []
     from envpool.registration import registry
@@ -182,7 +182,7 @@ def envpool_names(families: Sequence[str]) -> list[str]:
 
 
 def gymnasium_names(suite: Suite) -> list[str]:
-    """Return what gymnasium makes of the suite; nothing where its package is not installed."""
+    """Return the suite's names in gymnasium's registry; none where its package is not installed."""
     import gymnasium
 
     if suite.package:

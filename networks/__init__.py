@@ -1,1 +1,1 @@
-"""Torsos, memory cores, gates and heads: tensors in, tensors out. It knows no rewards, advantages, environments."""
+"""Torsos, memory cores, gates and heads, from tensors to tensors; nothing here knows advantages or environments."""

@@ -17,7 +17,7 @@ from networks.torsos import Part, Pixels, make_torso, modules_of
 
 
 class Output(NamedTuple):
-    """Result of a forward pass over an unroll; `value` [T, B] in normalised units."""
+    """Result of a forward pass over an unroll: policy [T, B], `value` [T, B] in normalised units, the last state."""
 
     policy: Distribution
     value: Tensor
@@ -28,7 +28,7 @@ class ActorCritic(nn.Module):
     """Network from observations of `parts` to policies over `space` and values.
 
     `bf16_torso` runs the torso alone in bfloat16: convolutions gain most from it, and log-probabilities, duals and
-    returns stay in float32. A part that is a mask says which actions are allowed, and is no input.
+    returns stay in float32. A part that is a mask limits the policy's actions, and is not an input.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ActorCritic(nn.Module):
         ends = torch.tensor([part.size for part in parts]).cumsum(0).tolist()
         masks = [slice(end - p.size, end) for p, end in zip(parts, ends, strict=True) if p.kind == "mask"]
         self.mask = masks[0] if masks else None
-        """Slice of an observation's row that says which actions are allowed."""
+        """Slice of an observation's row that holds the mask of allowed actions, if there is one."""
         self.dropout = nn.Dropout(config.dropout)
         self.embed = nn.Linear(self.torso.output_size + space.size + 1, config.embedding)
         orthogonal(self.embed)
@@ -55,7 +55,7 @@ class ActorCritic(nn.Module):
         self.value_head = PopArtHead(self.core.output_size, config.head_hidden, popart_step_size, tasks)
 
     def fit_input(self, observation: Tensor) -> None:
-        """Set what the torso takes off its input from `observation` [T, B, ...], before acting begins."""
+        """Set the mean picture and the running moments from `observation` [T, B, ...], before acting begins."""
         flat = observation.flatten(0, 1)
         for module, x in modules_of(self.torso, flat):
             if isinstance(module, Pixels):
@@ -63,7 +63,10 @@ class ActorCritic(nn.Module):
         self.update_input(observation, torch.ones(observation.shape[:2], dtype=torch.bool))
 
     def update_input(self, observation: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda x: x) -> None:
-        """Show the running moments of normalised vectors `observation` [T, B, ...] where `mask` [T, B]."""
+        """Add `observation` [T, B, ...], where `mask` [T, B], to the running moments of normalised vectors.
+
+        `total` sums over the processes that share a batch.
+        """
         if not self.normalises:
             return
         for module, x in modules_of(self.torso, observation.flatten(0, 1)):
@@ -76,7 +79,7 @@ class ActorCritic(nn.Module):
         return any(isinstance(module, Normaliser) for module in self.torso.modules())
 
     def policy(self, y: Tensor, observation: Tensor) -> Distribution:
-        """Policy [...] of the core's output `y` [..., D] at `observation` [..., *shape], which may forbid actions."""
+        """Return the policy [...] from the core's output `y` [..., D], masked as `observation` [..., *shape] says."""
         return self.policy_head(y, None if self.mask is None else observation[..., self.mask] > 0)
 
     def initial_state(self, batch: int) -> State:
@@ -85,7 +88,7 @@ class ActorCritic(nn.Module):
     def encode(self, observation: Tensor, previous_action: Tensor, previous_reward: Tensor, first: Tensor) -> Tensor:
         """Return the core's input [N, D] for N steps: `observation` [N, ...], the rest [N] (or [N, A] actions).
 
-        The previous reward enters clipped to [-1, 1]; where an episode begins nothing came before.
+        The previous reward is clipped to [-1, 1]; where an episode begins, it and the previous action are zeros.
         """
         with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.bf16_torso):
             features = self.dropout(self.torso(observation))
@@ -104,7 +107,7 @@ class ActorCritic(nn.Module):
         task: Tensor | None = None,
         need_state: bool = True,
     ) -> Output:
-        """A whole unroll: every argument [T, B, ...], but `state` as the core made it before step 0 and `task` [B].
+        """Run a whole unroll: arguments are [T, B, ...], but `state` is the core's before step 0, and `task` is [B].
 
         Without `need_state` the state after the last step is not computed, and None.
         """
@@ -115,9 +118,9 @@ class ActorCritic(nn.Module):
 
 
 def frozen_copy(network: ActorCritic) -> ActorCritic:
-    """Copy `network` as it is now, not to be learned from."""
+    """Return a copy of `network` as it is now, whose parameters take no gradient."""
     twin = copy.deepcopy(network).requires_grad_(False)
     for module in twin.modules():
         if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()  # copied one by one, they are no longer the one piece that cuDNN wants
+            module.flatten_parameters()  # cuDNN wants them in one piece, and deepcopy has copied them one by one
     return twin

@@ -8,12 +8,13 @@ import math
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 
 def sinusoid_table(offsets: Tensor, size: int) -> Tensor:
-    """phi(offset) for `offsets` [K]: [K, size], sines then cosines at frequencies 10000^(-2i/size)."""
+    """Return phi(offset) for `offsets` [K]: [K, size], sines then cosines at frequencies 10000^(-2i/size)."""
     frequency = 10000 ** (-torch.arange(0, size, 2, dtype=torch.float64, device=offsets.device) / size)
     angle = offsets.double().unsqueeze(-1) * frequency
     return torch.cat([angle.sin(), angle.cos()], -1).float()
@@ -21,12 +22,12 @@ def sinusoid_table(offsets: Tensor, size: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _descending_table(longest: int, size: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # one made while acting also serves learning, which would refuse it
+    with torch.inference_mode(False):  # a table made while acting is also used in learning, where autograd refuses it
         return sinusoid_table(torch.arange(longest, -1, -1, device=device), size)
 
 
-def relative_shift(scores: Tensor) -> Tensor:
-    """From scores by offset to scores by key.
+def relative_shift(scores: Float[Tensor, "*lead T S"]) -> Float[Tensor, "*lead T S"]:
+    """Reorder scores by offset into scores by key.
 
     `scores` [..., T, M+T]: column c holds offset M + T - 1 - c. Output [..., T, M+T]: entry (i, j) holds offset
     M + i - j. Where j > M + i, a key after its query, the entry is meaningless and must be masked.
@@ -37,7 +38,7 @@ def relative_shift(scores: Tensor) -> Tensor:
 
 
 class RelativeAttention(nn.Module):
-    """Queries come from the current input alone; keys and values from memory and input together."""
+    """Attention whose queries come from the current input, and whose keys and values from memory and input."""
 
     def __init__(self, d_model: int, heads: int, key_size: int) -> None:
         super().__init__()
@@ -52,31 +53,43 @@ class RelativeAttention(nn.Module):
         self.position_bias = nn.Parameter(torch.zeros(heads, key_size))
 
     def _split(self, x: Tensor) -> Tensor:
-        """[B, S, H * key_size] -> [B, H, S, key_size]."""
+        """Split [B, S, H * key_size] into heads, [B, H, S, key_size]."""
         return x.unflatten(-1, (self.heads, self.key_size)).transpose(1, 2)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of `x` [B, S, D]: keys and values, each [B, H, S, key_size]."""
+        """Return the keys and values of `x` [B, S, D], each [B, H, S, key_size]."""
         return self._split(self.key(x)), self._split(self.value(x))
 
     def positions(self, longest: int) -> Tensor:
-        """W_R phi(offset) for offsets longest, ..., 1, 0: [H, longest + 1, key_size]."""
+        """Return W_R phi(offset) for offsets longest, ..., 1, 0: [H, longest + 1, key_size]."""
         weight = self.relative.weight
         table = _descending_table(longest, weight.shape[1], weight.device).to(weight.dtype)
         return self.relative(table).unflatten(-1, (self.heads, self.key_size)).transpose(0, 1)
 
-    def forward(self, query_input: Tensor, memory_and_input: Tensor, mask: Tensor) -> Tensor:
-        """[B, T, D] from `query_input` [B, T, D], `memory_and_input` [B, M+T, D] and `mask` [B, T, M+T].
+    def forward(
+        self,
+        query_input: Float[Tensor, "B T D"],
+        memory_and_input: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "B T S"],
+    ) -> Float[Tensor, "B T D"]:
+        """Return [B, T, D] from `query_input` [B, T, D], `memory_and_input` [B, M+T, D] and `mask` [B, T, M+T].
 
-        `mask` is True where a query may attend to a key; every query must have one at least (itself).
+        `mask` is True where a query may attend to a key; every query needs at least one (itself), or it becomes NaN.
         """
         keys, values = self.keys_values(memory_and_input)
         query = self._split(self.query(query_input))
         by_offset = self.position_scores(query, self.positions(keys.shape[2] - 1))
         return self.attend(query, keys, values, relative_shift(by_offset), mask[:, None])
 
-    def step(self, query_input: Tensor, keys: Tensor, values: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """One query an environment, the newest key being its own: [B, D] from `query_input` [B, D].
+    def step(
+        self,
+        query_input: Float[Tensor, "B D"],
+        keys: Float[Tensor, "B H S K"],
+        values: Float[Tensor, "B H S K"],
+        positions: Float[Tensor, "H S K"],
+        mask: Bool[Tensor, "B S"],
+    ) -> Float[Tensor, "B D"]:
+        """Return [B, D] for one query an environment, `query_input` [B, D], whose own key is the newest.
 
         `keys`, `values` [B, H, S, key_size]; `positions` [H, S, key_size] for offsets S-1 .. 0; `mask` [B, S].
         """
@@ -84,17 +97,20 @@ class RelativeAttention(nn.Module):
         by_offset = self.position_scores(query, positions)
         return self.attend(query, keys, values, by_offset, mask[:, None, None]).squeeze(1)
 
-    def position_scores(self, query: Tensor, positions: Tensor) -> Tensor:
-        """(q + v) W_R phi / sqrt(key_size) by offset: [B, H, T, S] from `query` [B, H, T, K], `positions` [H, S, K].
+    def position_scores(
+        self, query: Float[Tensor, "B H T K"], positions: Float[Tensor, "H S K"]
+    ) -> Float[Tensor, "B H T S"]:
+        """Return (q + v) . W_R phi / sqrt(key_size) by offset, [B, H, T, S], from `query` [B, H, T, K], `positions`
+        [H, S, K].
 
-        A product a head over all environments: broadcast over them, it would copy `positions` for each.
+        einsum makes one product a head over all environments; a broadcast product would copy `positions` for each.
         """
         return torch.einsum("bhtk,hsk->bhts", (query + self.position_bias[:, None]) * self.key_size**-0.5, positions)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, position_scores: Tensor, mask: Tensor) -> Tensor:
-        """softmax((q + u) k / sqrt(key_size) + position_scores) v, heads joined and projected: [B, T, D].
+        """Return softmax((q + u) . k / sqrt(key_size) + position_scores) v, heads joined and projected: [B, T, D].
 
-        On a GPU by torch's fused kernel, which gains nothing on a processor.
+        On a GPU torch's fused kernel computes it, which on a CPU is no faster.
         """
         mix = scaled_dot_product_attention if query.is_cuda else plain_attention
         bias = position_scores.masked_fill(~mask, -math.inf)
@@ -102,8 +118,13 @@ class RelativeAttention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
-def plain_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q k / sqrt(key_size) + bias) v, [B, H, T, key_size], as `scaled_dot_product_attention`."""
+def plain_attention(
+    query: Float[Tensor, "B H T K"],
+    keys: Float[Tensor, "B H S K"],
+    values: Float[Tensor, "B H S K"],
+    bias: Float[Tensor, "B H T S"],
+) -> Float[Tensor, "B H T K"]:
+    """Return softmax(q . k / sqrt(key_size) + bias) v, [B, H, T, key_size], as `scaled_dot_product_attention` does."""
     logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias
     weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     return weights.to(values.dtype) @ values

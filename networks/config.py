@@ -1,4 +1,4 @@
-"""Configuration of a network: one dataclass, each default in one place."""
+"""Configuration of a network."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ TorsoName = Literal["auto", "nature", "resnet", "small", "mlp"]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """torso -> + previous action and reward -> core -> policy and value heads."""
+    """Options of the network: torso -> + previous action and reward -> core -> policy and value heads."""
 
     torso: TorsoName = "auto"
-    """Encoder of pictures: the Nature CNN, the IMPALA ResNet, or two small convolutions; auto goes by their size.
-    Vectors have an MLP, grids of symbols convolutions over one-hots; several parts, one each."""
+    """Encoder of pictures: the Nature CNN, the IMPALA ResNet, or two small convolutions; auto chooses by their size.
+    Vectors have an MLP, grids of symbols convolutions over one-hots; of several parts each has its own."""
     normalise: Literal["auto", "on", "off"] = "auto"
-    """Bring vector observations to mean 0 and deviation 1, running; auto: those whose bounds are absent or wider than
-    [-10, 10]."""
+    """Bring vector observations to mean 0 and deviation 1 by running moments; auto: those whose bounds are absent or
+    wider than [-10, 10]."""
     nature_channels: tuple[int, int, int] = (32, 64, 64)
     """Channels of the Nature CNN's three convolutions."""
     resnet_channels: tuple[int, int, int] = (16, 32, 32)
@@ -26,13 +26,13 @@ class NetworkConfig:
     torso_hidden: int = 256
     """Size of the torso's last layer (the Nature CNN's 512, the ResNet's 256), and of each of the MLP's two layers."""
     centre_pixels: bool = False
-    """Take the mean picture, under random actions, off every observation."""
+    """Subtract the mean picture of play by random actions from every observation."""
     core: Literal[tuple(CORES)] = "gtrxl"
-    """Memory: none, an LSTM, a GRU, or a transformer (post-norm, identity map reordering, gated)."""
+    """Memory: none (feedforward), an LSTM, a GRU, or a transformer (post-norm, identity map reordering, gated)."""
     gate: Literal[tuple(GATES)] = "gru"
     """Gate in the place of GTrXL's residual connections."""
     gate_bias: float | None = None
-    """b_g at initialisation; by default the paper's, 2 for a GRU gate, which starts it near the identity, else 1."""
+    """b_g at initialisation; by default the paper's: 2 for a GRU gate, which starts it near the identity, else 1."""
     embedding: int = 128
     """Width of the core: the transformer's model size, the LSTM's or GRU's hidden size."""
     layers: int = 2
@@ -47,11 +47,11 @@ class NetworkConfig:
     """Previous steps a transformer layer attends to, besides the present one; the longest time that an LSTM's or GRU's
     units keep what they hold when training begins."""
     dropout: float = 0.0
-    """Chance that a unit is dropped while learning: of the torso's features, and of what each of the core's sub-blocks
-    (a transformer's attention and MLP, the LSTM or GRU) gives. Acting, evaluation and value targets see the whole
+    """Probability that a unit is dropped while learning, in the torso's features and the output of each of the core's
+    sub-blocks (a transformer's attention and MLP, the LSTM or GRU). Acting, evaluation and value targets use the whole
     network."""
     head_hidden: int = 256
-    """Hidden units of the policy's MLP and of the value's."""
+    """Hidden units of the policy head and of the value head."""
 
     def __post_init__(self) -> None:
         for name in ("torso_hidden", "embedding", "layers", "heads", "key_size", "mlp_size", "memory", "head_hidden"):
@@ -63,6 +63,6 @@ class NetworkConfig:
             if len(channels := getattr(self, name)) != 3 or min(channels) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} takes three positive sizes, not {channels}")
         if self.centre_pixels and self.torso == "mlp":
-            raise ValueError("--centre-pixels needs a torso that reads pixels, nature or resnet, not mlp")
+            raise ValueError("--centre-pixels needs a torso for pictures: nature, resnet or small, not mlp")
         if self.embedding % 2:
-            raise ValueError(f"--embedding must be even (sines and cosines share it), not {self.embedding}")
+            raise ValueError(f"--embedding must be even (half of it sines, half cosines), not {self.embedding}")

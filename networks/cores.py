@@ -1,6 +1,6 @@
 """Memory cores behind one interface, state in and state out.
 
-    of(config) -> core                                for a NetworkConfig; its input is `config.embedding` wide
+    from_config(config) -> core                       for a NetworkConfig; its input is `config.embedding` wide
     initial_state(batch) -> state                     a tuple of tensors, the batch their first dimension
     forward(x [T, B, D], first [T, B], state)         -> y [T, B, output_size], state; None with `need_state` False
     acting(state, horizon) -> stepper                 .step(x [B, D], first [B]) -> y [B, output_size]; .state()
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ForwardActing:
-    """Single steps by unrolls of length one: all that a core without keys and values to cache needs."""
+    """Stepper that runs unrolls of length one, for cores without keys and values to cache."""
 
     def __init__(self, core: nn.Module, state: State) -> None:
         self.core, self._state = core, state
@@ -38,14 +38,14 @@ class ForwardActing:
 
 
 class FeedforwardCore(nn.Module):
-    """No memory: the input is the output."""
+    """Core without memory, whose output is its input."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.output_size = size
 
     @classmethod
-    def of(cls, config: "NetworkConfig") -> Self:
+    def from_config(cls, config: "NetworkConfig") -> Self:
         return cls(config.embedding)
 
     def initial_state(self, batch: int) -> State:
@@ -62,14 +62,14 @@ class FeedforwardCore(nn.Module):
 
 
 class RecurrentCore(nn.Module, ABC):
-    """One recurrent layer of torch, which a subclass makes and runs. State: `names`, each [B, H].
+    """One recurrent layer of torch, which a subclass makes and runs. The state is a tensor [B, H] for each of `names`.
 
-    An unroll is cut into segments, one an episode in it, which run beside each other as columns of the fused kernel,
-    all as long as the longest: where lengths differ it computes steps that nobody reads, for far fewer calls.
+    An unroll is cut into segments, one for each episode in it, which run side by side as a batch of the fused kernel,
+    all padded to the longest: this computes steps that are not used, in far fewer calls.
 
-    At the start, units keep what they hold for 1 to `span` - 1 steps, evenly drawn (Tallec and Ollivier 2018, eq. 16),
-    by the bias of the gate that says how much is kept: an LSTM's forget gate, a GRU's update gate. With a forget bias
-    of 1 all units lose a quarter in each step, and a cue of 30 steps ago leaves 1e-4 of its trace.
+    At initialisation each unit keeps its content for 1 to `span` - 1 steps, drawn uniformly (Tallec and Ollivier 2018,
+    eq. 16): the bias of the LSTM's forget gate or of the GRU's update gate is set so. With a forget bias of 1 all units
+    lose a quarter in each step, and 1e-4 of a cue is left after 30 steps.
     """
 
     names: tuple[str, ...]
@@ -80,12 +80,12 @@ class RecurrentCore(nn.Module, ABC):
         self.dropout = nn.Dropout(dropout)
 
     @classmethod
-    def of(cls, config: "NetworkConfig") -> Self:
+    def from_config(cls, config: "NetworkConfig") -> Self:
         return cls(config.embedding, config.embedding, config.dropout, config.memory)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode, but leave the layer, which has no dropout, in training mode: cuDNN asks for that before a
-        backward pass."""
+        """Set the mode, but leave the recurrent layer, which has no dropout, in training mode: cuDNN requires that for
+        a backward pass."""
         super().train(mode)
         for layer in self.children():
             layer.train(mode or isinstance(layer, nn.RNNBase))
@@ -93,20 +93,20 @@ class RecurrentCore(nn.Module, ABC):
 
     @abstractmethod
     def run(self, x: Tensor | PackedSequence, state: State) -> tuple[Tensor | PackedSequence, State]:
-        """Return the layer's output over `x` [T, B, D] and its last state, from a `state` of [1, B, H] each."""
+        """Return the layer's output over `x` [T, B, D] and its last state; states are [1, B, H] each."""
 
     def initial_state(self, batch: int) -> State:
         weight = next(self.parameters())
         return tuple(weight.new_zeros(batch, self.output_size) for _ in self.names)
 
     def forward(self, x: Tensor, first: Tensor, state: State, need_state: bool = True) -> tuple[Tensor, State | None]:
-        """`x` [T, B, D], `first` [T, B] bool -> [T, B, H] and, without gradient, the state after the last step."""
+        """Return [T, B, H] for `x` [T, B, D], `first` [T, B] bool, and the state after the last step, detached."""
         steps, batch = first.shape
         if steps == 1:
             y, end = self.run(x, tuple(s.masked_fill(first[0].unsqueeze(1), 0).unsqueeze(0) for s in state))
             return self.dropout(y), tuple(s.detach().squeeze(0) for s in end)
 
-        # Flat, the steps of an environment stand in a row, so a segment is a stretch: `start` and `length` [S].
+        # Flattened by environment, each segment is contiguous, with a `start` and a `length` [S].
         begins = first.T.clone()
         begins[:, 0] = True
         begins = begins.flatten()
@@ -115,7 +115,7 @@ class RecurrentCore(nn.Module, ABC):
         longest = int(length.max())
         carried = (start % steps == 0) & ~first.T.flatten()[start]
         begin = tuple(torch.where(carried.unsqueeze(1), s[start // steps], 0).unsqueeze(0) for s in state)
-        places = start + torch.arange(longest, device=x.device).unsqueeze(1)  # past its end a segment runs on, unread
+        places = start + torch.arange(longest, device=x.device).unsqueeze(1)  # past a segment's end not used
         columns = x.transpose(0, 1).flatten(0, 1)[places.clamp(max=steps * batch - 1)]
         y, end = self.run(columns, begin)
 
@@ -128,7 +128,7 @@ class RecurrentCore(nn.Module, ABC):
 
     @torch.no_grad()
     def _ends(self, columns: Tensor, begin: State, end: State, length: Tensor, last: Tensor) -> State:
-        """Return the state after each `last` segment [B]: `end` [1, S, H] has it for the longest, others run anew."""
+        """Return the state after segments `last` [B]: of the longest that in `end` [1, S, H], of others by a rerun."""
         end = tuple(s.detach().squeeze(0)[last] for s in end)
         short = (length[last] < len(columns)).nonzero().squeeze(1)
         if len(short):
@@ -147,7 +147,7 @@ class RecurrentCore(nn.Module, ABC):
 
 
 class LSTMCore(RecurrentCore):
-    """One LSTM layer. State: hidden `h` and cell `c`."""
+    """One LSTM layer, whose state is hidden `h` and cell `c`."""
 
     names = ("h", "c")
 
@@ -165,7 +165,7 @@ class LSTMCore(RecurrentCore):
 
 
 class GRUCore(RecurrentCore):
-    """One GRU layer. State: hidden `h`, of which a step keeps the share z, its update gate, and renews 1 - z."""
+    """One GRU layer, whose state is hidden `h`; a step keeps the share z of it, the update gate, and renews 1 - z."""
 
     names = ("h",)
 
@@ -196,4 +196,4 @@ CORES: dict[str, type[Core]] = {
 
 def make_core(config: "NetworkConfig") -> Core:
     """Make the core that `config` names; its input is `config.embedding` wide."""
-    return CORES[config.core].of(config)
+    return CORES[config.core].from_config(config)

@@ -1,7 +1,7 @@
 """Action spaces and distributions over them: categorical, a product of categoricals, and Gaussian.
 
 A distribution has any leading shape `[...]`. `parameters` packs it into a single tensor `[..., P]`, the form in which a
-behaviour policy travels with its unroll, and its action space makes it anew: `space.distribution(parameters)`.
+behaviour policy travels with its unroll, and `space.distribution(parameters)` unpacks it.
 """
 
 import math
@@ -14,12 +14,12 @@ from torch.nn.functional import log_softmax, one_hot
 
 
 class Categorical(NamedTuple):
-    """Over A actions; `logits` [..., A] need not be normalised."""
+    """A distribution over A actions; `logits` [..., A] need not be normalised."""
 
     logits: Tensor
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Actions [...], int64, by the Gumbel-max trick (one pass, no normalisation)."""
+        """Draw actions [...], int64, by the Gumbel-max trick (one pass, no normalisation)."""
         noise = torch.empty_like(self.logits, dtype=torch.float32).exponential_(generator=generator)
         return (self.logits.float() - noise.log()).argmax(-1)
 
@@ -27,7 +27,7 @@ class Categorical(NamedTuple):
         return self.logits.argmax(-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log pi(action), [...], for integer `action` [...]."""
+        """Return log pi(action), [...], for integer `action` [...]."""
         return log_softmax(self.logits, -1).gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
@@ -41,10 +41,11 @@ class Categorical(NamedTuple):
         return (log_p.exp() * (log_p - log_q)).sum(-1)
 
     def parameters(self) -> Tensor:
-        """[..., A]: the logits."""
+        """Return the logits, [..., A]."""
         return self.logits
 
     def like(self, parameters: Tensor) -> Self:
+        """Return the distribution of this kind with other `parameters` [..., P]."""
         return type(self)(parameters)
 
 
@@ -64,19 +65,19 @@ class MultiCategorical(NamedTuple):
         return torch.stack([factor.mode() for factor in self._factors()], -1)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log pi(action), [...], for integer `action` [..., K]: the factors' sum."""
+        """Return log pi(action), [...], for integer `action` [..., K]: the sum over factors."""
         return sum(factor.log_prob(a) for factor, a in zip(self._factors(), action.unbind(-1), strict=True))
 
     def entropy(self) -> Tensor:
-        """Return the entropy in nats, [...]: the factors' sum."""
+        """Return the entropy in nats, [...]: the sum over factors."""
         return sum(factor.entropy() for factor in self._factors())
 
     def kl(self, other: Self) -> Tensor:
-        """KL(self || other) in nats, [...]: the factors' sum."""
+        """Return KL(self || other) in nats, [...]: the sum over factors."""
         return sum(p.kl(q) for p, q in zip(self._factors(), other._factors(), strict=True))
 
     def parameters(self) -> Tensor:
-        """[..., P]: the logits of all factors in a row."""
+        """Return the logits of all factors, [..., P]."""
         return self.logits
 
     def like(self, parameters: Tensor) -> Self:
@@ -91,19 +92,19 @@ class Gaussian(NamedTuple):
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Actions [..., A], unbounded; the environment clips them to its box."""
+        """Draw actions [..., A], unbounded; the environment clips them to its box."""
         return self.mean + self.std * torch.empty_like(self.mean).normal_(generator=generator)
 
     def mode(self) -> Tensor:
         return self.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Log density of `action` [..., A], summed over A: [...]."""
+        """Return the log density of `action` [..., A], summed over A: [...]."""
         z = (action - self.mean) / self.std
         return -(0.5 * z.square() + self.std.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Differential entropy in nats, [...]."""
+        """Return the differential entropy in nats, [...]."""
         return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
@@ -112,16 +113,16 @@ class Gaussian(NamedTuple):
         return (0.5 * (ratio.square() + ((self.mean - other.mean) / other.std).square() - 1) - ratio.log()).sum(-1)
 
     def kl_mean(self, other: Self) -> Tensor:
-        """KL when only the mean moves, both with this covariance, [...] (V-MPO eq. 26)."""
+        """Return the KL in nats, [...], if only the mean differed, both with this covariance (V-MPO eq. 26)."""
         return 0.5 * ((self.mean - other.mean) / self.std).square().sum(-1)
 
     def kl_std(self, other: Self) -> Tensor:
-        """KL when only the covariance moves, both with this mean, [...] (V-MPO eq. 27)."""
+        """Return the KL in nats, [...], if only the covariance differed, both with this mean (V-MPO eq. 27)."""
         ratio = self.std / other.std
         return (0.5 * (ratio.square() - 1) - ratio.log()).sum(-1)
 
     def parameters(self) -> Tensor:
-        """[..., 2A]: means, then standard deviations."""
+        """Return means, then standard deviations, [..., 2A]."""
         return torch.cat([self.mean, self.std], -1)
 
     def like(self, parameters: Tensor) -> Self:
@@ -133,13 +134,13 @@ Distribution = Categorical | MultiCategorical | Gaussian
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `size` actions."""
+    """Space of one choice among `size` actions."""
 
     size: int
 
     @property
     def parameters(self) -> int:
-        """P, the length of a distribution's parameters."""
+        """Return P, the number of a distribution's parameters."""
         return self.size
 
     def distribution(self, parameters: Tensor) -> Categorical:
@@ -147,13 +148,13 @@ class Choice:
         return Categorical(parameters)
 
     def embed(self, action: Tensor) -> Tensor:
-        """[...] -> [..., size]: zeros, and a one at the action."""
+        """Return one-hot vectors [..., size] of actions [...]."""
         return one_hot(action.long(), self.size)
 
 
 @dataclass(frozen=True)
 class Choices:
-    """K choices at once, the k-th among `sizes[k]` actions."""
+    """Space of K choices at once, the k-th among `sizes[k]` actions."""
 
     sizes: tuple[int, ...]
 
@@ -169,14 +170,14 @@ class Choices:
         return MultiCategorical(parameters, self.sizes)
 
     def embed(self, action: Tensor) -> Tensor:
-        """[..., K] -> [..., size]: a one for each choice."""
+        """Return one-hot vectors of the K choices, joined: [..., size] for actions [..., K]."""
         each = zip(action.long().unbind(-1), self.sizes, strict=True)
         return torch.cat([one_hot(a, size) for a, size in each], -1)
 
 
 @dataclass(frozen=True)
 class Reals:
-    """A vector of `size` reals in the cube [-1, 1]."""
+    """Space of vectors of `size` reals in the cube [-1, 1]."""
 
     size: int
 

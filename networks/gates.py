@@ -1,16 +1,17 @@
 """The gating layers of GTrXL (arXiv 1910.06764, eqs. 15-26): g(x, y) with x the skip stream and y a sub-block's output.
 
-All map [..., D] and [..., D] to [..., D]; each gate has parameters of its own in each place.
+All map [..., D] and [..., D] to [..., D]; no two gates of a network share parameters. s is the sigmoid.
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class GRUGate(nn.Module):
-    """r = s(W_r y + U_r x); z = s(W_z y + U_z x - b); h = tanh(W_g y + U_g (r * x)); g = (1 - z) * x + z * h.
+    """Gate g = (1 - z) * x + z * h, r = s(W_r y + U_r x), z = s(W_z y + U_z x - b), h = tanh(W_g y + U_g (r * x)).
 
-    The products with y are one matrix (rows r, z, h), those with x another (rows r, z).
+    W_r, W_z, W_g are one matrix, and so are U_r, U_z.
     """
 
     def __init__(self, size: int, bias: float = 2.0) -> None:
@@ -20,7 +21,7 @@ class GRUGate(nn.Module):
         self.candidate = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         y_r, y_z, y_h = self.from_y(y).chunk(3, -1)
         x_r, x_z = self.from_x(x).chunk(2, -1)
         r = torch.sigmoid(y_r + x_r)
@@ -30,42 +31,42 @@ class GRUGate(nn.Module):
 
 
 class InputGate(nn.Module):
-    """g = s(W x) * x + y."""
+    """Gate g = s(W x) * x + y; it has no bias, `bias` is ignored."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Linear(size, size, bias=False)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return torch.sigmoid(self.weight(x)) * x + y
 
 
 class OutputGate(nn.Module):
-    """g = x + s(W x - b) * y."""
+    """Gate g = x + s(W x - b) * y."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return x + torch.sigmoid(self.weight(x) - self.bias) * y
 
 
 class HighwayGate(nn.Module):
-    """g = s(W x + b) * x + (1 - s(W x + b)) * y."""
+    """Gate g = s(W x + b) * x + (1 - s(W x + b)) * y."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return torch.lerp(y, x, torch.sigmoid(self.weight(x) + self.bias))
 
 
 class SigTanhGate(nn.Module):
-    """g = x + s(W y - b) * tanh(U y)."""
+    """Gate g = x + s(W y - b) * tanh(U y)."""
 
     def __init__(self, size: int, bias: float = 1.0) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class SigTanhGate(nn.Module):
         self.candidate = nn.Linear(size, size, bias=False)
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return x + torch.sigmoid(self.gate(y) - self.bias) * torch.tanh(self.candidate(y))
 
 
@@ -81,5 +82,5 @@ GATES = {"gru": GRUGate, "input": InputGate, "output": OutputGate, "highway": Hi
 
 
 def make_gate(name: str, size: int, bias: float | None = None) -> nn.Module:
-    """Make a gate over vectors of `size`, its bias (where it has one) starting at `bias`, by default at the paper's."""
+    """Make a gate over vectors of `size`, whose bias, if it has one, starts at `bias`, by default at the paper's."""
     return GATES[name](size) if bias is None else GATES[name](size, bias)

@@ -13,15 +13,15 @@ STD_FLOOR = 1e-3
 """Least standard deviation of a Gaussian policy, in units of the action cube's half-width."""
 
 FORBIDDEN = -1e9
-"""Logit of a choice that is not allowed: its probability is 0, and p log p too, as the logit is finite."""
+"""Logit of a choice that is not allowed: finite, so that p log p is 0 and not NaN."""
 
 
 ROUNDING = 1e-12
-"""Variance of returns, as a share of their mean square, that is taken for rounding."""
+"""Share of the mean square of returns below which their variance is taken for rounding."""
 
 
 class PolicyHead(nn.Module):
-    """Distributions over the actions of `space`: logits, or means and deviations in units of the cube [-1, 1]."""
+    """Head for distributions over `space`: logits, or means and standard deviations in units of the cube [-1, 1]."""
 
     def __init__(self, input_size: int, hidden: int, space: ActionSpace, initial_std: float = 0.6) -> None:
         super().__init__()
@@ -35,8 +35,7 @@ class PolicyHead(nn.Module):
                 self.output.bias[space.size :] = torch.tensor(initial_std - STD_FLOOR).expm1().log()
 
     def forward(self, x: Tensor, allowed: Tensor | None = None) -> Distribution:
-        """`x` [..., D] -> a distribution with leading shape [...], float32; `allowed` [..., P] bool: choices that are
-        not have probability 0."""
+        """Return a distribution [...] for `x` [..., D]; choices that are not `allowed` [..., P] have probability 0."""
         parameters = self.output(self.body(x))
         if isinstance(self.space, Reals):
             mean, raw_std = parameters.chunk(2, -1)
@@ -47,16 +46,16 @@ class PolicyHead(nn.Module):
 
 
 class PopArtHead(nn.Module):
-    """A value head in normalised units whose statistics may change without changing what it predicts.
+    """Value head in normalised units, whose statistics may change without changing its predictions.
 
-    Hessel et al. 2018. The running moments are corrected for their start at zero, as Adam's are. Until a batch has
-    returns that differ the deviation is 1. The first such batch sets it, and what the head predicts is not kept, as it
-    has learned nothing yet: so the mean square of the first targets is 1, however large, small or rare the rewards. The
-    output layer starts at 0, or returns made of an untrained head's own values would set the deviation. V-MPO bounds
-    the deviation to [1e-2, 1e6] (appendix F); here rewards of any size are learned from.
+    Source: Hessel et al. 2018. The running moments are corrected for their start at zero, as Adam's are. The standard
+    deviation is 1 until the first batch with returns that differ, which sets it and may change the predictions, as
+    nothing has been learned yet: the mean square of the first targets is 1, however large, small or rare the rewards.
+    The output layer starts at 0, or returns from an untrained head's own values would set the deviation. V-MPO bounds
+    the deviation to [1e-2, 1e6] (appendix F); here it has no bounds, so that rewards may have any scale.
 
-    Each of `tasks` has an output and statistics of its own. `task` [B] names that of each environment, the last leading
-    dimension of all else; by default all are of task 0.
+    Each of `tasks` has its own output and statistics. `task` [B] is the task of each environment, where B is the last
+    leading dimension of the other arguments; by default all are of task 0.
     """
 
     def __init__(self, input_size: int, hidden: int, step_size: float = 1e-4, tasks: int = 1) -> None:
@@ -72,24 +71,24 @@ class PopArtHead(nn.Module):
         self.register_buffer("started", torch.zeros(tasks, dtype=torch.bool))
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Tensor:
-        """Normalised values [...] of `x` [..., D]."""
+        """Return normalised values [...] of `x` [..., D]."""
         values = self.output(self.body(x))
         if task is None:
             return values[..., 0]
         return values.gather(-1, task.expand(values.shape[:-1]).unsqueeze(-1)).squeeze(-1)
 
     def scale(self, task: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, [B]."""
+        """Return mean and standard deviation of the returns of each environment's task, [B]."""
         index = 0 if task is None else task
         return self.mean[index].to(dtype), self.std[index].to(dtype)
 
     def denormalise(self, value: Tensor, task: Tensor | None = None) -> Tensor:
-        """Normalised units -> units of the return."""
+        """Return values [..., B] in normalised units in units of the return."""
         mean, std = self.scale(task, value.dtype)
         return value * std + mean
 
     def normalise(self, value: Tensor, task: Tensor | None = None) -> Tensor:
-        """Units of the return -> normalised units."""
+        """Return values [..., B] in units of the return in normalised units."""
         mean, std = self.scale(task, value.dtype)
         return (value - mean) / std
 
@@ -101,10 +100,10 @@ class PopArtHead(nn.Module):
         total: Callable[[Tensor], Tensor] = lambda x: x,
         task: Tensor | None = None,
     ) -> None:
-        """Move the statistics towards `targets` [..., B] where `mask` [..., B], and the output layer against them.
+        """Move the statistics towards `targets` [..., B] where `mask` [..., B], and rescale the output layer for it.
 
-        `total` sums over the processes that the batch is spread over. A batch in which a target is not finite does not
-        count: it would stay in the moments for ever.
+        `total` sums over the processes that share a batch. A batch with a target that is not finite is left out: it
+        would stay in the moments for ever.
         """
         mask = mask & torch.where(mask, targets, 0).isfinite().all()
         targets = torch.where(mask, targets, 0).double()
@@ -113,7 +112,7 @@ class PopArtHead(nn.Module):
         if task is None:
             task = torch.zeros(sums.shape[1], dtype=torch.int64, device=sums.device)
         count, sum1, sum2 = total(sums.new_zeros(3, self.tasks).index_add_(1, task, sums))
-        for moment in (self.moment1, self.moment2, self.weight):  # until then nothing but the latest returns counts
+        for moment in (self.moment1, self.moment2, self.weight):  # before returns differ, only the latest batch counts
             moment *= self.started | (count == 0)
         step = self.step_size * (count > 0)
         self.moment1 += step * (sum1 / count.clamp(min=1) - self.moment1)
@@ -122,7 +121,7 @@ class PopArtHead(nn.Module):
         weight = self.weight.clamp(min=torch.finfo(torch.float64).tiny)
         mean, mean_square = self.moment1 / weight, self.moment2 / weight
         variance = mean_square - mean.square()
-        differ = variance > ROUNDING * mean_square  # a task that this batch does not play keeps its moments
+        differ = variance > ROUNDING * mean_square
         std = torch.where(differ, variance, 1).sqrt()
         std = torch.where(differ, std, self.std)
         mean = torch.where(self.weight > 0, mean, self.mean)

@@ -1,12 +1,11 @@
 """Causal language models as policies over completions: log-probabilities of their tokens, and samples.
 
 A model is any module that is called with `input_ids`, `attention_mask` and `position_ids` [N, L] and returns `.logits`
-[N, L, V]; those of the transformers library are asked for the last logits alone, and keep keys and values while they
-sample. Prompts stand at the left of [N, P], padded there; completions follow, padded at the right. What comes after an
-end of text counts as real for the attention mask: in a causal model nothing before sees it, and without padding at the
-left the mask is of ones alone, which transformers takes for no mask. A prompt that several completions follow passes
-through such a model once, and they share its keys and values. A model whose attribute `bf16` is true computes in
-bfloat16 (autocast; its weights stay as they are), log-probabilities in float32.
+[N, L, V]. Models of the transformers library compute the last logits alone, and cache keys and values while sampling;
+a prompt with several completions passes through them once. Prompts [N, P] are padded at the left, completions [N, C]
+at the right. The attention mask is 1 after an end of text too: no earlier token attends there, and where no prompt is
+padded the mask is of ones alone, which transformers treats as no mask. A model whose attribute `bf16` is true computes
+in bfloat16 by autocast (its weights stay as they are), log-probabilities in float32.
 """
 
 import inspect
@@ -18,30 +17,32 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 ROWS = 2048
-"""Tokens whose logits are normalised at a time: in float32, of a vocabulary of 150,000, 1.2 GB."""
+"""Number of tokens whose logits are normalised at a time: 1.2 GB in float32 with a vocabulary of 150,000."""
 
 
 class Prompts(NamedTuple):
-    """`tokens` [N, P] padded at the left, `real` [N, P] bool, False on the padding; `number` [N], equal where prompts
-    are known to be, or None: all are taken to differ."""
+    """Prompts as `tokens` [N, P], padded at the left; `real` [N, P] bool is False on the padding.
+
+    `number` [N] is equal for prompts that are known to be equal; None means that all may differ.
+    """
 
     tokens: Tensor
     real: Tensor
     number: Tensor | None = None
 
     def repeat(self, times: int) -> "Prompts":
-        """Each prompt `times` times in a row."""
+        """Return each prompt `times` times in a row."""
         every = torch.arange(len(self.tokens), device=self.tokens.device)
         numbered = self if self.number is not None else self._replace(number=every)
-        return numbered.of(every.repeat_interleave(times))
+        return numbered.select(every.repeat_interleave(times))
 
-    def of(self, index: Tensor) -> "Prompts":
-        """Some of them."""
+    def select(self, index: Tensor) -> "Prompts":
+        """Return the prompts at `index`."""
         return Prompts(*(None if x is None else x[index] for x in self))
 
     def distinct(self) -> tuple["Prompts", Tensor | None]:
-        """Each once, and which of them stands in each row [N]; all rows and None where few have an equal: less than two
-        rows a prompt."""
+        """Return each prompt once, and the index of each row's prompt, [N]; or all rows and None where there are less
+        than two rows a prompt, or no numbers."""
         if self.number is None:
             return self, None
         numbers, row = self.number.unique(return_inverse=True)
@@ -49,12 +50,14 @@ class Prompts(NamedTuple):
             return self, None
         some = row.new_empty(len(numbers))
         some[row] = torch.arange(len(row), device=row.device)
-        return self.of(some), row
+        return self.select(some), row
 
 
 class Completions(NamedTuple):
-    """`tokens` [N, C]; `mask` [N, C] bool, True up to the end of text and on it; `log_prob` [N, C] of each token under
-    the policy that drew it, 0 off the mask."""
+    """Completions as `tokens` [N, C]; `mask` [N, C] bool is True up to the end of text, included.
+
+    `log_prob` [N, C] is that of each token under the policy that drew it, 0 off the mask.
+    """
 
     tokens: Tensor
     mask: Tensor
@@ -64,7 +67,7 @@ class Completions(NamedTuple):
 def token_log_probs(
     model: nn.Module, prompts: Prompts, tokens: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """log pi(token | what stands before it) of completions `tokens` [N, C], 0 off `mask`; [N, C] float32."""
+    """Return log pi(token | prompt and tokens before) of completions `tokens` [N, C], 0 off `mask`: [N, C] float32."""
     logits = _logits(model, prompts, tokens)
     parts = zip(logits, tokens.split([part.shape[1] for part in logits], 1), strict=True)
     log_prob = torch.cat([selected_log_softmax(part, some, temperature) for part, some in parts], 1)
@@ -72,11 +75,11 @@ def token_log_probs(
 
 
 def selected_log_softmax(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(logits / temperature) at `tokens`: [..., V], [...] -> [...] in float32, ROWS at a time."""
+    """Return log softmax(logits / temperature) at `tokens`, [...] float32, from `logits` [..., V], ROWS at a time."""
     flat, index = logits.flatten(0, -2), tokens.flatten()
     parts = []
     for some, which in zip(flat.split(ROWS), index.split(ROWS), strict=True):
-        if len(flat) > ROWS:  # not to keep float32 copies of all for the backward pass
+        if len(flat) > ROWS:  # otherwise float32 copies of all logits would be kept for the backward pass
             parts.append(checkpoint(_selected, some, which, temperature, use_reentrant=False))
         else:
             parts.append(_selected(some, which, temperature))
@@ -89,7 +92,7 @@ def _selected(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
 
 
 def prompt_features(model: nn.Module, prompts: Prompts) -> Tensor:
-    """[N, D]: the last hidden state on the last token of each prompt."""
+    """Return the last hidden state at the last token of each prompt, [N, D]."""
     inputs = _inputs(prompts.tokens, prompts.real)
     with _precision(model, prompts.tokens):
         output = model(**inputs, **_last(model, 1), output_hidden_states=True)
@@ -105,14 +108,14 @@ def sample(
     generator: torch.Generator | None,
     temperature: float = 1.0,
 ) -> Completions:
-    """Up to `length` tokens each, drawn until one of `ends` [E], the first of which fills what follows; without a
-    `generator` the likeliest ones. C is the longest one.
+    """Draw completions of up to `length` tokens, until one of `ends` [E]; without a `generator` the likeliest tokens.
 
-    The model is in evaluation mode meanwhile, whatever its mode before: dropout has no place in the policy that acts.
+    C is the length of the longest; after its end a completion is filled with `ends[0]`. The model is in evaluation mode
+    meanwhile: the policy that acts has no dropout.
     """
     training = model.training
     model.eval()
-    with _precision(model, prompts.tokens):  # weights that learn are cast once for all tokens
+    with _precision(model, prompts.tokens):  # autocast casts the weights once for all tokens
         parts = _draw(model, prompts, length, ends, generator, temperature)
     model.train(training)
     return Completions(*(torch.stack(part, 1) for part in parts))
@@ -121,7 +124,7 @@ def sample(
 def _draw(
     model: nn.Module, prompts: Prompts, length: int, ends: Tensor, generator: torch.Generator | None, temperature: float
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Tokens, masks and log-probabilities [N], one after the other."""
+    """Return tokens, masks and log-probabilities, each a list over C of [N]."""
     logits, past = _shared(model, prompts) or _after(model, prompts)
     ids, real = prompts.tokens, prompts.real
     running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
@@ -146,7 +149,7 @@ def _draw(
 
 
 def cache_name(model: nn.Module) -> str | None:
-    """What a model of the transformers library calls the keys and values it keeps; None of any other model."""
+    """Return the argument by which a model of transformers takes its cached keys and values; None for other models."""
     if not hasattr(model, "prepare_inputs_for_generation"):
         return None
     return _cache_argument(type(model.get_base_model() if hasattr(model, "get_base_model") else model))
@@ -158,8 +161,10 @@ def _cache_argument(kind: type[nn.Module]) -> str:
 
 
 def _shared(model: nn.Module, prompts: Prompts) -> tuple[Tensor, Any] | None:
-    """What `_after` gives, each prompt passed through the model once; None where prompts differ or cannot be shared:
-    keys and values of attention can, states of recurrent layers are changed in place."""
+    """Return what `_after` does, by passing each distinct prompt through the model once.
+
+    None where few prompts are equal or the cache cannot be shared: that of recurrent layers is changed in place.
+    """
     once, row = prompts.distinct()
     if row is None or not cache_name(model):
         return None
@@ -172,8 +177,10 @@ def _shared(model: nn.Module, prompts: Prompts) -> tuple[Tensor, Any] | None:
 
 
 def _after(model: nn.Module, prompts: Prompts, past: Any = None) -> tuple[Tensor, Any]:
-    """Logits [N, V] of what follows, and the keys and values of `prompts`, None of a model that keeps none. `past` are
-    those of all tokens but the last."""
+    """Return the logits [N, V] of the next token, and the cache of `prompts`, None if the model has none.
+
+    `past` is the cache of all tokens but the last.
+    """
     keeps = cache_name(model)
     ids = prompts.tokens if past is None else prompts.tokens[:, -1:]
     cached = {keeps: past, "use_cache": True} if keeps else {}
@@ -183,7 +190,7 @@ def _after(model: nn.Module, prompts: Prompts, past: Any = None) -> tuple[Tensor
 
 
 def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> list[Tensor]:
-    """Of completions `tokens` [N, C], one after the other: [N, C, V], or [N, 1, V] and [N, C - 1, V]."""
+    """Return the logits of completions `tokens` [N, C] in one piece [N, C, V], or two, [N, 1, V] and [N, C - 1, V]."""
     keeps, length = cache_name(model), tokens.shape[1]
     real = torch.cat([prompts.real, torch.ones_like(tokens, dtype=torch.bool)], 1)[:, :-1]
     shared = _shared(model, prompts) if length > 1 else None
@@ -199,16 +206,16 @@ def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> list[Tensor]:
 
 
 def _precision(model: nn.Module, ids: Tensor) -> torch.autocast:
-    """Of one forward pass: weights that a longer context had cast would be those from before a gradient step."""
+    """Return the autocast for one forward pass; a context over gradient steps would reuse the weights cast before."""
     return torch.autocast(ids.device.type, torch.bfloat16, enabled=getattr(model, "bf16", False))
 
 
 def _last(model: nn.Module, count: int) -> dict[str, Any]:
-    """Asks a model of the transformers library for its last logits alone."""
+    """Return the argument that limits a model of transformers to its last `count` logits."""
     return {"logits_to_keep": count} if cache_name(model) else {}
 
 
 def _inputs(ids: Tensor, real: Tensor) -> dict[str, Tensor]:
-    """Positions count real tokens, so a prompt's padding changes nothing."""
+    """Return a model's inputs; positions count real tokens alone, so that padding has no effect."""
     positions = (real.long().cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     return {"input_ids": ids, "attention_mask": real.long(), "position_ids": positions}

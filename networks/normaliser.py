@@ -1,4 +1,4 @@
-"""Running mean and deviation of vector observations."""
+"""Running mean and standard deviation of vector observations."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 MOST = 10.0
-"""Largest normalised value, in deviations."""
+"""Largest normalised value, in standard deviations."""
 
 
 class Normaliser(nn.Module):
-    """x -> (x - mean) / std, cut to [-10, 10], for the entries that `normalised` [n] marks; others stay as they are.
+    """Map x to (x - mean) / std, clipped to [-10, 10], in the entries that `normalised` [n] marks; leave the others.
 
-    The moments are of everything that `update` was shown. They are buffers, so that they travel to the actors with the
-    weights and are saved with them; acting and evaluation leave them as they are. An entry that never changed keeps the
-    deviation 1.
+    The moments are those of all rows given to `update`, which acting and evaluation do not call. They are buffers, so
+    that they travel to the actors and into checkpoints with the weights. An entry that never changed has std 1.
     """
 
     def __init__(self, normalised: Sequence[bool]) -> None:
@@ -32,7 +31,7 @@ class Normaliser(nn.Module):
         count = total(mask.sum().double())
         mean = total(x.sum(0)) / count.clamp(min=1)
         square = total(torch.where(mask.unsqueeze(-1), x - mean, 0).square().sum(0))
-        # Chan, Golub and LeVeque 1983: the moments of two samples joined.
+        # The moments of two samples joined: Chan, Golub and LeVeque 1983.
         both = (self.count + count).clamp(min=1)
         shift = mean - self.mean
         self.square += square + shift.square() * self.count * count / both

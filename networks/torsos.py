@@ -1,6 +1,6 @@
 """Observation encoders: [N, *observation] -> [N, output_size].
 
-Pixels become floats here, on the device that computes. Convolutions compute channels-last, as their weights are.
+Pixels become floats here, on the device. Convolutions and their weights are channels-last.
 """
 
 import math
@@ -15,7 +15,7 @@ from networks.initialisation import orthogonal
 from networks.normaliser import Normaliser
 
 SMALLEST_NATURE = 36
-"""Least height and width in pixels that leave the Nature CNN's last convolution something to see."""
+"""Least height and width in pixels for which the Nature CNN's last convolution has an output."""
 
 
 class Part(NamedTuple):
@@ -41,16 +41,16 @@ def _conv_output(body: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 class Pixels(nn.Module):
-    """uint8 pixels [N, C, H, W] to float32, channels-last: in [0, 1], or centred on what a pixel mostly shows.
+    """Map uint8 pixels [N, C, H, W] to float32, channels-last: to x / 255, or `centred` to (x - mean) / 64.
 
-    Centred, x becomes (x - mean) / 64, `mean` [C, H, W] that of pictures seen before learning begins. What moves is a
-    few small things on a large still picture, whose share of every activation otherwise hides theirs: the critic of
-    Pong then explains nothing for its first quarter of a million steps.
+    `mean` [C, H, W] is that of pictures from before learning begins. The moving objects are few and small, and without
+    centring the still background dominates every activation: Pong's critic then explains nothing for the first quarter
+    of a million steps.
     """
 
     def __init__(self, shape: tuple[int, int, int], centred: bool) -> None:
         super().__init__()
-        # Parameters, so that they travel to the actors with the weights; no gradient reaches them.
+        # A parameter, so that it travels to the actors with the weights; it takes no gradient.
         self.mean = nn.Parameter(torch.zeros(shape), requires_grad=False)
         self.centred = centred
         scale = torch.eye(shape[0]) / (64 if centred else 255)
@@ -58,13 +58,13 @@ class Pixels(nn.Module):
 
     @torch.no_grad()
     def fit(self, observation: Tensor) -> None:
-        """Take the mean of `observation` [N, C, H, W], where this input is centred at all."""
+        """Set the mean to that of `observation` [N, C, H, W], if the input is centred."""
         if self.centred:
             self.mean.copy_(observation.sum(0) / len(observation))
 
     def forward(self, observation: Tensor) -> Tensor:
-        # Float32 in the order that pixels come in, in place: a vectorised pass a line. Then channels last, as the first
-        # convolution wants it in each of its passes, by the fastest routine for four rows: a product.
+        # The product with a diagonal matrix scales and transposes to channels-last, which the first convolution needs;
+        # for four channels it is the fastest of the routines tried.
         x = observation.to(torch.float32, copy=True)
         if self.centred:
             x.sub_(self.mean)
@@ -74,7 +74,7 @@ class Pixels(nn.Module):
 
 
 class ConvTorso(nn.Module):
-    """Convolutions with a ReLU each, as `layers` has their (channels, kernel, stride, padding), and a linear layer."""
+    """Convolutions of `layers` (channels, kernel, stride, padding), each with a ReLU, and a linear layer."""
 
     def __init__(
         self, shape: tuple[int, int, int], layers: Sequence[tuple[int, int, int, int]], hidden: int, centred: bool
@@ -97,7 +97,7 @@ class ConvTorso(nn.Module):
 
 
 class NatureTorso(ConvTorso):
-    """The three convolutions of Mnih et al. 2015, channels as given, (32, 64, 64) there, and a linear layer."""
+    """The three convolutions of Mnih et al. 2015, with `channels` (32, 64, 64) there, and a linear layer."""
 
     def __init__(
         self, shape: tuple[int, int, int], channels: tuple[int, int, int], hidden: int, centred: bool = False
@@ -107,8 +107,8 @@ class NatureTorso(ConvTorso):
 
 
 class SmallTorso(ConvTorso):
-    """Two convolutions of 3 x 3 and a linear layer, for pictures too small for the Nature CNN; the second one strides
-    where the picture has 16 pixels or more a side."""
+    """Two convolutions of 3 x 3 and a linear layer, for pictures too small for the Nature CNN; the second one has
+    stride 2 where both sides have 16 pixels or more."""
 
     def __init__(
         self, shape: tuple[int, int, int], channels: tuple[int, int], hidden: int, centred: bool = False
@@ -129,7 +129,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetTorso(nn.Module):
-    """The IMPALA ResNet (Espeholt et al. 2018), channels a section as given: (64, 128, 128) in V-MPO on Atari."""
+    """The IMPALA ResNet (Espeholt et al. 2018); `channels` of its sections are (64, 128, 128) in V-MPO on Atari."""
 
     def __init__(
         self, shape: tuple[int, int, int], channels: tuple[int, ...], hidden: int, centred: bool = False
@@ -152,8 +152,8 @@ class ResNetTorso(nn.Module):
 class SymbolTorso(nn.Module):
     """Two convolutions of 3 x 3 over a grid of symbols [H, W, C], and a linear layer.
 
-    Each value of each channel is an input of its own, so that the first convolution has an embedding for it: a door is
-    not twice a wall. `symbols[c]` values are told apart in channel c; those beyond count as the last.
+    Each value of each channel is one-hot, so that the first convolution has an embedding for it: a door is not twice a
+    wall. Channel c has `symbols[c]` values; larger ones count as the last.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class SymbolTorso(nn.Module):
 
 
 class MLPTorso(nn.Module):
-    """Two tanh layers over a flat vector, whose `normalised` entries [size] bool are brought to mean 0, deviation 1."""
+    """Two tanh layers on a vector, whose entries where `normalised` [size] are brought to mean 0 and deviation 1."""
 
     def __init__(self, size: int, hidden: int, normalised: Sequence[bool] = ()) -> None:
         super().__init__()
@@ -199,8 +199,8 @@ class MLPTorso(nn.Module):
 
 
 class MixedTorso(nn.Module):
-    """Several parts in a row of one vector: vectors and one-hots joined go through one MLP, each picture and each grid
-    of symbols through an encoder of its own; a linear layer joins what they give."""
+    """Encoder of several parts joined in one vector: one MLP for all vectors and one-hots, an encoder for each picture
+    and grid of symbols, and a linear layer on all their features."""
 
     def __init__(self, config: NetworkConfig, parts: Sequence[Part]) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class MixedTorso(nn.Module):
         orthogonal(self.linear)
 
     def split(self, observation: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """[N, size] -> vectors and one-hots [N, n], and each picture or grid in its own shape."""
+        """Split [N, size] into vectors and one-hots [N, n], None if there are none, and each picture or grid."""
         pieces = observation.split([part.size for part in self.parts], -1)
         flat = [x for x, part in zip(pieces, self.parts, strict=True) if part.kind in FLAT]
         shaped = [
@@ -238,18 +238,18 @@ Torso = NatureTorso | ResNetTorso | SmallTorso | SymbolTorso | MLPTorso | MixedT
 
 
 def torso_of(parts: Sequence[Part]) -> str:
-    """Return the name of the torso that observations of these `parts` get by --torso auto."""
-    seen = [part for part in parts if part.kind != "mask"]
-    if len(seen) > 1:
+    """Return the name of the torso for observations of `parts` with --torso auto."""
+    inputs = [part for part in parts if part.kind != "mask"]
+    if len(inputs) > 1:
         return "mixed"
-    part = seen[0]
+    part = inputs[0]
     if part.kind == "picture":
         return "nature" if min(part.shape[1:]) >= SMALLEST_NATURE else "small"
     return "symbols" if part.kind == "symbols" else "mlp"
 
 
 def make_torso(config: NetworkConfig, parts: Sequence[Part]) -> Torso:
-    """Make the encoder for observations of `parts`, pictures by the one that `config` names."""
+    """Make the encoder for observations of `parts`; `config.torso` is that of pictures."""
     if torso_of(parts) == "mixed" or len(parts) > 1:
         return MixedTorso(config, parts)
     return _single(config, parts[0])
@@ -274,7 +274,7 @@ def _mlp(config: NetworkConfig, parts: Sequence[Part]) -> MLPTorso:
 
 
 def modules_of(torso: Torso, observation: Tensor) -> list[tuple[nn.Module, Tensor]]:
-    """Pair each part of `torso` that learns from what it sees, a Normaliser or Pixels, with its part of `observation`
+    """Return each Normaliser or Pixels of `torso`, which have statistics of their input, with its part of `observation`
     [N, ...]."""
     if isinstance(torso, MixedTorso):
         flat, shaped = torso.split(observation)
@@ -282,9 +282,5 @@ def modules_of(torso: Torso, observation: Tensor) -> list[tuple[nn.Module, Tenso
         pairs += [(torso.vector, flat)] if torso.vector is not None else []
     else:
         pairs = [(torso, observation)]
-    learned: list[tuple[nn.Module, Tensor]] = []
-    for each, x in pairs:
-        module = getattr(each, "normaliser", None) or getattr(each, "pixels", None)
-        if module is not None:
-            learned.append((module, x))
-    return learned
+    modules = ((getattr(each, "normaliser", None) or getattr(each, "pixels", None), x) for each, x in pairs)
+    return [(module, x) for module, x in modules if module is not None]

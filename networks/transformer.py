@@ -7,8 +7,8 @@
 | gtrxl   | y = g1(x, ReLU(RMHA(LN([m, x]))))    | x' = g2(y, ReLU(f(LN(y))))   |
 
 The memory m of a layer is its own past inputs, without gradient. A step attends to itself and to at most M earlier
-steps of the same episode. That window slides with the query, in an unroll as in acting, so where an unroll is cut
-changes nothing.
+steps of the same episode. That window slides with the query, in an unroll as in acting, so the place where an unroll is
+cut has no effect.
 """
 
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ State = tuple[Tensor, ...]
 
 
 class Residual(nn.Module):
-    """x + y: the skip connection that a gate takes the place of."""
+    """Skip connection x + y, which a gate replaces."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
@@ -55,11 +55,11 @@ class TransformerLayer(nn.Module):
         self.mlp_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
 
     def attention_input(self, x: Tensor) -> Tensor:
-        """Return what queries, keys and values are made from."""
+        """Return the input of queries, keys and values."""
         return x if self.post_norm else self.attention_norm(x)
 
     def combine(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Return the layer's output, once its input `x` [B, ..., D] has `attended`."""
+        """Return the layer's output from its input `x` [B, ..., D] and the attention's output `attended`."""
         if self.post_norm:
             y = self.attention_norm(self.attention_gate(x, self.dropout(attended)))
             return self.mlp_norm(self.mlp_gate(y, self.dropout(self.mlp(y))))
@@ -68,7 +68,8 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerCore(nn.Module):
-    """State: `memory` [B, L, M, D], each layer's last M inputs, and `length` [B], how many of the newest are valid."""
+    """Transformer with memory. Its state is `memory` [B, L, M, D], each layer's last M inputs, and `length` [B], the
+    number of valid ones, which are the newest."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class TransformerCore(nn.Module):
         )
 
     @classmethod
-    def of(cls, config: "NetworkConfig") -> "TransformerCore":
+    def from_config(cls, config: "NetworkConfig") -> "TransformerCore":
         """Make the core that `config` describes; `config.core` is the variant."""
         sizes = config.layers, config.heads, config.key_size, config.mlp_size, config.memory
         return cls(config.embedding, *sizes, config.core, config.gate, config.gate_bias, config.dropout)
@@ -102,7 +103,7 @@ class TransformerCore(nn.Module):
         return memory, torch.zeros(batch, dtype=torch.int64, device=weight.device)
 
     def forward(self, x: Tensor, first: Tensor, state: State, need_state: bool = True) -> tuple[Tensor, State | None]:
-        """`x` [T, B, D], `first` [T, B] bool -> [T, B, D] and the state after the last step."""
+        """Return [T, B, D] for `x` [T, B, D], `first` [T, B] bool, and the state after the last step."""
         memory, length = state
         mask, start = self._mask(first.transpose(0, 1), length)
         x = x.transpose(0, 1)
@@ -118,9 +119,9 @@ class TransformerCore(nn.Module):
         return x.transpose(0, 1), (torch.stack(kept, 1), length)
 
     def _mask(self, first: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what each query may attend to, [B, T, M+T], and the first key of the last query's episode, [B].
+        """Return the attention mask, [B, T, M+T], and the first key of the last query's episode, [B].
 
-        Query i stands at key M + i. Its window reaches back M keys, to key i, but never before the first key of its
+        Query i has key M + i. It may attend to that key and the M before it, but to none before the first key of its
         episode: the oldest valid memory slot, or the newest step up to i that began an episode.
         """
         steps = torch.arange(first.shape[1], device=first.device)
@@ -131,22 +132,22 @@ class TransformerCore(nn.Module):
         return (key >= oldest) & (key <= (self.memory + steps).unsqueeze(-1)), start[:, -1]
 
     def metrics(self, state: State) -> dict[str, Tensor]:
-        """Return how full the memory is, and the root mean square of what it holds."""
+        """Return the share of the memory's places that are valid, and the root mean square of their content."""
         memory, length = state
         held = torch.arange(self.memory, device=length.device) >= (self.memory - length).unsqueeze(1)
         mean_square = (memory.square().mean((1, 3)) * held).sum() / held.sum().clamp(min=1)
         return {"memory/filled": held.float().mean(), "memory/rms": mean_square.sqrt()}
 
     def acting(self, state: State, horizon: int) -> "TransformerActing":
-        """Return a stepper from `state` on, with room for `horizon` steps before its window has to be moved back."""
+        """Return a stepper from `state` on; every `horizon` steps it copies its window back to the start."""
         return TransformerActing(self, state, horizon)
 
 
 class TransformerActing:
-    """Single steps without gradient, the memory's keys and values computed once under the present weights.
+    """Stepper without gradient that computes the keys and values of the memory once, under the present weights.
 
-    Each layer owns a strip of M + horizon places; the window of M + 1 slides along it, a slice and never a copy. Places
-    that no step has written yet lie beyond the window.
+    Each layer has a strip of M + horizon places. The window of M + 1 places slides along it, as a slice without a copy.
+    Places that no step has written yet lie after the window.
     """
 
     def __init__(self, core: TransformerCore, state: State, horizon: int) -> None:
@@ -172,7 +173,7 @@ class TransformerActing:
 
     @torch.no_grad()
     def step(self, x: Tensor, first: Tensor) -> Tensor:
-        """`x` [B, D], `first` [B] bool -> [B, D]."""
+        """Return [B, D] for one step `x` [B, D], `first` [B] bool."""
         if self.now == self.places.shape[0]:
             self._move_back()
         now, window = self.now, slice(self.now - self.memory, self.now + 1)

@@ -3,7 +3,5 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "runs"
-"""Folder of work in progress, never committed."""
-DATA = ROOT / "results/data"
-"""Folder of what was measured, committed."""
+RUNS, DATA = ROOT / "runs", ROOT / "results/data"
+"""Folders of work in progress, never committed, and of what was measured, committed."""

@@ -43,15 +43,11 @@ class Run:
 
 
 class Unit(NamedTuple):
-    """The unit of a run's budget."""
+    """Unit of a run's budget, called so in metrics.csv; the metric of learning curves, and what that is a mean of."""
 
     name: str
-    counter: str
-    """Name of the unit in summary.json and metrics.csv."""
     progress: str
-    """The metric that learning curves show."""
     window: str
-    """Text for what `progress` is a mean of."""
 
 
 class Trace(NamedTuple):
@@ -63,8 +59,8 @@ class Trace(NamedTuple):
     high: float | None = None
 
 
-STEPS = Unit("steps", "steps", "return/train", "last 100 training episodes")
-ROLLOUTS = Unit("rollouts", "rollouts", "reward/train", "last 5 rollouts")
+STEPS = Unit("steps", "return/train", "last 100 training episodes")
+ROLLOUTS = Unit("rollouts", "reward/train", "last 5 rollouts")
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,7 @@ class Experiment:
 
     def __post_init__(self):
         names = [run.name for run in self.runs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"experiment {self.name}: label and seed must be unique, found twice: {', '.join(twice)}")
         if not self.runs or self.cores < 1:
             raise ValueError(f"experiment {self.name}: needs at least one run and at least one core a run")
@@ -99,23 +94,20 @@ class Experiment:
         """Labels in order of first appearance."""
         return tuple(dict.fromkeys(run.label for run in self.runs))
 
+    def planned(self, label: str) -> int:
+        """Return the number of runs that a label has."""
+        return sum(run.label == label for run in self.runs)
+
 
 def all_experiments() -> dict[str, Experiment]:
-    """Return every experiment of `results/experiments/` by its name, numbers in natural order (recall10, recall30)."""
+    """Return every experiment of `results/experiments/` by its name."""
     found: dict[str, Experiment] = {}
     for module in pkgutil.iter_modules(experiments.__path__):
         for experiment in importlib.import_module(f"{experiments.__name__}.{module.name}").EXPERIMENTS:
             if experiment.name in found:
-                raise ValueError(
-                    f"results/experiments/{module.name}.py: another file has an experiment {experiment.name}"
-                )
+                raise ValueError(f"results/experiments/{module.name}.py: another file has experiment {experiment.name}")
             found[experiment.name] = experiment
-    return dict(sorted(found.items(), key=lambda item: natural(item[0])))
-
-
-def natural(name: str) -> list[int | str]:
-    """Return a key by which names sort with their numbers by size."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return dict(sorted(found.items()))
 
 
 def load(name: str) -> Experiment:

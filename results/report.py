@@ -1,87 +1,77 @@
-"""Rebuilds every table and plot from the committed data: `python -m results.report`.
+"""Rebuild every table and plot from the committed data: `python -m results.report`.
 
-A file results/pages/NAME.md has a page's text, with a line `<!-- results:X -->` where an experiment or comparison X
-belongs; docs/results/NAME.md is that page with its tables. Plots go to docs/results/plots/.
+A file results/pages/NAME.md is the text of a page, with Jinja's {{ placeholders }} for tables and figures;
+docs/results/NAME.md is that page filled in. Plots go to docs/results/plots/.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from results import ROOT, plots, tables
 from results.experiment import Experiment, all_experiments
 from results.faults import table as faults
-from results.peers import table as peers
-from results.speed import cost_model
-from results.speed import tables as throughput
-from results.store import read_curves, read_figures, read_summaries
+from results.peers import tables as peers
+from results.speed import tables as speed
+from results.store import Figures, read_curves, read_figures, read_summaries
 from results.trl import table as trl
 from runners.errors import Parser, RunError, main_guard, usage_errors
 from runners.records.files import write_atomically
 
-MEASURED = {
-    "throughput": throughput.overview,
-    "scaling": cost_model.overview,
-    "peers": peers.overview,
-    "trl": trl.overview,
-    "faults": faults.overview,
-}
-"""Functions that make the section of a comparison from the JSON files in results/data/<name>/."""
-MARKER = re.compile(r"<!-- results:(\S+) -->")
-
-
-def section(experiment: Experiment, data: Path) -> str:
-    """Return an experiment's question, table, plots, comparison and command, or one line where it was not run."""
-    rows, curves = read_summaries(experiment, data), read_curves(experiment, data)
-    if not rows:
-        return tables.not_run(experiment)
-    parts = [
-        f"## {experiment.title}",
-        experiment.question,
-        tables.results_table(experiment, rows),
-        f"![{experiment.title}, learning curves](plots/{experiment.name}.png)" if curves else "",
-        f"![{experiment.title}, traces](plots/{experiment.name}_traces.png)" if curves and experiment.traces else "",
-        tables.comparison_table(experiment, rows),
-        tables.provenance(experiment, rows),
-        f"`python -m results.run {experiment.name}`; a run is, for example, `{experiment.runs[0].line}`.",
-    ]
-    return "\n\n".join(part for part in parts if part)
+SHOWN = re.compile(r'{{ experiment\("(\w+)"\) }}')
 
 
 def pages(experiments: Sequence[Experiment], root: Path) -> dict[Path, str]:
-    """Return every generated page and its text; RunError for a wrong marker, or an experiment without one."""
+    """Return every generated page and its text; RunError for a wrong name in one, or an experiment that none shows."""
+    folder, data = root / "results/pages", root / "results/data"
     known = {experiment.name: experiment for experiment in experiments}
-    texts = {path.name: path.read_text() for path in sorted((root / "results/pages").glob("*.md"))}
-    page_of = {name: page for page, text in texts.items() for name in MARKER.findall(text)}
+    texts = {path.name: path.read_text() for path in sorted(folder.glob("*.md"))}
+    page_of = {name: page for page, text in texts.items() for name in SHOWN.findall(text)}
     if lost := [name for name in known if name not in page_of]:
-        raise RunError(f"no page shows {', '.join(lost)}: add <!-- results:{lost[0]} --> to one of results/pages/")
-    data = root / "results/data"
+        raise RunError(
+            f'no page shows {", ".join(lost)}: add {{{{ experiment("{lost[0]}") }}}} to one of results/pages/'
+        )
+    if wrong := [name for name in page_of if name not in known]:
+        raise RunError(f"{page_of[wrong[0]]} shows {wrong[0]!r}, which is no experiment; there are: {', '.join(known)}")
+    parts = FileSystemLoader(Path(__file__).parent / "pages")
+    jinja = Environment(loader=parts, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
 
-    def content(marker: re.Match) -> str:
-        name = marker[1]
-        if name == "overview":
-            return tables.overview_table((x, read_summaries(x, data), page_of[x.name]) for x in experiments)
-        if name in MEASURED:
-            return MEASURED[name](data) or f"Nothing measured yet by results.{name}."
-        if name not in known:
-            raise RunError(f"a marker has {name!r}, which is no experiment; there are: {', '.join(known)}")
-        return section(known[name], data)
+    def section(name: str) -> str:
+        x, published = known[name], pd.read_csv(data / "published.csv")
+        about = {"x": x, "rows": read_summaries(x, data), "curves": not read_curves(x, data).empty}
+        about["published"] = published[published.env.isin([run.env for run in x.runs])]
+        return jinja.get_template("experiment.jinja").render(about).strip()
 
-    return {root / "docs/results" / page: MARKER.sub(content, text) for page, text in texts.items()}
+    def overview() -> list[tuple[Experiment, pd.DataFrame, str]]:
+        """Return every experiment with its rows and its page."""
+        return [(x, read_summaries(x, data), page_of[x.name]) for x in experiments]
+
+    def kept(*names: str) -> list[Figures]:
+        """Return the figures in the files of results/data/ that have one of these names or patterns."""
+        paths = [path for name in names for path in sorted(data.glob(name))]
+        return [read_figures(path) | {"name": path.stem} for path in paths]
+
+    jinja.globals.update(experiment=section, overview=overview, kept=kept)
+    jinja.globals.update(tables=tables, faults=faults, peers=peers, speed=speed, trl=trl)
+    return {root / "docs/results" / page: jinja.from_string(text).render() for page, text in texts.items()}
 
 
 def drawings(experiments: Sequence[Experiment], root: Path) -> dict[Path, Callable[[], bytes]]:
     """Return every plot, and the function that draws it."""
-    folder = root / "docs/results/plots"
-    found: dict[Path, Callable[[], bytes]] = {}
+    found, data = {}, root / "results/data"
     for experiment in experiments:
-        if curves := read_curves(experiment, root / "results/data"):
-            found[folder / f"{experiment.name}.png"] = lambda x=experiment, c=curves: plots.learning_curves(x, c)
+        curves = read_curves(experiment, data)
+        if not curves.empty:
+            found[experiment.name] = partial(plots.learning_curves, experiment, curves)
             if experiment.traces:
-                found[folder / f"{experiment.name}_traces.png"] = lambda x=experiment, c=curves: plots.traces(x, c)
-    if (kept := root / "results/data/peers/pong.json").exists():
-        found[folder / "peers_pong.png"] = lambda: plots.race(read_figures(kept))
-    return found
+                found[f"{experiment.name}_traces"] = partial(plots.traces, experiment, curves)
+    if (kept := data / "peers/pong.json").exists():
+        found["peers_pong"] = partial(plots.race, read_figures(kept))
+    return {root / f"docs/results/plots/{name}.png": draw for name, draw in found.items()}
 
 
 def stale(experiments: Sequence[Experiment], root: Path) -> list[Path]:
@@ -102,8 +92,7 @@ def report(experiments: Sequence[Experiment], root: Path) -> list[Path]:
 
 
 def main(argv: list[str]) -> int:
-    description = "Rebuild the pages and plots of docs/results/."
-    parser = Parser(prog="python -m results.report", description=description)
+    parser = Parser(prog="python -m results.report", description="Rebuild the pages and plots of docs/results/.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is stale")
     check = parser.parse_args(argv).check
     with usage_errors():

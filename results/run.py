@@ -1,4 +1,4 @@
-"""Runs what is missing of an experiment, as many runs at a time as fit the cores: `python -m results.run NAME`.
+"""Run what is missing of an experiment, as many runs at a time as fit the cores: `python -m results.run NAME`.
 
 Work goes to runs/<experiment>/<label>-seed<k>/; beside the folder lie the run's output (.log) and its command. A
 finished run is skipped, a started one resumes from its checkpoints, one of another command is moved aside.
@@ -6,24 +6,18 @@ finished run is skipped, a started one resumes from its checkpoints, one of anot
 
 import shlex
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 from results import RUNS, jobs
 from results.experiment import Experiment, Run, all_experiments, load
 from results.store import collect, command_file, finished, read_figures, same_command
 from runners.errors import Parser, main_guard, usage_errors
 
-State = Literal["finished", "started", "changed", "missing"]
-Say = Callable[[str], None]
 
-
-def state(run: Run, folder: Path) -> State:
+def state(run: Run, folder: Path) -> str:
     """Return what `folder` holds: this run, a part of it, another command's run, or nothing worth keeping."""
     if finished(run, folder):
         return "finished"
@@ -39,11 +33,11 @@ def arguments(run: Run, folder: Path) -> list[str]:
     return [*run.arguments, "--run-dir", str(folder)]
 
 
-def execute(experiment: Experiment, wanted: Sequence[Run], folder: Path, say: Say, done: Callable[[], object]) -> int:
+def execute(experiment: Experiment, wanted: Sequence[Run], folder: Path, done: Callable[[], object]) -> int:
     """Run `wanted` in subfolders of `folder`, call `done` as each ends, and return how many did not finish."""
 
     def work(run: Run, cores: list[int], stop: jobs.Stop) -> bool:
-        return train(run, folder / run.name, cores, stop, say)
+        return train(run, folder / run.name, cores, stop)
 
     failed = 0
     with closing(jobs.on_cores(work, wanted, jobs.available_cores(), experiment.cores)) as runs:
@@ -53,8 +47,8 @@ def execute(experiment: Experiment, wanted: Sequence[Run], folder: Path, say: Sa
     return failed
 
 
-def train(run: Run, folder: Path, cores: list[int], stop: jobs.Stop, say: Say) -> bool:
-    """Begin or continue a run on `cores` and wait for its end; returns whether it finished, or is in other hands."""
+def train(run: Run, folder: Path, cores: list[int], stop: jobs.Stop) -> bool:
+    """Begin or continue a run on `cores` and wait for its end; return whether it finished, or is in other hands."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_name(f"{folder.name}.log")
     with open(log, "a") as output:
@@ -69,7 +63,7 @@ def train(run: Run, folder: Path, cores: list[int], stop: jobs.Stop, say: Say) -
         elif found == "missing":
             shutil.rmtree(folder, ignore_errors=True)
         command_file(folder).write_text(f"{run.line}\n")
-        process, began = jobs.start([sys.executable, "-m", *command], cores, output), time.monotonic()
+        process, began = jobs.start(["python", "-m", *command], cores, output), time.monotonic()
     say(f"{'resumed' if found == 'started' else 'started':9} {run.name} on core {', '.join(map(str, cores))}")
     code = jobs.wait(process, stop, lambda: say(f"stopping  {run.name}: saving (again to kill)"))
     if stop.asked:
@@ -95,9 +89,7 @@ def choose(experiment: Experiment, only: Sequence[str]) -> list[Run]:
 def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m results.run", description="Run what is missing of an experiment.")
     parser.add_argument("name", help=f"one of {', '.join(all_experiments())}")
-    parser.add_argument(
-        "--only", metavar="LABEL", action="append", default=[], help="run this label, or label-seedK, alone"
-    )
+    parser.add_argument("--only", metavar="LABEL", action="append", default=[], help="only this label, or label-seedK")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and do nothing")
     options = parser.parse_args(argv)
     with usage_errors():
@@ -106,17 +98,15 @@ def main(argv: list[str]) -> int:
     folder = RUNS / experiment.name
     if options.dry_run:
         for run in chosen:
-            found = state(run, folder / run.name)
-            rest = "" if found == "finished" else f": python -m {shlex.join(arguments(run, folder / run.name))}"
-            print(f"{found:9} {run.name}{rest}")
+            found, rest = state(run, folder / run.name), shlex.join(arguments(run, folder / run.name))
+            print(f"{found:9} {run.name}" + (f": python -m {rest}" if found != "finished" else ""))
         return 0
 
     missing = [run for run in chosen if state(run, folder / run.name) != "finished"]
     say(f"{experiment.name}: {len(chosen) - len(missing)} of {len(chosen)} runs finished, {len(missing)} to do")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if missing and experiment.prepare:
         experiment.prepare()
-    failed = execute(experiment, missing, folder, say, done=lambda: collect(experiment))
+    failed = execute(experiment, missing, folder, done=lambda: collect(experiment))
     say(f"collected {collect(experiment)} of {len(experiment.runs)} runs; `python -m results.report` shows them")
     return 1 if failed else 0
 

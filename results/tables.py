@@ -1,141 +1,77 @@
-"""Markdown tables of collected runs. Every number comes from a CSV or `published.py`; what was not run says so."""
+"""Markdown tables of collected runs. Every number comes from results/data/; what was not run says so."""
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap, trim_mean
 
 from results.experiment import ROLLOUTS, Experiment
-from results.published import PUBLISHED
-from results.statistics import iqm, iqm_interval
-from results.store import Row
 
 NOTHING = "–"
 
 
-def results_table(experiment: Experiment, rows: Sequence[Row]) -> str:
+def results_table(experiment: Experiment, rows: pd.DataFrame) -> str:
     """Return a row a label: the evaluation's mean return over its seeds, its interval, and what it cost."""
     language = experiment.unit is ROLLOUTS
-    frames = not language and any(row["frames"] != row["steps"] for row in rows)
-    modes = any(row.get("mode_mean") for row in rows)
+    frames = not language and (rows.frames != rows.steps).any()
     table = []
     for label in experiment.labels:
-        planned = sum(run.label == label for run in experiment.runs)
-        group = [row for row in rows if row["label"] == label]
-        scores = column(group, "eval_mean")
+        group = rows[rows.label == label]
+        scores, mean = group.eval_mean.dropna(), group.mean(numeric_only=True)
         cells = {
             "Run": label,
-            "Seeds": f"{len(group)} of {planned}",
-            f"Mean {experiment.metric}": number(mean(scores)) if group else "not run",
+            "Seeds": f"{len(group)} of {experiment.planned(label)}",
+            f"Mean {experiment.metric}": number(mean["eval_mean"]) if len(group) else "not run",
             "IQM [95% interval]": iqm_cell(scores),
+            "Least seed": number(scores.min()),
         }
-        if modes:
-            least = column(group, "eval_least") + column(group, "mode_least")
-            cells["Mean by the mode"] = number(mean(column(group, "mode_mean")))
-            cells["Least game of all"] = number(min(least, default=math.nan))
+        if rows.mode_mean.any():
+            cells["Mean by the mode"] = number(mean["mode_mean"])
+            cells["Least game of all"] = number(group[["eval_least", "mode_least"]].min(axis=None))
         if experiment.bar is not None:
-            at_bar = sum(score >= experiment.bar for score in scores)
-            cells[f"Seeds at {experiment.bar:g} or above"] = f"{at_bar} of {len(scores)}" if group else NOTHING
+            at_bar = f"{(scores >= experiment.bar).sum()} of {len(scores)}"
+            cells[f"Seeds at {experiment.bar:g} or above"] = at_bar if len(group) else NOTHING
         if language:
-            cells["Before"] = number(mean(column(group, "base_mean")))
-            cells["Greedy"] = number(mean(column(group, "eval_greedy")))
-        cells |= {name: number(mean(column(group, name))) for name in experiment.diagnostics}
-        cells[experiment.unit.name.capitalize()] = count(mean(column(group, "steps")))
+            cells |= {"Before": number(mean["base_mean"]), "Greedy": number(mean["eval_greedy"])}
+        cells |= {name: number(mean[name]) for name in experiment.diagnostics}
+        cells[experiment.unit.name.capitalize()] = count(mean["steps"])
         if frames:
-            cells["Frames"] = count(mean(column(group, "frames")))
-        cells["Slowest run"] = duration(max(column(group, "wall_seconds"), default=math.nan))
+            cells["Frames"] = count(mean["frames"])
+        cells["Slowest run"] = duration(group.wall_seconds.max())
         if experiment.bar is not None:
-            cells["Median time to the bar"] = time_to_bar(group) if group else NOTHING
-        if language:
-            cells["Core ms a rollout"] = count(core_ms(group))
-        else:
-            cells["Steps/s"] = count(mean(column(group, "steps_per_second")))
-        cells["Parameters"] = count(mean(column(group, "parameters")))
+            cells["Median time to the bar"] = time_to_bar(group)
+        cost = (1000 * group.cpu_seconds / group.steps).median() if language else mean["steps_per_second"]
+        cells["Core ms a rollout" if language else "Steps/s"] = count(cost)
+        cells["Parameters"] = count(mean["parameters"])
         table.append(cells)
     return markdown(list(table[0]), [cells.values() for cells in table])
 
 
-def core_ms(rows: Sequence[Row]) -> float:
-    """Return the milliseconds of a core that a rollout and the updates on it took, the median run's."""
-    each = [1000 * float(row["cpu_seconds"]) / float(row["steps"]) for row in rows if row["cpu_seconds"]]
-    return median(each) if each else math.nan
-
-
-def time_to_bar(rows: Sequence[Row]) -> str:
+def time_to_bar(rows: pd.DataFrame) -> str:
     """Return the median time until the training return was at the bar; a run that never was counts as infinite."""
-    wall, cpu = (median(float(row.get(n) or math.inf) for row in rows) for n in ("bar_seconds", "bar_cpu_seconds"))
-    return NOTHING if math.isinf(wall) else f"{duration(wall)}, {cpu:.0f} core-seconds"
+    wall, cpu = rows[["bar_seconds", "bar_cpu_seconds"]].fillna(math.inf).median()
+    return f"{duration(wall)}, {cpu:.0f} core-seconds" if wall < math.inf else NOTHING
 
 
-def comparison_table(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """Return ours beside what others published for the same environment; empty where nobody did."""
-    environments = list(dict.fromkeys(run.env for run in experiment.runs))
-    published = [figure for figure in PUBLISHED if figure.env in environments]
-    if not published:
-        return ""
-    table = []
-    for label in experiment.labels:
-        group = [row for row in rows if row["label"] == label]
-        protocol = f"{distinct(group, 'eval_episodes')} evaluation episodes, protocol below"
-        ours = [number(mean(column(group, "eval_mean"))), count(mean(column(group, "frames"))), protocol]
-        seeds = f"this repository, {len(group)} seed{'s' * (len(group) != 1)}"
-        table.append([f"**{label}**", *(ours if group else ["not run", NOTHING, NOTHING]), seeds if group else NOTHING])
-    for figure in published:
-        spread = "" if figure.spread is None else f" ± {figure.spread}"
-        frames = "not stated" if figure.frames is None else count(figure.frames)
-        source = f"{figure.source} [{figure.grade}]"
-        table.append([figure.agent, f"{figure.score}{spread}", frames, figure.protocol, source])
-    return markdown([", ".join(environments), "Score", "Frames", "Protocol", "Source"], table)
-
-
-def overview_table(shown: Iterable[tuple[Experiment, Sequence[Row], str]]) -> str:
-    """Return a row for each (experiment, its rows, its page), then a line for each experiment that was not run."""
-    table, missing = [], []
-    for experiment, rows, page in shown:
-        if not rows:
-            missing.append(not_run(experiment))
-            continue
-        passing = []
-        for label in experiment.labels:
-            scores = column([row for row in rows if row["label"] == label], "eval_mean")
-            planned = sum(run.label == label for run in experiment.runs)
-            if experiment.bar is not None and len(scores) == planned and min(scores) >= experiment.bar:
-                passing.append(label)
-        bar = NOTHING if experiment.bar is None else f"{experiment.bar:g}"
-        link = f"[{experiment.title}]({page}#{anchor(experiment.title)})"
-        ran = f"{len(rows)} of {len(experiment.runs)}"
-        table.append([link, experiment.question, ran, bar, "; ".join(passing) or "none"])
-    header = ["Experiment", "Question", "Runs", "Bar", "Every seed at the bar"]
-    parts = [markdown(header, table) if table else "", "\n".join(missing)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def not_run(experiment: Experiment) -> str:
-    return f"- {experiment.title}, not run: `python -m results.run {experiment.name}`. {experiment.question}"
-
-
-def provenance(experiment: Experiment, rows: Sequence[Row]) -> str:
-    """Return a line on where and how the runs were made."""
-    facts = {
-        "Machine": distinct(rows, "machine"),
-        "Cores a run": str(experiment.cores),
-        "Seeds": distinct(rows, "seed").replace(";", ","),
-        "Preset": distinct(rows, "preset"),
-        "Evaluation": distinct(rows, "eval_protocol"),
-        "Versions": distinct(rows, "versions"),
-        "Commit": short_commits(distinct(rows, "git_commit")),
-    }
-    return " ".join(f"{name}: {fact}." for name, fact in facts.items() if fact)
+def passing(experiment: Experiment, rows: pd.DataFrame) -> str:
+    """Return the labels that have all their runs, each of them at the bar."""
+    bar = math.inf if experiment.bar is None else experiment.bar
+    passed = rows[rows.eval_mean >= bar].label.value_counts()
+    return "; ".join(x for x in experiment.labels if passed.get(x) == experiment.planned(x)) or "none"
 
 
 def short_commits(text: str) -> str:
-    """Return the text with hashes of 40 digits cut to 10."""
     return re.sub(r"([0-9a-f]{10})[0-9a-f]{30}", r"\1", text)
 
 
-def releases(versions: Iterable[Mapping[str, str]]) -> str:
-    """Return all packages and their releases, sorted, each once."""
-    return ", ".join(sorted({f"{name} {release}" for each in versions for name, release in each.items()}))
+def releases(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return all packages and their releases in the "versions" of records, sorted, each once."""
+    return ", ".join(sorted({" ".join(pair) for each in records for pair in each.get("versions", {}).items()}))
 
 
 def markdown(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
@@ -148,17 +84,25 @@ def anchor(title: str) -> str:
     return "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
 
 
-def column(rows: Sequence[Row], name: str) -> list[float]:
-    """Return the values [<= N] of a column that are there."""
-    return [float(row[name]) for row in rows if row.get(name)]
+def distinct(rows: pd.DataFrame, name: str, separator: str = "; ") -> str:
+    """Return the different values of a column, in the order of their first appearance."""
+    return separator.join(rows[name].dropna().convert_dtypes().astype(str).unique())
 
 
-def distinct(rows: Sequence[Row], name: str) -> str:
-    return "; ".join(dict.fromkeys(row[name] for row in rows if row[name]))
+def iqm(scores: Sequence[float], axis: int = 0) -> np.ndarray:
+    """Return the mean of scores [N] without the floor(N/4) lowest and highest (Agarwal et al. 2021, 2108.13264)."""
+    return trim_mean(scores, 0.25, axis)
 
 
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+def iqm_interval(scores: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile bootstrap of the IQM: the central `level` over 10,000 resamples of scores [N], N >= 2.
+
+    With 2 or 3 scores the lowest and highest each make a whole resample more often than the 2.5% tails, so that the
+    95% interval is simply their range.
+    """
+    how = {"n_resamples": 10_000, "method": "percentile", "rng": np.random.default_rng(0)}
+    low, high = bootstrap((scores,), iqm, confidence_level=level, **how).confidence_interval
+    return float(low), float(high)
 
 
 def number(x: float) -> str:
@@ -172,9 +116,15 @@ def number(x: float) -> str:
 
 def iqm_cell(scores: Sequence[float]) -> str:
     if len(scores) < 2:  # one run says nothing of the spread
-        return number(iqm(scores)) if scores else NOTHING
+        return number(iqm(scores)) if len(scores) else NOTHING
     low, high = iqm_interval(scores)
     return f"{number(iqm(scores))} [{number(low)}, {number(high)}]"
+
+
+def median_and_range(values: Sequence[float], form: str) -> str:
+    """Return "median [lowest, highest]"; nothing where there are no values."""
+    shown = [format(x, form) for x in (median(values), min(values), max(values))] if values else []
+    return "{} [{}, {}]".format(*shown) if shown else NOTHING
 
 
 def count(x: float) -> str:

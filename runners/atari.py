@@ -1,10 +1,10 @@
-"""`python -m runners.atari`: train an agent on an Atari game from pixels."""
+"""Command `python -m runners.atari`: train an agent on Atari games from pixels."""
 
 from runners.errors import main_guard
 
 
 def main(argv: list[str]) -> int:
-    from runners.launch import main  # here, so that a Ctrl-C while torch loads is met by the guard
+    from runners.launch import main  # here, so that main_guard handles a Ctrl-C while torch loads
 
     return main("atari", argv)
 

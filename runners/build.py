@@ -1,4 +1,4 @@
-"""Environments and networks from a configuration: the same in the learner, in actors and in evaluation."""
+"""Making of environments and networks from a configuration, for learner, actors and evaluation alike."""
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from runners.config import RunConfig
 from runners.machine.devices import device_named
 
 EVALUATION, VIDEO, PICTURES, CHOICE = -1, -2, -3, -4
-"""Streams of randomness in a run, besides those of the actors: 1000 x (earlier starts of the run) + actor."""
+"""Streams of random numbers in a run, besides those of the actors, which are 0 and more."""
 
 
 def stream_seed(config: RunConfig, stream: int) -> int:
-    """A seed in 0..2^31-1 for one user of randomness, unrelated to those of other streams and of other runs."""
+    """Return a seed in 0..2^31-1 for one stream of random numbers, independent of those of other streams and runs."""
     return int(np.random.SeedSequence((config.training.seed, stream % 2**32)).generate_state(1)[0] >> 1)
 
 
@@ -29,26 +29,27 @@ def build_env(
     tasks: np.ndarray | None = None,
     threads: int = 1,
 ) -> VectorEnv:
-    """`envs` environments, seeded by the run's seed and `stream`; of several tasks, `tasks` [envs], or all alike."""
+    """Make `envs` environments, seeded by the run's seed and `stream`; `tasks` [envs] are theirs, by default shared
+    out evenly."""
     return make_env(config.env, envs, stream_seed(config, stream), threads=threads, render=render, tasks=tasks)
 
 
 def spec_of(config: RunConfig) -> EnvSpec:
-    """Make an environment, to see what it shows and takes."""
+    """Return the spec of the run's environments, from one that is made for it and closed."""
     env = build_env(config, 1, stream=0)
     env.close()
     return env.spec
 
 
 def build_network(config: RunConfig, spec: EnvSpec) -> ActorCritic:
-    """Make the network in evaluation mode, with weights from torch's global generator; learning turns dropout on."""
+    """Make the network in evaluation mode, without dropout; its weights are drawn by torch's global generator."""
     step_size = config.agent.popart_step_size
     bf16, tasks = config.training.precision == "bfloat16", len(config.env.tasks)
     return ActorCritic(config.network, parts_of(config, spec), actions_of(spec), step_size, bf16, tasks).eval()
 
 
 def parts_of(config: RunConfig, spec: EnvSpec) -> list[Part]:
-    """Describe the parts of an observation to the network."""
+    """Return the parts of an observation in the network's terms."""
 
     def normalised(part: envs.interface.Part) -> bool:
         asked = config.network.normalise
@@ -58,7 +59,7 @@ def parts_of(config: RunConfig, spec: EnvSpec) -> list[Part]:
 
 
 def observed(config: RunConfig, spec: EnvSpec) -> str:
-    """Say what the network sees, and by which torso."""
+    """Return a line on the parts of an observation and the torso that encodes them."""
     parts = parts_of(config, spec)
     named = []
     for part, shown in zip(parts, spec.parts, strict=True):
@@ -71,7 +72,7 @@ def observed(config: RunConfig, spec: EnvSpec) -> str:
 
 
 def actions_of(spec: EnvSpec) -> ActionSpace:
-    """Describe the actions to the network."""
+    """Return the action space in the network's terms."""
     action = spec.action
     if isinstance(action, Discrete):
         return Choice(action.n)
@@ -79,15 +80,15 @@ def actions_of(spec: EnvSpec) -> ActionSpace:
 
 
 def random_observations(config: RunConfig, steps: int = 64) -> torch.Tensor:
-    """Observations [steps, N, ...] under random actions, of 8 environments, or of one a task where tasks are more."""
+    """Return observations [steps, N, ...] under random actions; N is 8, or the number of tasks if that is more."""
     envs = max(8, len(config.env.tasks))
     env = build_env(config, envs, stream=PICTURES)
     rng = np.random.default_rng(stream_seed(config, PICTURES))
-    spec, seen = env.spec, [env.reset().observation]
+    observations = [env.reset().observation]
     for _ in range(steps - 1):
-        seen.append(env.step(spec.action.sample(rng, envs)).observation)
+        observations.append(env.step(env.spec.action.sample(rng, envs)).observation)
     env.close()
-    return torch.from_numpy(np.stack(seen))
+    return torch.from_numpy(np.stack(observations))
 
 
 def pick_device(config: RunConfig) -> torch.device:

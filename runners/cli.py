@@ -18,7 +18,7 @@ from agents.gempi.config import CHOICES
 from envs.factory import prepare, steps_in_python
 from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
-from runners.presets import PRESETS
+from runners.presets import preset_for
 
 MAY_CHANGE = frozenset(
     "steps actors learner_envs device threads compile log_seconds checkpoint_seconds video".split()
@@ -33,11 +33,10 @@ Config = TypeVar("Config")
 
 
 def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
-    """The configuration that `argv` asks for, and the run folder to resume, if any."""
-    decides = peek(argv, preset="small", agent="vmpo", actors=None)
+    """Return the configuration of a command line, and the folder of the run to resume, if any."""
+    decides = peek(argv, preset="small", agent="vmpo", actors=None, env=None)
     if decides.resume is None:
-        # An unknown name is left for the parser proper to refuse.
-        make = PRESETS.get((suite, decides.preset), PRESETS[suite, "small"])
+        make = preset_for(suite, decides.env, decides.preset)
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
         env, notes = prepare(config.env)
@@ -55,14 +54,14 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(
-            f"warning: this run's learning rate was to reach 0 after {saved.training.steps:,} steps, now after "
-            f"{config.training.steps:,}: it jumps to what the new schedule has here (m_step/learning_rate in metrics)"
+            f"warning: this run's learning rate was annealed over {saved.training.steps:,} steps, now over "
+            f"{config.training.steps:,}: it jumps to the new schedule's value (m_step/learning_rate in metrics)"
         )
     return config, run_dir
 
 
 def with_actors(config: RunConfig) -> RunConfig:
-    """Give an environment that steps in Python processes of its own, on all cores but the learner's."""
+    """Return `config` with an actor on each core but the learner's, if its environment steps in Python."""
     if not steps_in_python(config.env):
         return config
     envs = config.training.envs
@@ -71,7 +70,7 @@ def with_actors(config: RunConfig) -> RunConfig:
 
 
 def peek(argv: list[str], **names: str | None) -> argparse.Namespace:
-    """Flags that decide over the others' defaults: `names` with defaults of their own, gempi's choices, --resume."""
+    """Return the flags on which other defaults depend: `names` (with defaults), gempi's choices and --resume."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--resume", nargs="?", const="")
     for name in [*names, *CHOICES]:
@@ -80,18 +79,18 @@ def peek(argv: list[str], **names: str | None) -> argparse.Namespace:
 
 
 def suited(make: Callable[..., Config], rule: str, decides: argparse.Namespace) -> Config:
-    """The defaults that `make` has for a learning rule, and for what was chosen of gempi's row."""
+    """Return the preset that `make` has for a learning rule and, for gempi, the choices of its row."""
     choices = {name: choice for name in CHOICES if (choice := getattr(decides, name)) and rule == "gempi"}
     try:
         return make(rule, **choices)
-    except (KeyError, ValueError):  # an unknown choice is left for the parser proper to refuse
+    except (KeyError, ValueError):  # the parser refuses an unknown choice
         return make(rule)
 
 
 def resumed(
     decides: argparse.Namespace, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]
 ) -> tuple[Path, Config]:
-    """The folder that --resume names, and the configuration of the run of one of `runners` in it."""
+    """Return the folder that --resume names, and the configuration of its run, which must be one of `runners`."""
     if not decides.resume:
         raise UsageError("--resume takes the folder of a run")
     run_dir = Path(decides.resume)
@@ -99,7 +98,7 @@ def resumed(
 
 
 def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str, Any]], Config]) -> Config:
-    """Read the configuration of an existing run of one of `runners`; `read` makes it of what config.json holds."""
+    """Return the configuration of a run of one of `runners`, which `read` makes from the content of config.json."""
     path = run_dir / "config.json"
     if not path.exists():
         raise UsageError(f"{run_dir} is not the folder of a run: it has no config.json")
@@ -115,7 +114,7 @@ def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str,
 
 
 def unfinished(asked: str | None) -> Path | None:
-    """Return the folder `asked` for if a run lies there that has saved and not ended; UsageError if one that has."""
+    """Return the folder `asked` for if it holds a run that can continue, else None; UsageError if its run has ended."""
     run_dir = Path(asked or "")
     if asked and (run_dir / "summary.json").exists():
         raise UsageError(
@@ -125,7 +124,7 @@ def unfinished(asked: str | None) -> Path | None:
 
 
 def refuse_another(run_dir: Path, saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
-    """UsageError where the unfinished run in `run_dir` is not the one that is asked for."""
+    """Raise UsageError if the unfinished run in `run_dir` has other settings than the one that is asked for."""
     changed = _differing(saved, asked, may_change | {"run_dir"})
     if changed:
         raise UsageError(
@@ -135,7 +134,7 @@ def refuse_another(run_dir: Path, saved: dict[str, Any], asked: dict[str, Any], 
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
-    """UsageError where a resumed run is asked to be another one."""
+    """Raise UsageError if settings of a resumed run differ that may not change."""
     changed = _differing(saved, asked, may_change)
     if changed:
         raise UsageError(f"a resumed run keeps its configuration: leave out {_flags(changed)}, or start a new run")
@@ -144,7 +143,7 @@ def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: fro
 def parse_flags(
     kind: type[Options], name: str, description: str, argv: list[str], default: Options | None = None
 ) -> Options:
-    """tyro's reading of `argv` for `python -m runners.<name>`, its boxed complaints made into one line."""
+    """Parse `argv` for `python -m runners.<name>` by tyro; its errors become UsageError in one line."""
     complaint = io.StringIO()
     try:
         with usage_errors(), contextlib.redirect_stderr(complaint):
@@ -163,7 +162,7 @@ def parse_flags(
 
 
 def one_line(box: str) -> str:
-    """The sentence of a tyro error box: what stands under its title, and the flag it suggests."""
+    """Return a tyro error box as one line: the text under its title, and the flag that it suggests."""
     lines = [line.strip(" │╭╮╰╯") for line in box.strip().splitlines()[1:]]
     body: list[str] = []
     for line in lines:
@@ -177,13 +176,13 @@ def one_line(box: str) -> str:
 
 
 def without(argv: list[str], flag: str) -> list[str]:
-    """`argv` less `flag` and its value."""
+    """Return `argv` without `flag` and its value."""
     at = next(i for i, argument in enumerate(argv) if argument.partition("=")[0] == flag)
     return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any], may_differ: frozenset[str]) -> list[str]:
-    """Names of leaves in which two configurations differ, but of those that may."""
+    """Return the names of the leaves in which two configurations differ, without those that may."""
     names = []
     for key, value in a.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The whole configuration of a run: one typed tree, flat on the command line, saved as `config.json`."""
+"""Configuration of a run: one typed tree, flat on the command line, saved as `config.json`."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ PresetName = Literal["small", "paper"]
 
 
 def only_for(preset: Preset) -> Callable[[type], type]:
-    """Make a dataclass of environment options whose command line has those alone that a suite of `preset` honours."""
+    """Decorate options of environments: only those that a suite of `preset` honours are on the command line."""
 
     def decorate(cls: type) -> type:
         types = get_type_hints(EnvConfig)
@@ -34,17 +34,17 @@ def only_for(preset: Preset) -> Callable[[type], type]:
 
 @only_for("atari")
 class AtariEnv(EnvConfig):
-    """Which game, and how it is stepped."""
+    """Options of Atari games."""
 
     name: Annotated[str, tyro.conf.arg(name="game")] = "Pong"
-    """Atari game, as ALE spells it: Pong, SpaceInvaders, MsPacman, ...; one agent learns several at once, with commas
-    between their names, or all of atari57."""
+    """Atari game, as ALE spells it: Pong, SpaceInvaders, MsPacman, ...; or several for one agent, with commas between
+    their names, or atari57 for all 57."""
     suite: tyro.conf.Suppress[Preset] = "atari"
 
 
 @only_for("control")
 class ControlEnv(EnvConfig):
-    """Which environment, and how it is stepped."""
+    """Options of environments other than Atari."""
 
     name: Annotated[str, tyro.conf.arg(name="env")] = "CartPole-v1"
     """Environment: CartPole-v1, HalfCheetah-v5, CheetahRun-v1, MiniGrid-MemoryS7-v0, popgym-RepeatFirstEasy-v0,
@@ -55,25 +55,25 @@ class ControlEnv(EnvConfig):
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long, how fast, and in how many processes."""
+    """Options of training: its length, its batches, its optimiser, its processes, its records."""
 
     preset: PresetName = "small"
-    """Which defaults to start from: small learns on two CPU cores, paper has the papers' settings."""
+    """Defaults to start from: small learns on two CPU cores, paper has the papers' settings."""
     steps: int = 3_000_000
     """Agent steps to train for, over all environments (frames are action repeat times as many)."""
     seed: int = 0
     """Seed of everything: weights, environments, actions, minibatches."""
     actors: int = 1
-    """Actor processes, on the CPU; 0 acts and learns in turn in one process and on one device, on a CPU reproducible to
+    """Actor processes, on the CPU; 0 acts and learns in turn in one process on one device, on a CPU reproducible to
     the bit for a seed."""
     learner_envs: int = -1
-    """Environments that the learner steps itself, between batches, where actors leave it waiting; -1: as many as keep
+    """Environments that the learner steps itself between batches, where it would wait for actors; -1: as many as keep
     all cores busy, measured at the start."""
     envs: int = 32
-    """Environments over all actors: the sequences of a batch. Under torchrun, of each rank's part of it."""
+    """Environments over all actors, which are the sequences of a batch; under torchrun, those of each rank."""
     statistics: Literal["batch", "rank"] = "batch"
-    """Under torchrun, top-k, psi, duals and moments of advantages are of the whole batch, or of each rank's part, as
-    in V-MPO's paper."""
+    """Samples of top-k, psi, duals and moments of advantages under torchrun: the whole batch, or each rank's part of
+    it, as in V-MPO's paper."""
     unroll: int = 64
     """Steps of a sequence."""
     passes: int = 1
@@ -81,8 +81,8 @@ class TrainingConfig:
     minibatches: int = 8
     """Gradient steps a pass; each takes whole sequences."""
     value_warmup: int = 0
-    """Agent steps at the beginning, at most a tenth of the run, that minimise the value loss alone: the first policy is
-    evaluated before it is improved."""
+    """Agent steps at the beginning, at most a tenth of the run, that minimise only the value loss, so that the first
+    policy is evaluated before it is improved."""
     target_period: int = 1
     """T_target: batches between copies of the network to the actors, whose policy is pi_old."""
     learning_rate: float = 5e-4
@@ -92,54 +92,53 @@ class TrainingConfig:
     anneal: bool = False
     """Let the network's learning rate and the entropy bonus fall linearly."""
     anneal_from: float = 0.0
-    """With --anneal, the share of the run before they begin to."""
+    """Share of the run before --anneal begins to lower them."""
     anneal_to: float = 0.0
-    """With --anneal, the share of them that is left at the end of the run. At 0 learning has stopped by then, and a
-    cycle of a game without chance in which the policy loses is not corrected any more."""
+    """Share of them that --anneal leaves at the end of the run. At 0 learning has stopped by then, and a cycle of a
+    deterministic game in which the policy loses is not corrected any more."""
     weight_average: float = 0.0
-    """Evaluate a moving average of the weights, which keeps this share of itself in each gradient step; 0: the last
-    weights."""
+    """Decay, a gradient step, of the moving average of the weights that is evaluated; 0 evaluates the last weights."""
     adam_epsilon: float = 1e-8
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5
     """Clip the network's gradient to this norm; 0 never clips."""
     patience: float = 600.0
-    """Seconds after which an actor, a rank or a simulator that gives nothing ends the run, and says where it hangs."""
+    """Seconds without a result of an actor, rank or simulator after which the run ends with an error that names it."""
     patience_steps: int = 100
-    """A gradient that is not finite is left out; as many in a row end the run."""
+    """Number of gradients in a row that are not finite, each of which is left out, after which the run ends."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the learner runs."""
+    """Device of the learner."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the torso's convolutions; auto takes bfloat16 where the machine has instructions for it and a measurement on
-    the processor, at these sizes of batches, says that it pays; a GPU with --actors 0 needs no measurement."""
+    """Precision of the torso's convolutions. auto takes bfloat16 where the machine has instructions for it and, on a
+    CPU, a measurement at these sizes of batches shows that it is faster; a GPU with --actors 0 needs no measurement."""
     compile: bool = False
-    """Compile the network with torch.compile; on a GPU also the encoder that acts there, by CUDA graphs."""
+    """Compile the network with torch.compile; on a GPU with CUDA graphs, and also the encoder that acts there."""
     threads: int = 0
-    """Torch threads of the learner, and with --actors 0 threads of its simulator; 0: the cores that actors leave, or
-    with --actors 0 one (sums in one order), but all cores for a simulator beside a GPU."""
+    """Torch threads of the learner and, with --actors 0, threads of its simulator. 0: the cores that actors leave; with
+    --actors 0 one, for sums in a fixed order, but all cores for a simulator beside a GPU."""
     run_dir: str | None = None
     """Folder of the run; by default a new one under runs/."""
     eval_episodes: int = 30
     """Episodes of the final evaluation."""
     eval_steps: int = 1_000_000
-    """Agent steps after which an evaluation stops, over all of its environments; episodes that have not ended by then
-    are cut, and counted with their return so far."""
+    """Agent steps over all environments after which an evaluation stops; episodes that have not ended by then are cut,
+    and count with their return so far."""
     eval_policy: Literal["mode", "sample", "both"] = "mode"
-    """Evaluate the policy's mode, as the papers do, samples of it, or one after the other."""
+    """Evaluate the policy's mode, as the papers do, samples of it, or both."""
     evaluations: int = 0
-    """Evaluations while training, evenly spaced and on seeds of their own, the last one at the end; the weights of the
-    best are kept as the checkpoint `best`, and are evaluated anew. 0: none, the last weights are evaluated."""
+    """Number of evaluations while training, evenly spaced, the last one at the end. The best one's weights are kept as
+    the checkpoint `best`, and evaluated again on other seeds. 0: none, the last weights are evaluated."""
     eval_from: float = 0.0
-    """With --evaluations, the share of the run after which they begin."""
+    """Share of the run after which --evaluations begin."""
     save_environments: bool = False
-    """With --actors 0, keep the environments in checkpoints: a run that was cut and resumed then equals one that never
-    was, bit for bit. For tasks in numpy and those of gymnasium whose state is numbers."""
+    """With --actors 0, keep the environments in checkpoints: a run that was cut and resumed then equals one that was
+    not, bit for bit. For tasks in numpy and those of gymnasium whose state is numbers."""
     log_seconds: float = 5.0
     """Seconds between rows of metrics."""
     checkpoint_seconds: float = 120.0
     """Seconds between checkpoints."""
     video: bool = True
-    """Record an episode at the end."""
+    """Record an episode at the end of the run."""
 
     def __post_init__(self) -> None:
         at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes", "eval_steps"))
@@ -170,7 +169,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run depends on."""
+    """All options of a run."""
 
     env: EnvConfig = field(default_factory=AtariEnv)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -184,7 +183,8 @@ class RunConfig:
             raise ValueError(f"--dropout-scheme {scheme} has no effect without --dropout")
         if scheme == "paired" and self.training.compile:
             raise ValueError(
-                "--dropout-scheme paired needs one mask twice, which compiled networks do not draw: leave out --compile"
+                "--dropout-scheme paired needs the same mask twice, which compiled networks cannot draw: leave out "
+                "--compile"
             )
         if envs % tasks:
             more = tasks * (envs // tasks + 1)
@@ -192,12 +192,12 @@ class RunConfig:
 
     @property
     def tasks(self) -> np.ndarray:
-        """Which of the environment's tasks each column of a batch plays, [envs], of each rank's part."""
+        """Return the task of each column of a rank's part of a batch, [envs]."""
         return share_out(len(self.env.tasks), self.training.envs)
 
     @property
     def steps_per_batch(self) -> int:
-        """Agent steps of a batch, of one rank."""
+        """Return the agent steps in a rank's part of a batch."""
         return self.training.envs * self.training.unroll
 
     @property
@@ -210,7 +210,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def from_dict(tree: dict[str, Any]) -> RunConfig:
-    """The inverse of `to_dict`, after a trip through JSON."""
+    """Return the configuration that `to_dict` gave, also after JSON has made lists of its tuples."""
     env = {"atari": AtariEnv, "control": ControlEnv}[tree["env"]["suite"]]
     network = {k: tuple(v) if isinstance(v, list) else v for k, v in tree["network"].items()}
     return RunConfig(
@@ -219,5 +219,5 @@ def from_dict(tree: dict[str, Any]) -> RunConfig:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -1,10 +1,10 @@
-"""`python -m runners.control`: train an agent on any environment but an Atari game: control, memory tasks, your own."""
+"""Command `python -m runners.control`: train an agent on any environment but Atari: control, memory, your own."""
 
 from runners.errors import main_guard
 
 
 def main(argv: list[str]) -> int:
-    from runners.launch import main  # here, so that a Ctrl-C while torch loads is met by the guard
+    from runners.launch import main  # here, so that main_guard handles a Ctrl-C while torch loads
 
     return main("control", argv)
 

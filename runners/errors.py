@@ -1,4 +1,4 @@
-"""How a command fails: one line on stderr and an exit code (2: used wrongly, 1: went wrong), a traceback on request."""
+"""Errors of commands: one line on stderr and an exit code (2: wrong usage, 1: failure), a traceback on request."""
 
 import argparse
 import errno
@@ -15,15 +15,15 @@ from envs.interface import EnvError
 
 
 class UsageError(Exception):
-    """A wish of the user that cannot be met; the message says what would be right. Exit code 2."""
+    """Error of the user's, exit code 2; the message says what would be right."""
 
 
 class RunError(Exception):
-    """The run itself failed: a dead actor, an unreadable checkpoint, a full disk. Exit code 1."""
+    """Failure of the run itself, exit code 1: a dead actor, an unreadable checkpoint, a full disk."""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are a UsageError, one line."""
+    """argparse whose errors are a UsageError in one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see --help)")
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Inside, a ValueError is the user's doing: configurations raise it for settings that cannot be."""
+    """Turn a ValueError, which configurations raise for impossible settings, into a UsageError."""
     try:
         yield
     except ValueError as error:
@@ -40,7 +40,7 @@ def usage_errors() -> Iterator[None]:
 
 @contextmanager
 def while_running() -> Iterator[None]:
-    """Inside, an EnvError is a failure of an environment that was made as it was asked for, and no wrong usage."""
+    """Turn an EnvError into a RunError: an environment that was made and then fails is no wrong usage."""
     try:
         yield
     except EnvError as error:
@@ -49,7 +49,7 @@ def while_running() -> Iterator[None]:
 
 @contextmanager
 def needs_extra(name: str) -> Iterator[None]:
-    """Around imports of what the extra `name` of this package installs."""
+    """Turn a failed import of what the extra `name` installs into a UsageError that says how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -57,9 +57,9 @@ def needs_extra(name: str) -> Iterator[None]:
 
 
 def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs `main(argv)` and exits with the code it returns (None: 0); prints an exception as one line, `error: ...`.
+    """Run `main(argv)` and exit with the code it returns (None: 0); print an exception as one line, `error: ...`.
 
-    `--debug` anywhere in `argv` (default: the command line) is taken out, and prints the traceback above that line.
+    `--debug` anywhere in `argv` (default: the command line) is removed, and prints the traceback before that line.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -74,8 +74,8 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
         code, line = describe(error)
         print(f"error: {line}", file=sys.stderr)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        # A rank of torchrun's. What is sharded keeps its process group alive, whose thread aborts the process where it
-        # lets go of its last tensor, and so of a Python object, while the interpreter is being taken down.
+        # In a rank of torchrun, sharded tensors keep the process group alive. Its thread would release the last of
+        # them, and so a Python object, while the interpreter shuts down, which aborts the process.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
@@ -83,7 +83,7 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
 
 
 def describe(error: BaseException) -> tuple[int, str]:
-    """The exit code of an exception and one line for it."""
+    """Return the exit code for an exception and a line that describes it."""
     message = " ".join(str(error).split())
     match error:
         case UsageError() | EnvError():
@@ -106,6 +106,6 @@ def _disk_full(error: BaseException | None) -> bool:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer thread hands its error to the main thread, which reports it: no second report from here."""
+    """Report an exception in a thread, but not a full disk: TensorBoard's writer passes that to the main thread."""
     if not _disk_full(failure.exc_value):
         threading.__excepthook__(failure)

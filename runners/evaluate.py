@@ -1,4 +1,4 @@
-"""`python -m runners.evaluate RUN_DIR`: play episodes with a trained agent."""
+"""Command `python -m runners.evaluate RUN_DIR`: play episodes with a trained agent."""
 
 import json
 from dataclasses import dataclass, replace
@@ -21,18 +21,18 @@ from runners.records.files import write_atomically
 
 @dataclass(frozen=True)
 class Options:
-    """The run to play, and how."""
+    """Options of the command."""
 
     run_dir: Annotated[str, tyro.conf.Positional]
     """Folder of a run."""
     episodes: int = 30
     """Episodes to play."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The newest checkpoint, or the one that did best in the evaluations of a run with --evaluations."""
+    """The newest checkpoint, or the best one in the evaluations of a run with --evaluations."""
     policy: Literal["mode", "sample", "both"] | None = None
-    """Act by the policy's mode, samples of it, or one after the other; by default as the run's own evaluation did."""
+    """Act by the policy's mode, samples of it, or both; by default as the run's final evaluation did."""
     seed: int | None = None
-    """Seed of environments and actions; by default the run's own evaluation seed."""
+    """Seed of environments and actions; by default that of the run's final evaluation."""
     video: bool = False
     """Also record an episode to videos/evaluation.gif."""
 

@@ -23,15 +23,15 @@ from runners.records.video import write_gif
 MOST_ENVS = 32
 MOST_FRAMES = 3_000
 CHOICE_STEPS = 200_000
-"""Most agent steps of an evaluation while training: enough for 30 games of Pong."""
+"""Largest number of agent steps of an evaluation while training, enough for 30 games of Pong."""
 HORIZON = 256
-"""Steps between moves of a transformer's key and value strips; any number gives the same actions."""
+"""Steps between copies of a transformer's key and value strips; it does not change the actions."""
 SECONDS_ON_SCREEN, SECONDS_BETWEEN_LINES = 0.5, 30.0
 """Seconds between reports of an evaluation, on a terminal and elsewhere."""
 
 
 class Player:
-    """Acts in `env` with the policy's mode, or samples of it; remembers what it must."""
+    """Player of `env` by the policy's mode, or by samples of it, which holds the core's state and the last action."""
 
     def __init__(self, env: VectorEnv, network: ActorCritic, sample: bool, seed: int) -> None:
         self.network, self.sample = network, sample
@@ -42,7 +42,7 @@ class Player:
 
     @torch.inference_mode()
     def act(self, step: TimeStep, playing: np.ndarray | None = None) -> np.ndarray:
-        """Choose actions [N]; where some environments alone are `playing` [N] bool, the torso sees no others."""
+        """Return actions [N, ...]; only environments that are `playing`, [N] bool, go through the torso."""
         shown = (step.observation, self.action, step.reward, step.first)
         observation, action, reward, first = (torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in shown)
         inputs = (observation, action, reward, first)
@@ -60,16 +60,17 @@ class Player:
 def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int = EVALUATION) -> dict[str, Any]:
     """Play `episodes` of each task by the policy that `config` names; `stream` seeds them.
 
-    Return what `play` does; of several tasks, that of each under `games`, and above it their human-normalised means;
-    where both policies are asked for, those of samples, and of the mode under `by_mode`.
+    Return the result of `play`. Of several tasks, return the summary of their human-normalised means, with the result
+    of each under `games`. If both policies are asked for, return that of samples, with that of the mode under
+    `by_mode`.
     """
     asked, tasks = config.training.eval_policy, config.env.tasks
     policies: tuple[Literal["sample", "mode"], ...] = ("sample", "mode") if asked == "both" else (asked,)
     found: dict[str, dict[str, dict[str, Any]]] = {policy: {} for policy in policies}
     for task in tasks:
-        one = config if len(tasks) == 1 else _of(config, task)
+        one = config if len(tasks) == 1 else _with_task(config, task)
         with Progress(one.env.name, episodes * len(policies)) as progress, while_running():
-            plays = [play(_by(one, policy), network, episodes, stream, progress) for policy in policies]
+            plays = [play(_with_policy(one, policy), network, episodes, stream, progress) for policy in policies]
             for policy, result in zip(policies, in_turn(plays), strict=True):
                 found[policy][task] = result
     results = [_over_tasks(found[policy], episodes) for policy in policies]
@@ -77,14 +78,14 @@ def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int
 
 
 def evaluate_briefly(config: RunConfig, network: ActorCritic) -> dict[str, Any]:
-    """Evaluate as while training: on seeds of its own, and for `CHOICE_STEPS` steps at most."""
+    """Evaluate while training: with seeds of its own, for at most `CHOICE_STEPS` steps."""
     training = replace(config.training, eval_steps=min(config.training.eval_steps, CHOICE_STEPS))
     return evaluate(replace(config, training=training), network, training.eval_episodes, stream=CHOICE)
 
 
 def in_turn(plays: Sequence[Generator[None, None, Any]]) -> list[Any]:
-    """Run generators to their ends, a step of each in turn, and return what they return: while the environments of one
-    step, the network thinks for another."""
+    """Run generators to their ends, a step of each in turn, and return their results: while the environments of one
+    step, the network runs for another."""
     results, going = [None] * len(plays), dict(enumerate(plays))
     while going:
         for i, each in list(going.items()):
@@ -106,12 +107,12 @@ def _over_tasks(games: dict[str, dict[str, Any]], episodes: int) -> dict[str, An
 
 
 def figure(x: float) -> str:
-    """Write a return to two places, or a small one to three digits."""
+    """Return a number as text, with two decimals, or three digits if it is small."""
     return f"{x:.2f}" if x == 0 or abs(x) >= 0.1 else f"{x:.3g}"
 
 
 def worst_mean(result: dict[str, Any]) -> float:
-    """The mean return of an evaluation; of two policies that of the worse."""
+    """Return the mean return of an evaluation, of two policies that of the worse one."""
     return min(result["mean"], result.get("by_mode", result)["mean"])
 
 
@@ -119,11 +120,11 @@ def play(
     config: RunConfig, network: ActorCritic, episodes: int, stream: int, progress: "Progress"
 ) -> Generator[None, None, dict[str, Any]]:
     """Play `episodes` of one task and return their raw returns with mean, std, median, least and the protocol in words;
-    pauses in each step while the environments work.
+    yield in each step while the environments work.
 
-    How many each environment plays is fixed beforehand, so short episodes are not counted more often than long ones.
-    An environment that has played its share stops. After `eval_steps` steps of all environments together, episodes that
-    have not ended are cut there and counted with their return so far; `cut` says how many.
+    The number of episodes of each environment is fixed beforehand, so that short episodes do not count more often than
+    long ones; an environment that has played its share stops. After `eval_steps` steps of all environments together,
+    episodes that have not ended are cut, and count with their return so far; `cut` is their number.
     """
     training, envs = config.training, min(episodes, MOST_ENVS)
     quota = np.array([episodes // envs + (i < episodes % envs) for i in range(envs)])
@@ -167,7 +168,7 @@ def play(
 
 
 class Progress:
-    """Shows how many episodes were played: in place on a terminal, elsewhere as a line now and then."""
+    """Display of the number of episodes played: in place on a terminal, elsewhere a line every half minute."""
 
     def __init__(self, name: str, episodes: int) -> None:
         self.name, self.episodes = name, episodes
@@ -207,20 +208,20 @@ def _summary(scores: list[float], protocol: str) -> dict[str, Any]:
     }
 
 
-def _by(config: RunConfig, policy: Literal["mode", "sample"]) -> RunConfig:
+def _with_policy(config: RunConfig, policy: Literal["mode", "sample"]) -> RunConfig:
     return replace(config, training=replace(config.training, eval_policy=policy))
 
 
-def _of(config: RunConfig, task: str) -> RunConfig:
-    """One of several tasks, as they are played together."""
+def _with_task(config: RunConfig, task: str) -> RunConfig:
+    """Return the configuration of one of several tasks, which has the full action set of all."""
     return replace(config, env=replace(config.env, name=task, full_actions=True))
 
 
 def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
-    """Write a GIF of one episode (its first MOST_FRAMES steps) to `path`, of several tasks of the first; EnvError where
-    it cannot be drawn."""
+    """Write a GIF of one episode, up to MOST_FRAMES steps, to `path`, of several tasks of the first one; EnvError if
+    the environment cannot be drawn."""
     if len(config.env.tasks) > 1:
-        config = _of(config, config.env.tasks[0])
+        config = _with_task(config, config.env.tasks[0])
     config = replace(config, env=config.env.evaluated)
     env = build_env(config, 1, stream=VIDEO, render=True)
     player = Player(env, network, config.training.eval_policy != "mode", stream_seed(config, VIDEO))

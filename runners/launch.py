@@ -1,4 +1,4 @@
-"""`python -m runners.atari` and `runners.control`: from a command line to a run."""
+"""Start of a run from the command line of `runners.atari` or `runners.control`."""
 
 from runners.build import pick_device
 from runners.cli import parse
@@ -11,7 +11,7 @@ from runners.training import Training
 
 
 def main(suite: str, argv: list[str]) -> int:
-    """Train as `argv` asks for; returns the exit code."""
+    """Train as `argv` says, and return the exit code."""
     config, resumed = parse(suite, argv)
     env, agent, core = config.env.name, config.agent.agent, config.network.core
     job = Job(

@@ -1,14 +1,16 @@
-"""Presets: what differs from the defaults, for a kind of task and a learning rule (`choices`: the row of gempi)."""
+"""Presets: the settings that differ from the defaults, for a suite and a learning rule (`choices`: gempi's row)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from agents.config import AgentConfig, options_of
+from envs.suites import suite_of
 from networks.config import NetworkConfig
 from runners.config import AtariEnv, ControlEnv, RunConfig, TrainingConfig
 
 
 def small_atari(agent: str, **choices: str) -> RunConfig:
-    """Learns Pong on two CPU cores."""
+    """Return settings that learn Pong on two CPU cores."""
     ppo = agent == "ppo"
     em = dict(temperature="solved", epsilon_eta=0.1, epsilon_alpha=0.007, alpha_init=1.0)
     em |= dict(epsilon_reference=2.0)
@@ -41,9 +43,9 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
 
 
 def paper_atari(agent: str, **choices: str) -> RunConfig:
-    """V-MPO tables 1, 6 and appendix F, for one game; what they leave open has the defaults.
+    """Return V-MPO's settings for one Atari game (tables 1 and 6, appendix F), with our defaults where it has none.
 
-    Its core is TrXL with layer norm on the inputs; GTrXL is that of another paper (arXiv 1910.06764): --core gtrxl.
+    Its core is TrXL with layer norm on the inputs. GTrXL is from another paper (arXiv 1910.06764): --core gtrxl.
     """
     em = dict(epsilon_eta=0.02, epsilon_alpha=0.007, alpha_init=5.0)
     config = RunConfig(
@@ -76,7 +78,7 @@ def paper_atari(agent: str, **choices: str) -> RunConfig:
 
 
 def _paper_ppo(config: RunConfig) -> RunConfig:
-    """PPO in the place of V-MPO: its ratios want fresh actors, several passes and GAE (arXiv 1707.06347, table 5)."""
+    """Return V-MPO's settings changed for PPO: fresh actors, several passes and GAE (arXiv 1707.06347, table 5)."""
     agent = replace(
         config.agent,
         values="acting",
@@ -90,7 +92,7 @@ def _paper_ppo(config: RunConfig) -> RunConfig:
 
 
 def small_control(agent: str, **choices: str) -> RunConfig:
-    """Learns CartPole in seconds on one core, in one process."""
+    """Return settings that learn CartPole in seconds on one core, in one process."""
     em = dict(epsilon_eta=1.0, epsilon_alpha=0.003, alpha_init=1.0)
     em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4, epsilon_reference=2.0)
     return RunConfig(
@@ -118,8 +120,20 @@ def small_control(agent: str, **choices: str) -> RunConfig:
     )
 
 
+def small_minigrid(agent: str, **choices: str) -> RunConfig:
+    """Learns to look at a cue, to remember it and to choose by it (MiniGrid-MemoryS7) on one core."""
+    config = small_control(agent, **choices)
+    ppo = agent == "ppo"
+    em = dict(epsilon_eta=0.5, epsilon_alpha=0.005)
+    rule = replace(
+        config.agent, discount=0.999, gae_lambda=0.8, entropy_coefficient=0.1, **options_of(agent, choices, **em)
+    )
+    training = replace(config.training, steps=2_000_000, target_period=1 if ppo else 4, anneal_from=0.0 if ppo else 0.6)
+    return replace(config, agent=rule, training=training)
+
+
 def paper_control(agent: str, **choices: str) -> RunConfig:
-    """V-MPO tables 1 and 7 for OpenAI Gym: unroll 39, T_target 100, and the GTrXL of section 12."""
+    """Return V-MPO's settings for OpenAI Gym (tables 1 and 7), with the GTrXL of GEMPI section 12."""
     config = RunConfig(
         env=ControlEnv(),
         network=NetworkConfig(torso_hidden=256, embedding=256, layers=8, key_size=32, mlp_size=512),
@@ -146,4 +160,13 @@ PRESETS = {
     ("atari", "paper"): paper_atari,
     ("control", "small"): small_control,
     ("control", "paper"): paper_control,
+    ("minigrid", "small"): small_minigrid,
 }
+"""Presets by command and name; a suite of environments may have its own in place of its command's."""
+
+
+def preset_for(command: str, env: str | None, name: str) -> Callable[..., RunConfig]:
+    """Return the function that makes the preset `name` for a command and the environment it was given, if any."""
+    suite = suite_of(env, command).name if env and command == "control" else command
+    # The parser refuses a name that no preset has.
+    return PRESETS.get((suite, name)) or PRESETS.get((command, name)) or PRESETS[command, "small"]

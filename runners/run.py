@@ -1,4 +1,4 @@
-"""The life of a run, of agents and of language models alike: folder, start or resume, training, evaluation, summary."""
+"""The course of a run, of agents and language models alike: folder, start or resume, training, evaluation, summary."""
 
 import itertools
 import json
@@ -21,32 +21,32 @@ from runners.records.provenance import git_commit, machine, package_versions
 
 
 class Training(Protocol):
-    """A run in progress, and everything that a checkpoint holds. Each rank has one; the first keeps the run's folder.
+    """A run in progress, with everything that a checkpoint holds. Each rank has one; the first keeps the run's folder.
 
-    Ranks call everything here alike, but for `show` and `save_best`, which are the first one's.
+    All ranks call the same methods, but `show`, which only the first one calls.
     """
 
     ranks: Ranks
     device: torch.device
     best_at: int
-    """Units done when an evaluation found the weights that did best so far; -1 before the first one."""
+    """Units done at the best evaluation so far; -1 before the first one."""
 
     @property
     def done(self) -> int:
-        """Units of the budget that are used up: agent steps, or rollouts."""
+        """Return the units of the budget that are used up: agent steps, or rollouts."""
 
     def introduce(self, run_dir: Path) -> list[str]:
-        """Return lines that say what is trained, and where."""
+        """Return lines for the terminal about what is trained, and where."""
 
     def prepare(self) -> None:
-        """Do what comes before the first step."""
+        """Do everything that precedes the first step."""
 
     def run(self, stop: StopSignal) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between, and
-        soon after it was asked to stop."""
+        """Train to the end of the budget, yielding after each batch and soon after a stop signal: a row of metrics, or
+        an empty one in between."""
 
     def finish(self, run_dir: Path | None) -> dict[str, Any]:
-        """Evaluate what was learned, keep it in `run_dir`, and return this side's part of the summary."""
+        """Evaluate the result, save it in `run_dir`, and return the training's part of the summary."""
 
     def show(self, summary: dict[str, Any], run_dir: Path, board: TensorBoardLog) -> None:
         """Report the end of the run on the terminal and to TensorBoard."""
@@ -58,14 +58,14 @@ class Training(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A run that a command line asked for: of `python -m runners.<runner>`, new or `resumed`."""
+    """A run of `python -m runners.<runner>`, new or `resumed`, as its command line describes it."""
 
     runner: str
     title: str
     name: str
-    """Beginning of the name of a folder under runs/, where none was asked for."""
+    """Beginning of the name of a folder under runs/, if `run_dir` is None."""
     settings: dict[str, Any]
-    """Content of config.json: options by the part that they belong to."""
+    """Content of config.json: the options of each part of the configuration."""
     run_dir: str | None
     resumed: Path | None
     device: torch.device
@@ -73,19 +73,19 @@ class Job:
     budget: int
     checkpoint_seconds: float
     fields: dict[str, str]
-    """Metrics that the display shows, and what it calls them."""
+    """Metrics that the display shows, with their labels."""
     layout: Layout
     judged_by: str
     """Metric that TensorBoard's table of hyperparameters shows."""
     packages: tuple[str, ...]
     """Packages whose versions the summary names."""
     train: Callable[[Ranks, bool], Training]
-    """Makes the training; where its second argument is False its state is about to be set."""
+    """Function that makes the training; its second argument is False if a state is to be set."""
 
 
 def live(job: Job) -> int:
-    """Run `job` from its start, or from where it was stopped, to its end; returns the exit code."""
-    commit = git_commit()  # of the code that is running, whatever becomes of the files meanwhile
+    """Run `job` from its start, or from where it was stopped, to its end, and return the exit code."""
+    commit = git_commit()  # now, as the files may be edited while the run goes on
     with join(job.device) as ranks:
         training = job.train(ranks, job.resumed is None)
         loaded = Checkpoints(job.resumed / "checkpoints").latest() if job.resumed else None
@@ -102,7 +102,7 @@ def live(job: Job) -> int:
 
 
 def _follow(job: Job, training: Training) -> None:
-    """Train as a rank that is not the first one."""
+    """Train as a rank other than the first, which writes nothing."""
     training.prepare()
     with StopSignal() as stop, suppress(Stopped):
         _train(job, training, NoRecords(), stop)
@@ -119,7 +119,7 @@ def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> No
     with TensorBoardLog(run_dir, training.done, job.layout) as board, StopSignal() as stop:
         try:
             _train(job, training, Records(job, run_dir, training.done, board), stop)
-            with stop.at_once():  # what follows is made again where it was cut short
+            with stop.at_once():  # if it is cut short, the resumed run repeats it
                 _conclude(job, training, run_dir, board, commit)
         except Stopped:
             again = f"python -m runners.{job.runner} --resume {run_dir}"
@@ -127,8 +127,8 @@ def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> No
 
 
 def _train(job: Job, training: Training, records: "Records | NoRecords", stop: StopSignal) -> None:
-    """Train to the end of the budget; Stopped where a signal ended it before. The run is saved either way."""
-    saved = -float("inf")  # the first batch is saved at once: from then on a killed run resumes
+    """Train to the end of the budget and save; raise Stopped, after saving, if a signal stopped the run before."""
+    saved = -float("inf")  # saves the first batch at once, so that a killed run can be resumed
     with records.showing():
         for row in training.run(stop):
             records.write(training.done, row)
@@ -145,7 +145,7 @@ def _train(job: Job, training: Training, records: "Records | NoRecords", stop: S
 
 
 def _conclude(job: Job, training: Training, run_dir: Path, board: TensorBoardLog, commit: str | None) -> None:
-    """Evaluate what was learned, and write and show the summary."""
+    """Evaluate the result, and write and show the summary."""
     summary = training.finish(run_dir)
     flat = {k: v for part in job.settings.values() for k, v in part.items() if isinstance(v, int | float | str)}
     board.hyperparameters(flat, (job.judged_by,))
@@ -160,7 +160,7 @@ def _conclude(job: Job, training: Training, run_dir: Path, board: TensorBoardLog
 
 
 class Records:
-    """What a run writes while it trains: its table of metrics, TensorBoard's events, checkpoints and its progress."""
+    """Records of a run: its table of metrics, TensorBoard's events, checkpoints and the display of its progress."""
 
     def __init__(self, job: Job, run_dir: Path, done: int, board: TensorBoardLog) -> None:
         self.board = board
@@ -185,7 +185,7 @@ class Records:
 
 
 class NoRecords:
-    """The same of a rank that is not the first one: it gives its part of the state, and writes nothing."""
+    """Records of a rank other than the first, which writes nothing, but takes part in making the state."""
 
     def showing(self) -> AbstractContextManager[Any]:
         return nullcontext()
@@ -201,7 +201,7 @@ class NoRecords:
 
 
 def new_folder(asked: str | None, name: str) -> Path:
-    """Make the folder of a new run: the one `asked` for, or one of its own under runs/, by `name` and time."""
+    """Make the folder of a new run: the one `asked` for, or one under runs/ with `name` and the time in its name."""
     if asked is not None:
         Path(asked).mkdir(parents=True, exist_ok=True)
         return Path(asked)

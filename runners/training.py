@@ -1,5 +1,4 @@
-"""Training of an agent: the loop as a generator, and what stands at its end. Its rows are logged, saved and shown by
-who runs it."""
+"""Training of an agent: the loop as a generator of rows of metrics, which its consumers log, save and show."""
 
 import math
 from collections.abc import Iterator
@@ -32,12 +31,12 @@ from runners.records.tracker import TaskTracker
 
 
 class Training:
-    """A run in progress: everything that a checkpoint holds. Not `fresh`, its state is about to be set."""
+    """A run in progress, with everything that a checkpoint holds; unless `fresh`, a state must be set."""
 
     def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         keep_freed_memory()
         torch.manual_seed(config.training.seed)
-        torch.backends.cudnn.allow_tf32 = False  # or float32 would be another one on a GPU than where actors are
+        torch.backends.cudnn.allow_tf32 = False  # else float32 on a GPU would differ from the actors' on the CPU
         self.ranks, self.device, self.spec = ranks, pick_device(config), spec_of(config)
         self.settled = settle(config, self.spec, self.device, ranks)
         self.config = config = self.settled.applied_to(config)
@@ -49,14 +48,14 @@ class Training:
             self.network.fit_input(random_observations(config))
         whole_batch = ranks if config.training.statistics == "batch" else ALONE
         agent = make_agent(config.agent, actions_of(self.spec), whole_batch)
-        ranks.copy_first(self.network.to(self.device))  # to the bit alike on like processors only
+        ranks.copy_first(self.network.to(self.device))  # the same seed gives the same bits only on like processors
         self.learner = Learner(config, self.network, agent.to(self.device), self.device, ranks, fresh)
         self._draw_apart()
         self.tracker, self.clock = TaskTracker(config.env.tasks), Clock(ranks)
         self.steps = self.batches = self.starts = 0
-        self.warmup_steps = config.warmup_steps  # as the run began: not of another --steps that it is resumed with
+        self.warmup_steps = config.warmup_steps  # of the run's start, even if it is resumed with another --steps
         self.evaluated_at, self.best_at, self.best_return = 0, -1, -math.inf
-        """Steps at the last evaluation while training, and at the best one, with its return."""
+        """Steps at the last evaluation while training and at the best one, and the best one's return."""
         self.sampler: Sampler
         self._sampler_state: dict | None = None
 
@@ -70,11 +69,11 @@ class Training:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters that learn."""
+        """Return the number of parameters that learn."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
     def introduce(self, run_dir: Path) -> list[str]:
-        """Return lines that say what is trained, and where."""
+        """Return lines for the terminal about what is trained, and where."""
         config = self.config
         return [
             f"{config.env.name}: {config.agent.agent} + {config.network.core}, {self.parameters:,} parameters, "
@@ -87,8 +86,8 @@ class Training:
         """Do nothing: an agent's start needs no evaluation."""
 
     def run(self, stop: StopSignal = NEVER) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between, and
-        soon after it was asked to stop."""
+        """Train to the end of the budget, yielding after each batch and soon after a stop signal: a row of metrics, or
+        an empty one in between."""
         training = self.config.training
         sampler = self.sampler = self._make_sampler()
         self.starts += 1
@@ -96,7 +95,7 @@ class Training:
         pace = Pace(training.log_seconds)
         alone = self.ranks.size == 1  # ranks stop together, after a batch
         try:
-            if self._evaluation_due():  # the run was stopped while it made it
+            if self._evaluation_due():  # a run that was stopped in an evaluation repeats it
                 yield self._choose(stop)
             while self.steps < training.steps:
                 try:
@@ -160,7 +159,7 @@ class Training:
         return due > evaluations_due(self.config.training, self.evaluated_at)
 
     def _choose(self, stop: StopSignal) -> Row:
-        """Evaluate the weights as they are, on the first rank, and note where none did better."""
+        """Evaluate the present weights, on the first rank, and note whether they are the best so far."""
         row: Row = {}
         if not self.ranks.rank:
             try:
@@ -168,27 +167,27 @@ class Training:
                     score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
             except Stopped:
                 return {}
-            if score >= self.best_return:  # of two alike the later one has learned more
+            if score >= self.best_return:  # of equal ones the later has learned more
                 self.best_return, self.best_at = score, self.steps
             row = {"return/evaluation": score}
         self.evaluated_at = self.steps
         return row
 
     def acting_network(self) -> ActorCritic:
-        """Return a copy of the network for evaluation: of its average where the run keeps one."""
+        """Return a copy of the network for evaluation, of its moving average if there is one."""
         network, average = build_network(self.config, self.spec), self.learner.average
         network.load_state_dict((average.module if average else self.network).state_dict())
         return network.to(self.device)
 
     def finish(self, run_dir: Path | None) -> dict[str, Any]:
-        """Evaluate the last weights, or the best ones, and return what the summary says of the run."""
+        """Evaluate the last weights, or the best ones, and return the run's part of the summary."""
         if run_dir is None:
             return {}
         self.final, training = self.acting_network(), self.config.training
         if training.evaluations:
             best = Checkpoints(run_dir / "checkpoints").best()
             self.final.load_state_dict(evaluated(best.state["learner"]))
-            did_best = f"taking the weights of step {best.step:,}, which did best in the evaluations while training"
+            did_best = f"taking the weights of step {best.step:,}, the best in the evaluations while training"
             print(f"warning: {best.warning}" if best.warning else did_best)
         print(f"evaluating {training.eval_episodes} episodes")
         config, mean = self.config, self.tracker.mean_return
@@ -210,7 +209,7 @@ class Training:
         }
 
     def show(self, summary: dict[str, Any], run_dir: Path, board: TensorBoardLog) -> None:
-        """Print how the run ended, and record an episode."""
+        """Print the result of the run, and record an episode."""
         result = summary["eval"]
         board.scalars(self.steps, {"return/evaluation": result["mean"]})
         by_mode = f" by samples, {figure(result['by_mode']['mean'])} by the mode" if "by_mode" in result else ""
@@ -249,17 +248,17 @@ class Training:
         self._draw_apart()
 
     def _draw_apart(self) -> None:
-        """Let ranks, which begin alike as their networks must, draw dropout masks of their own from here on."""
+        """Give each rank its own dropout masks; the generators start alike, so that the networks do."""
         if self.ranks.rank:
             torch.manual_seed(int(torch.randint(2**62, ())) + self.ranks.rank)
 
 
 COMPARED = 100
-"""Batches between comparisons of the ranks' weights."""
+"""Number of batches between comparisons of the ranks' weights."""
 COUNTERS = ("steps", "batches", "starts", "warmup_steps", "evaluated_at", "best_at", "best_return")
 
 
 def evaluations_due(training: TrainingConfig, steps: int) -> int:
-    """Count the evaluations that belong to the first `steps` of a run."""
+    """Return the number of evaluations that belong to the first `steps` of a run."""
     began = round(training.eval_from * training.steps)
     return max(0, training.evaluations * (steps - began) // (training.steps - began))

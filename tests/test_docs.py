@@ -18,6 +18,7 @@ from unittest.mock import patch
 import pytest
 import torch.distributed.run
 
+from agents.gempi.methods import METHODS
 from agents.sequences.config import SequenceConfig
 from envs.interface import EnvError
 from runners import cli, evaluate
@@ -27,8 +28,8 @@ from runners.lm import cli as lm
 from runners.lm.config import LMConfig
 from runners.lm.config import to_dict as lm_to_dict
 from runners.presets import PRESETS
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "docs/results"
 """Pages that `python -m results.report` writes, from commands that ran."""
 WRITTEN = [ROOT / "README.md", *sorted(p for p in ROOT.glob("docs/**/*.md") if GENERATED not in p.parents)]
@@ -151,6 +152,8 @@ def read_command(words: list[str]) -> None:
         assert options.module
         return read_module(options.training_script, options.training_script_args)
     if program == "python":
+        if argv[:2] == ["-m", "cProfile"]:
+            argv = argv[argv.index("-m", 1) :]
         assert argv[0] == "-m"
         return read_module(argv[1], argv[2:])
     if program == "pip":
@@ -257,13 +260,13 @@ def test_files_that_are_named_exist():
 
 
 def test_the_errata_s_tests_exist():
-    sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    sources = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     text = (ROOT / "docs/errata.md").read_text()
-    named = re.findall(r"`(test_\w+)`(?: in `tests/(?:\w+/)*(test_\w+\.py)`)?", text)
+    named = re.findall(r"`(test_\w+)`(?: in `(tests/[\w/]+\.py)`)?", text)
     assert len(named) > 15
     for name, file in named:
-        assert f"def {name}(" in sources[file or "test_errata.py"], name
-    own = set(re.findall(r"^def (test_\w+)", sources["test_errata.py"], re.MULTILINE))
+        assert f"def {name}(" in sources[file or "tests/test_errata.py"], name
+    own = set(re.findall(r"^def (test_\w+)", sources["tests/test_errata.py"], re.MULTILINE))
     assert own <= {name for name, _ in named}
 
 
@@ -315,6 +318,14 @@ def test_every_metric_is_explained():
     }
     literal = {name for name in explained if "*" not in name and name != "return/GAME"}
     assert literal - logged == {"memory/h_rms", "memory/c_rms"}  # of {name}_rms
+
+
+def test_the_readme_points_at_the_rows():
+    lines = (ROOT / "agents/gempi/methods.py").read_text().splitlines()
+    links = re.findall(r"\[`([\w-]+)`\]\(agents/gempi/methods\.py#L(\d+)\)", (ROOT / "README.md").read_text())
+    assert {name for name, _ in links} == METHODS.keys()
+    for name, line in links:
+        assert lines[int(line) - 1].startswith(f'    "{name}": Row(')
 
 
 # Figures

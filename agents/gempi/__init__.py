@@ -1,4 +1,4 @@
-"""Generalised EM policy improvement: the tuple (divergence, anchor, coefficient, temperature, filter, trust region).
+"""Generalised EM policy improvement: a tuple (divergences, anchors, coefficients, temperature, filter, trust region).
 
 An E-step builds a target distribution from advantages; an M-step fits the policy to it by weighted maximum likelihood.
 
@@ -12,5 +12,5 @@ An E-step builds a target distribution from advantages; an M-step fits the polic
 | top-k                                                 | filters.py                  |
 | the weighted likelihood L_pi                          | m_step.py                   |
 | alpha, and its dual L_alpha                           | trust_region.py             |
-| which method has which of these                       | methods.py                  |
+| the table of methods                                  | methods.py                  |
 """

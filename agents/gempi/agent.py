@@ -1,4 +1,4 @@
-"""Any row of the table of methods as an agent, whose samples are the steps of unrolls."""
+"""Agent for any row of the table of methods, whose samples are the steps of unrolls."""
 
 from torch import Tensor
 
@@ -14,15 +14,18 @@ from networks.heads import PopArtHead
 
 
 class Gempi(EM):
-    """The loss of V-MPO eq. 2, c_v L_V + L_pi + L_alpha - c_e H (c_v = 1 and c_e = 0 there), whose L_eta belongs to
-    the E-step: `plan` is made once a batch, `loss` of each of its minibatches."""
+    """EM method on unrolls: `plan` is the E-step, once a batch, and `loss` the M-step, for each minibatch.
+
+    The M-step's loss is c_v L_V + L_pi + L_alpha - c_e H. That is V-MPO's eq. 2 (c_v = 1, c_e = 0) without L_eta, which
+    is the E-step's.
+    """
 
     def __init__(self, config: AgentConfig, space: ActionSpace, ranks: Ranks = ALONE) -> None:
         super().__init__(config.row, config, ranks, gaussian=isinstance(space, Reals))
         self.config, self.space = config, space
 
     def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
-        """Make the E-step on the whole of `unroll`: advantages, then weights."""
+        """Make the E-step on the whole of `unroll`: advantages first, then weights."""
         valid, ranks = unroll.valid, self.ranks
         advantages = scaled_advantages(
             evaluation, unroll, popart, self.config.standardise_advantages, ranks, self.config.scale_rewards
@@ -37,7 +40,7 @@ class Gempi(EM):
         return Plan(evaluation.returns, advantages, weights, step.dual_loss, metrics)
 
     def loss(self, passes: Passes, unroll: Unroll, plan: Plan, popart: PopArtHead, annealing: float = 1.0) -> Loss:
-        """M-step on some environments: `unroll` and `plan` are theirs; `annealing` scales the entropy bonus."""
+        """Return the M-step's loss for some environments' `unroll` and `plan`; `annealing` scales the entropy bonus."""
         valid, ranks = unroll.valid, self.ranks
         new = rows(passes.fitted.policy)
         old = new.like(unroll.policy)
@@ -48,13 +51,13 @@ class Gempi(EM):
             policy_loss = policy_loss + c * sampling_error(log_prob, old.kl(new) + old.entropy(), valid, ranks)
         region = self.trust_region(passes.old, passes.new, valid, ranks)
         entropy = masked_mean(new.entropy(), valid, ranks)
-        of_value = value_loss(passes.fitted.value[:-1], plan.returns, valid, unroll.task, popart, ranks)
+        critic_loss = value_loss(passes.fitted.value[:-1], plan.returns, valid, unroll.task, popart, ranks)
 
-        total = self.config.value_coefficient * of_value + policy_loss + region.loss
+        total = self.config.value_coefficient * critic_loss + policy_loss + region.loss
         total = total - annealing * self.config.entropy_coefficient * entropy
         own: dict[str, Tensor] = {
-            "value/loss": of_value.detach(),
+            "value/loss": critic_loss.detach(),
             "m_step/policy_loss": policy_loss.detach(),
             "m_step/entropy": entropy.detach(),
         }
-        return Loss(total, of_value, own | region.metrics)
+        return Loss(total, critic_loss, own | region.metrics)

@@ -1,12 +1,13 @@
 """Anchors of the E-step: the policies pi_j that the target stays close to, each with the options of its lambda_j.
 
-A temperature takes some of them: a fixed one `coefficient`, a dual one `initial` and `epsilon`, a solved one `epsilon`.
+A fixed temperature uses the option `coefficient`, a dual one `initial` and `epsilon`, a solved one `epsilon`.
 """
 
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.options import option
@@ -14,7 +15,7 @@ from agents.options import option
 
 @dataclass(frozen=True)
 class Behaviour:
-    """pi_t, the policy that drew the samples."""
+    """Anchor pi_t, the policy that drew the samples."""
 
     coefficient: float = option("lambda_behaviour", 1.0, "Fixed temperature: coefficient of pi_t, beta of AWR and DAR.")
     initial: float = option("eta_init", 1.0, "Dual temperature: initial coefficient of pi_t, V-MPO's eta.")
@@ -29,13 +30,13 @@ _lambda_reference = partial(
     option,
     "lambda_reference",
     0.1,
-    "Coefficient of pi_ref, alpha of DAR and beta of RL-EM; dual: where it starts.",
+    "Coefficient of pi_ref, alpha of DAR and beta of RL-EM; dual: its initial value.",
 )
 
 
 @dataclass(frozen=True)
 class Reference:
-    """pi_ref, which changes slowly or never."""
+    """Anchor pi_ref, which changes slowly or never."""
 
     coefficient: float = _lambda_reference()
     initial: float = _lambda_reference()
@@ -47,11 +48,10 @@ class Reference:
 ANCHORS = {"behaviour": Behaviour, "reference": Reference}
 
 
-def log_bases(log_ratios: Tensor, support: Tensor) -> Tensor:
-    """Return log b_j [m, N], the anchors' masses on the kept samples; 0 off the `support` [N].
+def log_bases(log_ratios: Float[Tensor, "m N"], support: Bool[Tensor, " N"]) -> Float[Tensor, "m N"]:
+    """Return log b_j [m, N], the log-masses of the anchors on the kept samples; 0 off the `support` [N].
 
-    `log_ratios` [m, N] = log pi_j(y_i) - log pi_t(y_i): an anchor's mass on a sample of pi_t is proportional to its
-    exponential.
+    b_ji is proportional to pi_j(y_i) / pi_t(y_i), as pi_t drew the samples: `log_ratios` [m, N] has its logarithm.
     """
     kept = torch.where(support, log_ratios, -torch.inf)
     return torch.where(support, log_ratios - kept.logsumexp(1, keepdim=True), 0)

@@ -1,4 +1,4 @@
-"""Options of the EM methods, whatever a sample is: the choices that make up a row, and those of what they name."""
+"""Options of the EM methods for steps and sequences alike: the choices of a row, and the options of its elements."""
 
 from dataclasses import fields
 from typing import Literal
@@ -10,31 +10,33 @@ from agents.gempi.filters import FILTERS
 from agents.gempi.methods import METHODS, Row, make_method, used_options
 from agents.gempi.temperature import TEMPERATURES
 from agents.gempi.trust_region import TRUST_REGIONS
-from agents.options import check_options, with_options_of
+from agents.options import check_options, with_options
 
 CHOICES = ("anchors", "divergence", "temperature", "filter", "trust_region")
-"""The options that make up a row of gempi."""
+"""Options that make up a row of gempi."""
 
 
-@with_options_of(*DIVERGENCES.values(), *FILTERS.values(), *ANCHORS.values(), *TRUST_REGIONS.values())
+@with_options(*DIVERGENCES.values(), *FILTERS.values(), *ANCHORS.values(), *TRUST_REGIONS.values())
 class EMConfig:
-    """GEMPI section 9; V-MPO, arXiv 1909.12238. What makes up a row (CHOICES) is for gempi: other methods are rows by
-    name."""
+    """Options of the EM methods (GEMPI section 9; V-MPO, arXiv 1909.12238).
+
+    The choices of a row (CHOICES) are for gempi alone: the name of any other method is that of its row.
+    """
 
     anchors: Literal[(*ANCHORS, "both")] = "behaviour"
-    """gempi: policies that the target stays close to: pi_t, which acted, pi_ref, or both."""
+    """gempi: policies that the target stays close to: pi_t, which acted (behaviour), pi_ref (reference), or both."""
     divergence: Literal[tuple(DIVERGENCES)] = "kl"
-    """gempi: divergence of the target from each anchor; kl for any number, the others have a closed form for some."""
+    """gempi: divergence of the target from each anchor; renyi takes one anchor only."""
     temperature: Literal[tuple(TEMPERATURES)] = "dual"
-    """gempi: coefficients of the divergences: fixed, dual variables that take gradient steps towards their budgets, or
-    solved for them on each batch. A method with dual coefficients may solve for them, too."""
+    """gempi: coefficients of the divergences: fixed; dual variables, which take gradient steps towards their budgets;
+    or solved, which meet their budgets on each batch. Methods whose coefficients are dual may have them solved, too."""
     filter: Literal[tuple(FILTERS)] = "top-k"
     """gempi: samples that the E-step keeps: all, the better top-k, or those of positive advantage."""
     trust_region: Literal[tuple(TRUST_REGIONS)] = "dual"
-    """gempi: of the M-step: none, a penalty gamma KL, or the dual of a budget."""
+    """gempi: trust region of the M-step: none, a penalty gamma KL, or the dual of a budget."""
 
     def row_of(self, method: str) -> Row:
-        """Return the choices of the EM method of that name."""
+        """Return the row of an EM method; ValueError if other options contradict it."""
         if method != "gempi":
             row = METHODS[method]
             if row.temperature == "dual" and self.temperature == "fixed":
@@ -45,13 +47,13 @@ class EMConfig:
         return Row(anchors, self.temperature, self.filter, self.trust_region, self.divergence)
 
     def check_em(self, row: Row | None) -> None:
-        """Raise ValueError where a number is out of its range, or `row` has no closed form."""
+        """Raise ValueError if a number is out of its range, or `row` has no closed form."""
         check_options(self)
         if row is not None:
             make_method(row, self)
 
     def refuse_idle(self, used: frozenset[str], named: str) -> None:
-        """Raise ValueError where an option not among the `used` ones was set; `named` is the flag that decides."""
+        """Raise ValueError if an option is set that is not `used`; `named` is the flag that the error names as why."""
         for each in fields(self):
             if each.name not in used and getattr(self, each.name) != each.default:
                 raise ValueError(f"--{flag(each.name)} has no effect on {named} as it is: leave it out")

@@ -1,4 +1,4 @@
-"""Divergences of the E-step by name; each is a class in a file of its own."""
+"""Divergences of the E-step by name; each is a class in its own file."""
 
 from agents.gempi.chi_square import ChiSquare
 from agents.gempi.kl import KL

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agents.gempi.anchors import log_bases
@@ -18,7 +19,7 @@ from agents.gempi.temperature import Temperature
 
 
 class EStep(NamedTuple):
-    """`weights` [N], detached, summing to 1 over the support and 0 off it; `dual_loss`; scalars to log."""
+    """Result of an E-step: detached `weights` [N] that sum to 1, 0 off the support; `dual_loss`; scalars to log."""
 
     weights: Tensor
     dual_loss: Tensor
@@ -26,16 +27,17 @@ class EStep(NamedTuple):
 
 
 def e_step(
-    advantages: Tensor,
-    log_ratios: Tensor,
-    mask: Tensor,
+    advantages: Float[Tensor, " N"],
+    log_ratios: Float[Tensor, "m N"],
+    mask: Bool[Tensor, " N"],
     divergence: Divergence,
     temperature: Temperature,
     filter_: Filter,
     anchors: Sequence[str] = ("behaviour",),
 ) -> EStep:
     """Weigh N samples drawn from pi_t: `advantages` [N]; `log_ratios` [m, N], log pi_j - log pi_t of each of `anchors`;
-    `mask` [N] (False: not a sample). The weights and the dual share one support; with no sample at all both are 0.
+    `mask` [N] bool, False where there is no sample. The weights and the dual have the same support; without any sample
+    both are 0.
     """
     advantages = advantages.detach().to(torch.promote_types(advantages.dtype, torch.float32))
     log_ratios = log_ratios.detach().to(advantages.dtype)
@@ -71,15 +73,15 @@ def e_step(
 def describe(
     log_weights: Tensor, bases: Tensor, support: Tensor, mask: Tensor, anchors: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return how far the target is from the samples and the anchors, whatever the divergence.
+    """Return measures of the target's distance from pi_t and the anchors, for any divergence.
 
-    N counts the valid samples. ESS = 1 / sum_i w_i^2, and the chi-square divergence of the target to pi_t as the sample
-    estimates it, N sum_i w_i^2 - 1, are bound by ESS = N / (1 + chi-square) (GEMPI section 9).
+    N is the number of valid samples. ESS = 1 / sum_i w_i^2 and the estimated chi-square divergence from pi_t,
+    N sum_i w_i^2 - 1, satisfy ESS = N / (1 + chi-square) (GEMPI section 9).
     """
     weights = torch.where(support, log_weights.exp(), 0)
     total, kept = mask.sum().clamp(min=1), support.sum()
     square = weights.square().sum()
-    inverse = torch.where(square > 0, 1 / square, 0)  # where nothing is kept there are no weights
+    inverse = torch.where(square > 0, 1 / square, 0)  # without samples there are no weights
     to_uniform = torch.where(weights > 0, weights * (log_weights + kept.log()), 0).sum()
     measures = {
         "e_step/kl": to_uniform,

@@ -1,7 +1,7 @@
 """The flow that all EM methods share, whether a sample is a step of an agent or a completion of a language model.
 
-A batch is looked at once: the E-step gives every sample of it a weight. Gradient steps on parts of the batch, M-steps,
-then fit the network to these weights, inside a trust region around the policy that drew the samples.
+The E-step gives each sample of a batch a weight, once. The M-step's gradient steps on parts of the batch then fit the
+network to these weights, inside a trust region around the policy that drew the samples.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,16 +15,20 @@ from agents.gempi.methods import Row, make_method
 from agents.ranks import ALONE, Ranks
 
 Settle = Callable[[Callable[[], EStep]], EStep]
-"""Function that may take gradient steps on the temperature, each on the E-step made anew, and returns the last one."""
+"""Function that may take gradient steps on the temperature, repeating the E-step for each, and returns the last."""
 
 
 def once(step: Callable[[], EStep]) -> EStep:
+    """Make the E-step once, without a gradient step."""
     return step()
 
 
 class EM(nn.Module):
-    """A row of the table of methods with the numbers of `config`. Its parameters are dual variables: those of
-    `temperature` belong to the E-step, those of `trust_region` to the M-step."""
+    """An EM method: a row of the table of methods with the numbers of `config`.
+
+    Its parameters are dual variables: those of `temperature` belong to the E-step, those of `trust_region` to the
+    M-step.
+    """
 
     def __init__(self, row: Row, config: EMConfig, ranks: Ranks = ALONE, gaussian: bool = False) -> None:
         super().__init__()
@@ -34,10 +38,10 @@ class EM(nn.Module):
     def e_step(
         self, advantages: Tensor, log_ratios: Mapping[str, Tensor], mask: Tensor, settle: Settle = once
     ) -> EStep:
-        """Make the E-step over the samples of all ranks, of which this one has N: everything [N], the weights too.
+        """Make the E-step over the samples of all ranks; arguments and weights are those of this rank's N, all [N].
 
-        `log_ratios` has log pi_j - log pi_t of each anchor but pi_t itself, for which it is 0. `settle` may take
-        gradient steps on the temperature first.
+        `log_ratios` has log pi_j - log pi_t of each anchor but pi_t. `settle` may take gradient steps on the
+        temperature first.
         """
         gather = self.ranks.gather
         zero = torch.zeros_like(advantages)

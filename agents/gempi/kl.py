@@ -1,15 +1,16 @@
-"""The KL divergence of the E-step: exponential tilting, a softmax. V-MPO's psi and DAR's weights."""
+"""The KL divergence of the E-step: exponential tilting, a softmax, as in V-MPO's psi and DAR's weights."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from agents.gempi.target import Target, below_best
 
 
 class KL:
-    """D = sum_i w_i log(w_i / b_i). Exponential tilting (GEMPI eqs. 12-13).
+    """Divergence D = sum_i w_i log(w_i / b_i) (GEMPI eqs. 12-13).
 
-    A_i - sum_j lambda_j (log w_i - log b_ji + 1) - mu = 0, so w_i is proportional to
+    The condition of optimality is A_i - sum_j lambda_j (log w_i - log b_ji + 1) - mu = 0, so w_i is proportional to
     prod_j b_ji^(lambda_j / Lambda) exp(A_i / Lambda), Lambda = sum_j lambda_j.
 
     With pi_t the only anchor, uniform on its own samples, this is V-MPO's psi: the softmax of A / eta. With pi_ref
@@ -21,8 +22,8 @@ class KL:
     def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
         """Return the softmax over the support of A / Lambda + sum_j (lambda_j / Lambda) log b_j.
 
-        It is exact at |A| / Lambda = 1e4: the best advantage is taken off before the division, so what decides the
-        weights is never rounded at that size.
+        It is accurate at |A| / Lambda = 1e4: the best advantage is subtracted before the division, so that the
+        differences that decide the weights are not rounded at that size.
         """
         temperature = coefficients.sum()
         base = torch.einsum("m,mn->n", coefficients / temperature, log_bases)
@@ -31,7 +32,7 @@ class KL:
         return Target(log_w, kl_to(log_bases, log_w))
 
 
-def kl_to(log_bases: Tensor, log_weights: Tensor) -> Tensor:
-    """Return KL(q || pi_j) in nats, [m], of `log_weights` [N] to `log_bases` [m, N]."""
+def kl_to(log_bases: Float[Tensor, "m N"], log_weights: Float[Tensor, " N"]) -> Float[Tensor, " m"]:
+    """Return KL(q || pi_j) of `log_weights` to each of `log_bases`, in nats."""
     weights = log_weights.exp()
     return torch.where(weights > 0, weights * (log_weights - log_bases), 0).sum(1)

@@ -1,4 +1,4 @@
-"""The table of methods (GEMPI section 9): a row is one entry, and nothing else of a method is written anywhere."""
+"""The table of methods (GEMPI section 9): a method is one row, and has no code of its own."""
 
 from operator import attrgetter
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from agents.gempi.filters import FILTERS, Filter
 from agents.gempi.target import Divergence
 from agents.gempi.temperature import TEMPERATURES, Temperature
 from agents.gempi.trust_region import GAUSSIAN_TRUST_REGIONS, TRUST_REGIONS, TrustRegion
-from agents.options import made, names_of
+from agents.options import configured, option_names
 
 
 class Row(NamedTuple):
-    """G = ({D_j}, {pi_j}, {lambda_j}, T, F, D_M): the choices of a method.
+    """The elements of a method, G = ({D_j}, {pi_j}, {lambda_j}, T, F, D_M), by name.
 
-    Each is a name in a dictionary of classes: ANCHORS, TEMPERATURES, FILTERS, TRUST_REGIONS or DIVERGENCES. The
-    method's numbers are the options of these classes.
+    The names are the keys of ANCHORS, TEMPERATURES, FILTERS, TRUST_REGIONS and DIVERGENCES. The method's numbers are
+    the options of the classes there.
     """
 
     anchors: tuple[str, ...]
@@ -42,22 +42,22 @@ Elements = tuple[Divergence, Temperature, Filter, TrustRegion]
 
 
 def make_method(row: Row, config: object, gaussian: bool = False) -> Elements:
-    """Make the elements of `row` with the options that `config` has for them; ValueError where there is no closed form.
+    """Make the elements of `row` with their options from `config`; ValueError where there is no closed form.
 
     The trust region of a `gaussian` policy has a multiplier for each part of its KL.
     """
-    divergence = made(DIVERGENCES[row.divergence], config)
+    divergence = configured(DIVERGENCES[row.divergence], config)
     most = divergence.most_anchors
     if most is not None and len(row.anchors) > most:
         raise ValueError(f"--divergence {row.divergence} has a closed form for one anchor only, not {len(row.anchors)}")
     temperature = TEMPERATURES[row.temperature]
-    coefficients = (attrgetter(*temperature.uses)(made(ANCHORS[name], config)) for name in row.anchors)
+    coefficients = (attrgetter(*temperature.uses)(configured(ANCHORS[name], config)) for name in row.anchors)
     region = (GAUSSIAN_TRUST_REGIONS if gaussian else TRUST_REGIONS)[row.trust_region]
-    return divergence, temperature(*coefficients), made(FILTERS[row.filter], config), made(region, config)
+    return divergence, temperature(*coefficients), configured(FILTERS[row.filter], config), configured(region, config)
 
 
 def used_options(row: Row) -> set[str]:
     """Return the names of the options that have an effect on the elements of `row`."""
-    names = names_of(DIVERGENCES[row.divergence]) | names_of(FILTERS[row.filter])
-    names |= names_of(TRUST_REGIONS[row.trust_region]) | names_of(GAUSSIAN_TRUST_REGIONS[row.trust_region])
-    return names.union(*(names_of(ANCHORS[name], TEMPERATURES[row.temperature].uses) for name in row.anchors))
+    names = option_names(DIVERGENCES[row.divergence]) | option_names(FILTERS[row.filter])
+    names |= option_names(TRUST_REGIONS[row.trust_region]) | option_names(GAUSSIAN_TRUST_REGIONS[row.trust_region])
+    return names.union(*(option_names(ANCHORS[name], TEMPERATURES[row.temperature].uses) for name in row.anchors))

@@ -11,15 +11,16 @@ from agents.options import option
 
 @dataclass(frozen=True)
 class Renyi:
-    """D = log(sum_i b_i (w_i / b_i)^order) / (order - 1), order > 0 and not 1 (where it is KL). Power-law tilting.
+    """Divergence D = log(sum_i b_i (w_i / b_i)^order) / (order - 1), order > 0 and not 1, where it would be the KL.
 
-    With u_i = w_i / b_i and S = sum_i b_i u_i^order: A_i - lambda order / (order - 1) u_i^(order - 1) / S - mu = 0, so
-    w_i is proportional to b_i |A_i - mu|^(1 / (order - 1)), over the samples of A_i > mu where order > 1, with mu above
-    them all where order < 1. Multiplied by w_i and summed, the condition says
+    With u_i = w_i / b_i and S = sum_i b_i u_i^order the condition of optimality is
+        A_i - lambda order / (order - 1) u_i^(order - 1) / S - mu = 0.
+    So w_i is proportional to b_i |A_i - mu|^(1 / (order - 1)): for order > 1 over the samples of A_i > mu, for
+    order < 1 over all, with mu above every A_i. Multiplied by w_i and summed, the condition becomes
         sum_i w_i |A_i - mu| = lambda order / |order - 1|,
-    the scalar equation for mu. For order < 1 its left side is monotone. For order > 1 D is not convex in q (its
-    sublevel sets are), and of several solutions that of the highest objective is taken, off a grid, then by bisection.
-    One anchor: the products of several do not add up to a power.
+    a scalar equation for mu. For order < 1 its left side is monotone. For order > 1 D is not convex in q (its sublevel
+    sets are); of several solutions a grid finds that of the highest objective, and bisection refines it.
+    There is one anchor only, as the sum over several has no closed form.
     """
 
     order: float = option("renyi_order", 2.0, "Order of the Renyi divergence, not 1.", check=None)

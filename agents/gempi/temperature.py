@@ -1,8 +1,8 @@
-"""The coefficients lambda_j of the E-step's divergences, whose sum is its temperature: fixed, dual variables that
-follow their budgets from batch to batch, or the one that meets its budget on each batch.
+"""The coefficients lambda_j of the E-step's divergences, whose sum is its temperature: fixed; dual variables that
+follow their budgets from batch to batch; or the solution that meets its budget on each batch.
 
-Each is made of what `uses` names of the options of each anchor. It is called with the divergence, advantages, anchors
-and support of a batch, which the last alone has a use for.
+Each class is made from the options of the anchors that `uses` names. It is called with the divergence, advantages,
+anchors and support of a batch, which only `Solved` needs.
 """
 
 import math
@@ -15,8 +15,8 @@ from agents.gempi.target import Divergence
 
 
 class PositiveScalar(nn.Module):
-    """A positive scalar by softplus: linear where it is large, so a step means there what it means in the paper, and
-    exponential near 0, which it never reaches (the paper projects to 1e-8, the floor here)."""
+    """A positive scalar, the softplus of its parameter: linear where it is large, so that a gradient step is the
+    paper's there, and exponential near 0. Its floor is 1e-8, to which the paper projects."""
 
     def __init__(self, initial: float) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class PositiveScalar(nn.Module):
 
 
 class Fixed(nn.Module):
-    """Coefficients that stay as they are."""
+    """Constant coefficients."""
 
     uses = ("coefficient",)
 
@@ -47,9 +47,9 @@ class Fixed(nn.Module):
 class Dual(nn.Module):
     """Coefficients as the dual variables of budgets D_j(q || pi_j) < epsilon_j (GEMPI eq. 14; V-MPO eq. 4).
 
-    The dual function is L(lambda) = sum_j lambda_j epsilon_j + max_q {E_q[A] - sum_j lambda_j D_j(q || pi_j)}, jointly
-    convex in lambda as a maximum of functions that are linear in it. At the maximum its derivative is the slack of each
-    budget, epsilon_j - D_j(q* || pi_j), whatever the divergence; for KL the maximum is Lambda log Z.
+    The dual function is L(lambda) = sum_j lambda_j epsilon_j + max_q {E_q[A] - sum_j lambda_j D_j(q || pi_j)}. It is
+    jointly convex in lambda, as a maximum of linear functions. For every divergence its derivative is the slack of the
+    budget at the maximum, epsilon_j - D_j(q* || pi_j); for KL the maximum is Lambda log Z.
     """
 
     uses = ("initial", "epsilon")
@@ -64,24 +64,24 @@ class Dual(nn.Module):
         return torch.stack([positive() for positive in self.positives])
 
     def loss(self, coefficients: Tensor, divergences: Tensor, advantage: Tensor) -> Tensor:
-        """Return L, of `divergences` [m] and `advantage` = E_q[A] at the maximum for these `coefficients`."""
+        """Return L from `divergences` [m] and `advantage` = E_q[A] of the target for these `coefficients` [m]."""
         return (coefficients * (self.epsilons - divergences.detach())).sum() + advantage.detach()
 
 
 class Solved(nn.Module):
-    """The coefficient of one anchor that meets D(q || pi) = epsilon on the batch at hand: the minimum of the dual
-    itself (REPS, Peters et al. 2010), where V-MPO takes a gradient step towards it.
+    """The coefficient of one anchor that meets D(q || pi) = epsilon on each batch: the minimum of the dual function
+    (REPS, Peters et al. 2010), towards which V-MPO takes a gradient step.
 
-    D falls as lambda grows, and bisection on log lambda finds it, for any divergence, whatever the units of A. Of
-    chi-square, while it cuts no sample off, it is the standard deviation of A over 2 sqrt(epsilon). A budget that no
-    lambda can spend (all advantages equal, or too few samples) leaves the least lambda of the range: the best sample
-    has all there is. Each halving is an E-step: nothing beside a gradient step for KL, a fifth of a second with Renyi.
+    D falls as lambda grows, so bisection on log lambda finds it, for any divergence and any units of A. For chi-square
+    without samples cut off it is the standard deviation of A over 2 sqrt(epsilon). A budget that no lambda can spend
+    (all advantages equal, or too few samples) gives the least lambda of the range: the best sample has all the weight.
+    Each halving computes a target. All take far less than a gradient step for KL, a fifth of a second for Renyi.
     """
 
     uses = ("epsilon",)
     HALVINGS = 30
     RANGE = 1e6
-    """Factor of the spread of the advantages, best less worst, that lambda lies within."""
+    """Factor around the range of the advantages, best less worst, within which lambda is sought."""
 
     def __init__(self, epsilon: float, *others: float) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Trust regions of the M-step: how far the policy may move from pi_old, by KL(pi_old || pi) or the reverse."""
+"""Trust regions of the M-step, which limit how far the policy moves from pi_old in KL(pi_old || pi) or the reverse."""
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from agents.gempi.temperature import PositiveScalar
 from agents.options import option
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
-from networks.distributions import Distribution, Gaussian
+from networks.distributions import Gaussian
 
 Direction = Literal["forward", "reverse"]
 _direction = partial(
@@ -19,18 +19,25 @@ _direction = partial(
 )
 
 
+@runtime_checkable
+class Comparable(Protocol):
+    """A policy at some samples, whose distance to another of its kind is known or estimated."""
+
+    def kl(self, other: Any) -> Tensor: ...
+
+
 class Region(NamedTuple):
-    """A scalar `loss` and scalars to log."""
+    """Loss of a trust region, a scalar, and scalars to log."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
 
 
-def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dict[str, Tensor]:
-    """Return KL(old || new) [...] as the parts that have a multiplier each; `reverse`: KL(new || old).
+def kl_parts(old: Comparable, new: Comparable, reverse: bool = False) -> dict[str, Tensor]:
+    """Return KL(old || new) [...], with `reverse` KL(new || old), in parts that have a multiplier each.
 
-    A Gaussian's splits into one for the mean, under the old covariance either way, and one for the covariance (V-MPO
-    eqs. 25-27).
+    The KL of Gaussians has a part for the mean, under the old covariance in both directions, and one for the covariance
+    (V-MPO eqs. 25-27).
     """
     p, q = (new, old) if reverse else (old, new)
     if isinstance(p, Gaussian):
@@ -39,16 +46,16 @@ def kl_parts(old: Distribution, new: Distribution, reverse: bool = False) -> dic
 
 
 class Unconstrained(nn.Module):
-    """No trust region: AWR, DAR. The KL is logged all the same."""
+    """No trust region, as in AWR and DAR; the KL is only logged."""
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+    def forward(self, old: Comparable, new: Comparable, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         kl = masked_mean(old.kl(new), mask, ranks)
         return Region(torch.zeros_like(kl), {"m_step/kl": kl.detach()})
 
 
 @dataclass(eq=False, repr=False)
 class Penalty(nn.Module):
-    """gamma KL with a fixed gamma (GEMPI eq. 15)."""
+    """Penalty gamma KL with a fixed gamma (GEMPI eq. 15)."""
 
     gamma: float = option("gamma", 1.0, "Penalty: weight of the trust region's KL.")
     direction: Direction = _direction()
@@ -56,18 +63,18 @@ class Penalty(nn.Module):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+    def forward(self, old: Comparable, new: Comparable, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         kl = masked_mean(new.kl(old) if self.direction == "reverse" else old.kl(new), mask, ranks)
         return Region(self.gamma * kl, {"m_step/kl": kl.detach()})
 
 
 @dataclass(eq=False, repr=False)
 class DualKL(nn.Module):
-    """alpha as the dual variable of a budget (GEMPI eq. 1; V-MPO eq. 5), one for each part of `kl_parts`:
+    """Budget of the KL with alpha as its dual variable (GEMPI eq. 1; V-MPO eq. 5):
 
         L_alpha = alpha (epsilon - sg[KL]) + sg[alpha] KL,   KL averaged over every valid step, kept or not.
 
-    This is the region of a policy whose KL has one part, such as a categorical one.
+    There is one alpha for each part of `kl_parts`; in this class, for policies such as categorical ones, a single one.
     """
 
     initial: float = option("alpha_init", 5.0, "Dual trust region: initial alpha of a categorical policy.")
@@ -80,10 +87,10 @@ class DualKL(nn.Module):
 
     @property
     def budgets(self) -> dict[str, tuple[float, float]]:
-        """Initial alpha and epsilon of each part of the KL."""
+        """Return the initial alpha and epsilon of each part of the KL."""
         return {"": (self.initial, self.epsilon)}
 
-    def forward(self, old: Distribution, new: Distribution, mask: Tensor, ranks: Ranks = ALONE) -> Region:
+    def forward(self, old: Comparable, new: Comparable, mask: Tensor, ranks: Ranks = ALONE) -> Region:
         """Return L_alpha for `old` and `new` with leading shape [...] and `mask` [...] bool."""
         losses, metrics = [], {}
         for part, each in kl_parts(old, new, self.direction == "reverse").items():
@@ -96,7 +103,7 @@ class DualKL(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class GaussianDualKL(DualKL):
-    """The dual trust region of a Gaussian policy, with an alpha for the mean and one for the covariance."""
+    """Dual trust region of a Gaussian policy, with an alpha for the mean and one for the covariance."""
 
     mu_initial: float = option("alpha_mu_init", 1.0, "Dual trust region: initial alpha_mu.")
     mu_epsilon: float = option("epsilon_alpha_mu", 0.01, "Dual trust region: budget for the mean of a Gaussian policy.")

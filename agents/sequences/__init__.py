@@ -1,1 +1,1 @@
-"""Learning rules whose sample is a whole sequence: a language model's completion of a prompt."""
+"""Learning rules whose samples are whole sequences: a language model's completions of prompts."""

@@ -1,6 +1,6 @@
-"""V in A = r - V: what a completion could be expected to get, from the rewards of its batch and those before.
+"""Baselines V in A = r - V: the expected reward of a completion, from the rewards of this batch and those before.
 
-A reward that is NaN is not known, and enters none of them.
+Each maps rewards [B, K], of K completions of B prompts, to V [B, K]. A reward that is NaN is not known, and left out.
 """
 
 import math
@@ -11,33 +11,33 @@ from torch import Tensor
 
 
 def group_mean(rewards: Tensor) -> Tensor:
-    """Over the K completions of each prompt: [B, K] -> [B, K]. A completion's own reward is part of it, so advantages
-    are (K - 1) / K of those of `leave_one_out`, on average."""
+    """Return the mean over the K completions of each prompt. It includes a completion's own reward, so that advantages
+    are (K - 1) / K of those of `leave_one_out`."""
     return rewards.nanmean(1, keepdim=True).expand_as(rewards)
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """Over the other K - 1 completions of each prompt: [B, K] -> [B, K], unbiased (Kool et al. 2019); 0 where there is
-    no other."""
+    """Return the mean over the other K - 1 completions of each prompt, which is unbiased (Kool et al. 2019); 0 where
+    there is no other."""
     known = ~rewards.isnan()
     others = known.sum(1, keepdim=True) - known.long()
     return (rewards.nansum(1, keepdim=True) - rewards.nan_to_num()) / others.clamp(min=1)
 
 
 def batch_mean(rewards: Tensor) -> Tensor:
-    """Over all: [B, K] -> [B, K]."""
+    """Return the mean over all completions."""
     return rewards.nanmean().expand_as(rewards)
 
 
 class MovingAverage:
-    """Of the batches' means, corrected for its start at 0; a batch is compared with those before it, the first with
-    itself."""
+    """Moving average of the means of the batches before, corrected for its start at 0; for the first batch its own
+    mean."""
 
     def __init__(self, decay: float = 0.9) -> None:
         self.decay, self.sum, self.weight = decay, 0.0, 0.0
 
     def __call__(self, rewards: Tensor) -> Tensor:
-        """[B, K] -> [B, K]."""
+        """Return the average before this batch, and add the batch to it."""
         mean = float(rewards.nanmean())
         if math.isnan(mean):
             return rewards

@@ -20,25 +20,26 @@ class SequenceConfig(EMConfig):
     """Learning rule: a row of the table of EM methods, gempi with a row of your own; imitation, sft; or a
     baseline, dpo or ppo."""
     baseline: BaselineName | None = None
-    """V in A = r - V: mean over the completions of a prompt (the default), over the others of them, or over the batch
-    (the default where the data hold rewards); a moving average over batches; a value head on the prompt; or none,
-    V = 0."""
+    """V in A = r - V: group, the mean over the completions of a prompt (the default); leave-one-out, over the others of
+    them; batch, over the batch (the default where the data hold rewards); average, a moving average over batches;
+    value, a value head on the prompt; or none, V = 0."""
     standardise_advantages: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1, as DAR does."""
     max_weight: float = 0.0
-    """Fixed coefficients: no weight above this many mean ones; 0: no bound. (DAR's 20 is of weights before
-    they are made to sum to 1.)"""
+    """Fixed coefficients: bound of a weight, as a multiple of the mean one; 0 for none. (DAR's bound of 20 is on
+    weights before they are normalised to sum to 1.)"""
 
     clip_epsilon: float = 0.2
     """PPO: the ratio is clipped to [1 - epsilon, 1 + epsilon]."""
     ratio: Literal["sequence", "token"] = "sequence"
-    """PPO: one ratio a completion, the product over its tokens, or one a token."""
+    """PPO: one ratio for each completion, the product over its tokens, or one for each token."""
     kl_coefficient: float = 0.0
-    """PPO: weight of a penalty KL(pi_old || pi), a token."""
+    """PPO: weight of a penalty on the mean KL(pi_old || pi) of a token."""
     target_kl: float = 0.0
-    """PPO: make no more updates on a rollout once the KL(pi_old || pi) of one, a token, exceeds this; 0 never stops."""
+    """PPO: stop the updates on a rollout once an update's mean KL(pi_old || pi) of a token exceeds this; 0 never
+    stops."""
     dpo_beta: float = 0.1
-    """DPO: beta, the weight of the KL to pi_ref that it stands for."""
+    """DPO: beta, the weight of the implicit KL to pi_ref."""
 
     def __post_init__(self) -> None:
         positive(self, ("clip_epsilon", "dpo_beta"))
@@ -48,12 +49,12 @@ class SequenceConfig(EMConfig):
 
     @property
     def row(self) -> Row | None:
-        """Return the choices of the EM method; None for a baseline."""
+        """Return the EM method's row of the table of methods; None for a baseline."""
         return None if self.method in NOT_EM else self.row_of(self.method)
 
     @property
     def has_duals(self) -> bool:
-        """Return whether it has coefficients or multipliers that learn."""
+        """Return whether the method has dual variables."""
         return self.row is not None and "dual" in (self.row.temperature, self.row.trust_region)
 
     @property

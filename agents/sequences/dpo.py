@@ -11,7 +11,7 @@ from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_
 
 
 class DPO(nn.Module):
-    """L = -mean log sigmoid(beta (h_chosen - h_rejected)), h = log pi(y|x) - log pi_ref(y|x) (GEMPI section 7)."""
+    """DPO, L = -mean log sigmoid(beta (h_chosen - h_rejected)), h = log pi(y|x) - log pi_ref(y|x) (GEMPI section 7)."""
 
     needs_reference = pairs = fits = True
     compares = False
@@ -21,7 +21,7 @@ class DPO(nn.Module):
         self.beta, self.ranks = config.dpo_beta, ranks
 
     def plan(self, samples: Samples, settle: Settle = once) -> Plan:
-        """`weights`: what a sample counts, half of its pair."""
+        """Return a plan in which both samples of a pair have half of its weight, and all pairs the same."""
         return even_plan(samples.mask.any(1).view(-1, 2).any(1).repeat_interleave(2), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:

@@ -1,4 +1,4 @@
-"""The learning rule that a configuration names."""
+"""Making of the learning rule for sequences that a configuration names."""
 
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
@@ -8,5 +8,5 @@ from agents.sequences.ppo import SequencePPO
 
 
 def make_sequence_agent(config: SequenceConfig, ranks: Ranks = ALONE) -> SequenceGempi | SFT | SequencePPO | DPO:
-    """See `SequenceAgent` for what they share."""
+    """Make the learning rule that `config` names, a `SequenceAgent`."""
     return {"sft": SFT, "dpo": DPO, "ppo": SequencePPO}.get(config.method, SequenceGempi)(config, ranks)

@@ -1,4 +1,4 @@
-"""Any row of the table on sequences: the E-step weighs completions, the M-step raises their log-likelihood."""
+"""Any row of the table of methods on sequences: the E-step weighs completions, the M-step fits the policy to them."""
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,9 @@ from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_
 
 
 class SequenceGempi(EM):
-    """L = L_pi + L_alpha over the completions of a batch, L_eta in its E-step (GEMPI section 11, eqs. 16-18).
+    """EM method on completions: L = L_pi + L_alpha, and L_eta in the E-step (GEMPI section 11, eqs. 16-18).
 
-    Samples of no weight need no network, unless the trust region bounds the policy on them too.
+    Samples of weight 0 do not pass through the network, unless a trust region limits the policy on them too.
     """
 
     pairs, fits = False, True
@@ -27,7 +27,7 @@ class SequenceGempi(EM):
         self.compares = not isinstance(self.trust_region, Unconstrained)
 
     def plan(self, samples: Samples, settle: Settle = once) -> Plan:
-        """Make the E-step over all ranks' samples."""
+        """Make the E-step over the samples of all ranks."""
         valid = samples.mask.any(1)
         to_reference = sequence_log_prob(samples.reference - samples.behaviour, samples.mask)
         step = self.e_step(samples.advantages, {"reference": to_reference}, valid, settle)
@@ -49,7 +49,7 @@ class SequenceGempi(EM):
 
 
 class SFT(nn.Module):
-    """Maximum likelihood of demonstrations: a delta on each is the target, the weights 1 / N (GEMPI section 9)."""
+    """Maximum likelihood of demonstrations: the target is a delta on each, the weights 1 / N (GEMPI section 9)."""
 
     needs_reference = pairs = compares = False
     fits = True

@@ -1,4 +1,4 @@
-"""PPO on sequences, the baseline: the clipped surrogate with one ratio a completion, or one a token."""
+"""PPO on sequences, the baseline: the clipped surrogate with a ratio for each completion, or for each token."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from agents.sequences.types import PartLoss, Plan, Samples, even_plan
 
 
 class SequencePPO(nn.Module):
-    """L = -L_clip + c_kl KL(pi_old || pi) (GEMPI section 4). A token has its completion's advantage."""
+    """PPO, L = -L_clip + c_kl KL(pi_old || pi) (GEMPI section 4). A token has its completion's advantage."""
 
     needs_reference = pairs = fits = False
     compares = True
@@ -21,11 +21,12 @@ class SequencePPO(nn.Module):
         self.config, self.ranks = config, ranks
 
     def plan(self, samples: Samples, settle: Settle = once) -> Plan:
-        """`weights`: what a completion counts, 1 / N."""
+        """Return a plan with the weight 1 / N for each completion."""
         return even_plan(samples.mask.any(1), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
-        """Token ratios are averaged over all tokens, sequence ratios over completions."""
+        """Return the loss of a part of the step; token ratios are averaged over tokens, sequence ratios over
+        completions."""
         mask, epsilon = samples.mask, self.config.clip_epsilon
         log_ratio = torch.where(mask, compared - samples.behaviour, 0)
         advantages, share = samples.advantages.unsqueeze(1), mask / tokens

@@ -10,11 +10,11 @@ from agents.ranks import Ranks
 
 
 class Samples(NamedTuple):
-    """N completions of up to C tokens, none of whose log-probabilities carries a gradient.
+    """N completions of up to C tokens, with log-probabilities without gradient.
 
-    `mask` [N, C] bool: tokens of the completion, its end of text included; `behaviour` [N, C] and `reference` [N, C],
-    log pi_t and log pi_ref of each token (anything off the mask; zeros where a method has no use for them);
-    `advantages` [N]. Preference pairs stand in turn, chosen and rejected, 2 a pair.
+    `mask` [N, C] bool is True on the tokens of a completion, its end of text included. `behaviour` and `reference`
+    [N, C] are log pi_t and log pi_ref of each token, arbitrary off the mask, and zeros if the method does not use them.
+    `advantages` is [N]. Preference pairs are two rows each, chosen, then rejected.
     """
 
     mask: Tensor
@@ -22,14 +22,14 @@ class Samples(NamedTuple):
     reference: Tensor
     advantages: Tensor
 
-    def of(self, index: Tensor) -> "Samples":
-        """Some of them."""
+    def select(self, index: Tensor) -> "Samples":
+        """Return the samples at `index`."""
         return Samples(*(x[index] for x in self))
 
 
 class Plan(NamedTuple):
-    """Everything settled about a batch before its gradient steps: `weights` [N], detached; `kept` [N] bool, the samples
-    that they need the network for; the E-step's own `dual_loss`, a scalar; scalars to log."""
+    """Constants of a batch for its gradient steps: `weights` [N], detached; `kept` [N] bool, the samples that must pass
+    through the network; the E-step's `dual_loss`, a scalar; scalars to log."""
 
     weights: Tensor
     kept: Tensor
@@ -38,40 +38,46 @@ class Plan(NamedTuple):
 
 
 class PartLoss(NamedTuple):
-    """Loss of some of a step's samples. Losses of all parts add up to the step's, and so does each of the metrics."""
+    """Loss and metrics of a part of a step's samples, which over all parts add up to those of the step."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
 
 
 class SequenceAgent(Protocol):
+    """Learning rule for sequences."""
+
     needs_reference: bool
+    """True if `samples.reference` is used."""
+
     pairs: bool
-    """Samples come in pairs, which must stay in one part."""
+    """True if samples come in pairs, which must stay in one part."""
 
     fits: bool
-    """The loss uses `fitted`."""
+    """True if the loss uses `fitted`."""
 
     compares: bool
-    """The loss has a gradient through `compared`, which is else logged alone."""
+    """True if the loss has a gradient through `compared`; else that is only logged."""
 
     def plan(self, samples: Samples, settle: Settle = once) -> Plan:
-        """Settle what is settled about a batch."""
+        """Return the weights of a batch, for an EM method by an E-step."""
         ...
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
-        """Return the loss of a part of the step, from log pi of its tokens [n, C] as the M-step fits it (`fitted`) and
-        as ratios and KLs compare it (`compared`: without dropout, or the same); its `samples` and `weights`; `tokens`,
-        how many all kept samples of the step have together."""
+        """Return the loss of a part of the step, which has `samples` and `weights` [n].
+
+        `fitted` [n, C] is log pi of its tokens that the M-step fits, `compared` [n, C] that of ratios and KLs: without
+        dropout, or the same. `tokens` is the number of tokens in all kept samples of the step.
+        """
         ...
 
 
 def sequence_log_prob(log_prob: Tensor, mask: Tensor) -> Tensor:
-    """[N, C] of tokens -> [N] of completions: the sum over the mask."""
+    """Return the log-probabilities of completions, [N]: the sums of those of their tokens, [N, C], over the mask."""
     return torch.where(mask, log_prob, 0).sum(1)
 
 
 def even_plan(counted: Tensor, ranks: Ranks) -> Plan:
-    """Samples `counted` [N] bool weigh 1 over their number on all ranks, the others nothing."""
+    """Return a plan in which samples `counted` [N] bool weigh 1 over their number on all ranks, the others 0."""
     weights = counted / ranks.total(counted.sum()).clamp(min=1)
     return Plan(weights, counted, weights.new_zeros(()), {})

@@ -1,11 +1,11 @@
-"""A value head for prompts: what completions of it can be expected to get, read off the language model's features."""
+"""Value head for prompts: the expected reward of their completions, from the language model's features."""
 
 import torch
 from torch import Tensor, nn
 
 
 class PromptValue(nn.Module):
-    """V(x) [N] from features [N, D] of the prompt's last token, which it does not train."""
+    """V(x) [N] from features [N, D] of the prompt's last token, into which no gradient flows."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -17,6 +17,6 @@ class PromptValue(nn.Module):
         return self.linear(features.detach().float()).squeeze(-1)
 
     def loss(self, features: Tensor, rewards: Tensor) -> Tensor:
-        """0.5 (V - r)^2, the mean over N; 0 where the reward is NaN, not known."""
+        """Return the mean over N of 0.5 (V - r)^2, with 0 where the reward [N] is NaN, not known."""
         known = ~rewards.isnan()
         return 0.5 * torch.where(known, self(features) - rewards, 0).square().mean()

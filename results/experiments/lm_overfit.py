@@ -14,7 +14,7 @@ BATCHES = (100, 1000)
 
 
 def prepare() -> None:
-    """A base model, samples of it on a few prompts with their rewards, and held-out prompts."""
+    """Make a base model, samples of it on a few prompts with their rewards, and held-out prompts."""
     if (FOLDER / "held_out.jsonl").exists():
         return
     import numpy as np

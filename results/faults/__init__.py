@@ -1,6 +1,6 @@
-"""Faults: what is lost when a file is damaged or a process is killed. `python -m results.faults` makes the table."""
+"""Measurement of what is lost when a file is damaged or a process is killed: `python -m results.faults`."""
 
 INTERVAL = 3.0
 """Seconds between checkpoints of the runs that are killed."""
 GONE = 5.0
-"""Seconds within which a dead learner's processes must have ended."""
+"""Seconds after a learner's death within which its other processes must have ended."""

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, default=DATA / "faults/faults.json", metavar="FILE", help="figures")
     options = parser.parse_args(argv)
     figures = describe_measurement("results.faults", argv) | {"files": [], "kills": []}
-    if options.json.exists():  # kills are gone on with
+    if options.json.exists():  # continue with the kills
         figures = read_figures(options.json)
     figures["files"] = figures["files"] or damage(options.files)
     print(files_table(figures))
@@ -41,8 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def damage(count: int) -> list[dict[str, str | int]]:
-    """Damage `count` files, most of them checkpoints of a small agent with all of its state."""
-
+    """Damage `count` files, three quarters of them checkpoints of a small agent, and return what came of it."""
     config = PRESETS["control", "small"]("vmpo")
     network = replace(config.network, core="gtrxl", embedding=16, heads=2, key_size=8, mlp_size=16, memory=12)
     training = replace(config.training, envs=4, unroll=16, actors=0, precision="float32")

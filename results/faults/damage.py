@@ -1,4 +1,4 @@
-"""Damage to files as disks and copies do it, and whether a run takes a damaged file for a whole one."""
+"""Damage to files, as disks and copies do it, and a count of those that are then taken for whole."""
 
 import tempfile
 from collections import Counter
@@ -30,7 +30,7 @@ def flipped(data: bytearray, rng: np.random.Generator, within: slice = slice(Non
 
 
 def flipped_in_header(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Flip bits in the part of a safetensors file that says what the rest is."""
+    """Flip bits in the header of a safetensors file."""
     return flipped(data, rng, slice(8 + int.from_bytes(data[:8], "little")))
 
 
@@ -55,7 +55,7 @@ KINDS: dict[str, Damage] = {
 
 
 def damaged(path: Path, kind: str, rng: np.random.Generator) -> None:
-    """Damage the file at `path`: in the end it is another one."""
+    """Damage the file at `path` until it differs from what it was."""
     whole = path.read_bytes()
     data = KINDS[kind](bytearray(whole), rng)
     while data == whole:
@@ -64,8 +64,8 @@ def damaged(path: Path, kind: str, rng: np.random.Generator) -> None:
 
 
 def try_checkpoints(state: Any, count: int, seed: int = 0) -> Counter[tuple[str, str, str]]:
-    """Damage the newest checkpoint or the best one of a run `count` times; count (file, kind of damage, what loading
-    it made of that): "fell back", or "taken for whole"; whatever else is raised ends the trial."""
+    """Damage the newest and the best checkpoint of a run, in turn, `count` times in all, and load it. Count (file, kind
+    of damage, "fell back" or "taken for whole")."""
     rng, outcomes = np.random.default_rng(seed), Counter()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(folder)
@@ -84,7 +84,8 @@ def try_checkpoints(state: Any, count: int, seed: int = 0) -> Counter[tuple[str,
 
 
 def try_folders(state: dict[str, torch.Tensor], count: int, seed: int = 0) -> Counter[tuple[str, str, str]]:
-    """The same for a folder as a language model is saved in, which is "refused"."""
+    """Damage the files of a folder as a language model is saved in, `count` times, and check it. Count (file, kind of
+    damage, "refused" or "taken for whole")."""
     rng, outcomes = np.random.default_rng(seed), Counter()
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"

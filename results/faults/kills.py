@@ -1,4 +1,4 @@
-"""Runs that are killed, at random moments and at chosen ones, and what is lost by it."""
+"""Runs that are killed at random moments and at chosen ones, and what they lose by it."""
 
 import csv
 import io
@@ -25,9 +25,9 @@ from runners.errors import RunError
 from runners.records.checkpoint import Checkpoints
 
 LONGEST = 300.0
-"""Seconds that a run may take to start, or to go on."""
+"""Seconds that a run may take to start, or to continue."""
 OUTSIDE = ("an actor", "all actors", "the learner", "all processes")
-"""Who is killed at a random moment, from outside."""
+"""Processes that are killed at a random moment, from outside."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def moments(self) -> list[str]:
-        """Moments at which it can be killed."""
+        """Return the moments at which this run can be killed."""
         own = [*OUTSIDE[2:], *(m for m in MOMENTS if self.actors or "published" not in m)]
         return own + [*OUTSIDE[:2], *ACTORS] * self.actors
 
@@ -63,7 +63,7 @@ RUNS = (
 
 
 class Trial:
-    """One start of `run` in `folder`, with everything that it starts."""
+    """One start of `run` in `folder`, with all processes that it starts."""
 
     def __init__(self, run: Run, folder: Path, moment: str, rng: np.random.Generator) -> None:
         self.run, self.folder, self.moment, self.rng = run, folder, moment, rng
@@ -84,7 +84,7 @@ class Trial:
             )
 
     def rows(self) -> list[dict[str, str]]:
-        """Rows of metrics so far, of all starts."""
+        """Return the rows of metrics so far, of all starts."""
         with suppress(OSError):
             whole = (self.folder / "metrics.csv").read_text().rpartition("\n")[0]
             return [row for row in csv.DictReader(io.StringIO(whole)) if row.get("wall_seconds")]
@@ -95,7 +95,7 @@ class Trial:
         return int(rows[-1]["steps"]) if rows else 0
 
     def members(self) -> dict[int, str]:
-        """Every process of the trial that lives, and its command."""
+        """Return the living processes of the trial and their commands."""
         found = {}
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -108,7 +108,7 @@ class Trial:
         return [pid for pid, command in self.members().items() if "spawn_main" in command]
 
     def until(self, condition: Callable[[], bool], seconds: float = LONGEST) -> float:
-        """Wait for `condition` and return how long that took; RunError where it does not come."""
+        """Wait for `condition`, and return the seconds that it took; RunError after `seconds`."""
         began = time.monotonic()
         while not condition():
             if time.monotonic() - began > seconds:
@@ -117,7 +117,7 @@ class Trial:
         return time.monotonic() - began
 
     def progresses(self, rows: int = 3) -> None:
-        """Wait for so many rows of metrics more."""
+        """Wait for `rows` further rows of metrics."""
         before, ran = self.done(), self.process
         seen = {before}
 
@@ -130,23 +130,23 @@ class Trial:
         self.until(enough)
 
     def learners(self) -> list[int]:
-        """Processes that train: one, or a rank each."""
+        """Return the processes that train: one for each rank."""
         others = ("spawn_main", "distributed.run", "resource_tracker")
         return [pid for pid, command in self.members().items() if not any(name in command for name in others)]
 
     def saved(self) -> int:
-        """Number of steps of the newest checkpoint; RunError where none is whole."""
+        """Return the number of steps of the newest checkpoint; RunError if none is whole."""
         return Checkpoints(self.folder / "checkpoints").latest().step
 
     def lost(self) -> float:
-        """Return the seconds of training since the newest checkpoint, without those that this start took."""
+        """Return the seconds of training after the newest checkpoint, without those before this start's first row."""
         clock = {int(row["steps"]): float(row["wall_seconds"]) for row in self.rows()}
         before = [seconds for steps, seconds in clock.items() if steps <= self.saved()]
         first = [seconds for steps, seconds in clock.items() if steps > self.began_at][:1]
         return max(0.0, max(clock.values(), default=0.0) - max(before + first, default=0.0))
 
     def strike(self) -> None:
-        """Kill whom the moment names, at a random time from now on."""
+        """Kill the processes that the moment names, after a random time."""
         time.sleep(self.rng.uniform(0, INTERVAL))
         group, actors = self.members(), self.actors()
         victims = {
@@ -160,13 +160,13 @@ class Trial:
                 os.kill(pid, signal.SIGKILL)
 
     def shared_memory(self, group: dict[int, str]) -> list[str]:
-        """Shared memory that bears the number of one of the processes."""
+        """Return the names of shared memory in which the number of one of these processes occurs."""
         names = os.listdir("/dev/shm")
         return [name for name in names if set(map(str, group)) & set(name.replace("-", "_").split("_"))]
 
 
 def kill(run: Run, folder: Path, moment: str, rng: np.random.Generator) -> Figures:
-    """Start `run`, or continue it, kill at `moment`, and return what came of it."""
+    """Start or continue `run`, kill it at `moment`, and return the figures of this kill."""
     trial = Trial(run, folder, moment, rng)
     try:
         if moment in OUTSIDE:
@@ -205,6 +205,6 @@ def kill(run: Run, folder: Path, moment: str, rng: np.random.Generator) -> Figur
 
 
 def plan(count: int, runs: tuple[Run, ...] = RUNS) -> list[tuple[Run, str]]:
-    """Return `count` kills, of all runs and moments as evenly as it goes."""
+    """Return `count` kills, spread evenly over all runs and moments."""
     every = [(run, moment) for run in runs for moment in run.moments]
     return [every[i % len(every)] for i in range(count)]

@@ -1,7 +1,7 @@
-"""A run that is killed at a chosen moment: `python -m results.faults.victim RUNNER` and flags of `runners.RUNNER`.
+"""A run that is killed at a chosen moment: `python -m results.faults.victim RUNNER`, with flags of `runners.RUNNER`.
 
-The environment variable MOMENT names it, BLOW which time that it comes, and MARK a file that is made when the blow
-falls, so that it falls once. Actors import this module too, and so have the moments that are theirs.
+The environment variable MOMENT names the moment, and BLOW how often it occurs before the kill. The file MARK is made at
+the kill, so that there is only one. Actor processes import this module too, and are killed at moments of their own.
 """
 
 import os
@@ -21,7 +21,7 @@ calls = 0
 
 
 def strike() -> None:
-    """Kill this process at the call that BLOW counts to, where it was not killed before."""
+    """Kill this process at call number BLOW, unless MARK says that one was killed already."""
     global calls
     calls += 1
     if calls < int(os.environ["BLOW"]):
@@ -34,7 +34,7 @@ def strike() -> None:
 
 
 def before(owner: Any, name: str, when: Callable[..., bool]) -> None:
-    """Strike before a call of `owner.name` whose arguments are so."""
+    """Strike before a call of `owner.name` for whose arguments `when` is true."""
     called = getattr(owner, name)
 
     def struck(*arguments: Any, **options: Any) -> Any:

@@ -1,1 +1,1 @@
-"""How fast peers learn beside this project, on the same machine in the same minutes: `python -m results.peers`."""
+"""Speed of peers beside this project, on the same machine in the same minutes: `python -m results.peers`."""

@@ -1,17 +1,20 @@
-"""Peers and this project side by side: `python -m results.peers`, and flags of runners.atari to change this side."""
+"""Peers and this project on the same tasks: `python -m results.peers speed`, or cartpole, or pong.
+
+`speed` measures agent steps a core-second on Pong, each peer beside this project with the same network and batch. The
+others measure the time until a task is solved: until the last 100 training episodes have a mean return at its bar.
+"""
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from results import ROOT, RUNS
-from results.jobs import last_cores
-from results.peers.catalogue import COMPARISONS, GAME, PEERS, Comparison
-from results.peers.marks import measure
-from results.peers.table import speed, table
-from results.store import describe_measurement, make_folder, write_figures
+from results import RUNS
+from results.comparison import above_zero, complete, from_root, opened
+from results.jobs import Stop, last_cores
+from results.peers.catalogue import TASKS, Side
+from results.peers.marks import follow
+from results.peers.tables import describe_run, solved_table, speed_table
+from results.store import Figures
 from results.venvs import ensure
 from runners.cli import parse
 from runners.errors import Parser, RunError, UsageError, main_guard
@@ -21,90 +24,80 @@ FOLDER = RUNS / "peers"
 
 def main(argv: list[str]) -> int:
     options, flags = parse_options(argv)
-    cores = last_cores(options.cores)
-    shape = {"game": GAME, "rounds": options.rounds, "seconds": options.seconds, "cores": len(cores)}
-    figures = describe_measurement("results.peers", argv) | shape | {"comparisons": [], "skipped": {}}
-    make_folder(options.json)  # before minutes are spent
-    pythons = install(options.peers, figures["skipped"])
-    for comparison in COMPARISONS:
-        if comparison.peer.name not in pythons:
-            continue
-        try:
-            found = compare(comparison, pythons[comparison.peer.name], flags, cores, options)
-        except RunError as error:
-            figures["skipped"][comparison.name] = " ".join(str(error).split())
-            print(f"{comparison.name}: {error}", flush=True)
-        else:
-            figures["comparisons"].append(found)
-        write_figures(options.json, figures)  # what is measured stays, whatever becomes of the rest
-    if not figures["comparisons"]:
-        raise RunError(f"nothing was measured: {'; '.join(figures['skipped'].values())}")
-    print(f"\n{table(figures)}")
+    task, cores = TASKS[options.task], last_cores(options.cores)
+    settings = {"task": task.title, "bar": task.bar, "seconds": options.seconds, "cores": len(cores), "flags": flags}
+    figures = opened(options.json, "results.peers", argv, settings)
+    figures["sides"] = {side.name: {} for side in task.sides} | figures.get("sides", {})
+    there = {(run["side"], run["seed"]) for run in figures["runs"]}
+    wanted = {
+        f"{side.name}, seed {seed}": (side, seed)
+        for seed in range(options.seeds)
+        for side in task.sides
+        if options.only in side.name and (side.name, seed) not in there
+    }
+    pythons = install([side for side, _ in wanted.values()], figures["failed"])
+    wanted = {name: item for name, item in wanted.items() if not item[0].peer or item[0].peer.name in pythons}
+
+    def work(item: tuple[Side, int], own: list[int], stop: Stop) -> Figures:
+        side, seed = item
+        command = command_of(side, flags, pythons)
+        more = ["--seed", str(seed), *(["--bar", str(task.bar)] if task.bar else [])]
+        log = FOLDER / f"{options.task}-{own[0]}.log"
+        about, found = follow([*command, *more], own, log, task, options.seconds, stop)
+        figures["sides"][side.name] = about | {"library": side.peer.name if side.peer else "GEMPI", "command": command}
+        print(f"{side.name}, seed {seed}: {describe_run(found)}", flush=True)
+        return {"side": side.name, "seed": seed, **found}
+
+    table, each = (speed_table, len(cores)) if options.task == "speed" else (solved_table, 1)
+    complete(figures, options.json, wanted, work, table, cores, each)
     return 0
 
 
 def parse_options(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return this command's options, and the flags that are for runners.atari."""
+    """Return this command's options, and the flags that change this project's sides."""
     parser = Parser(
         prog="python -m results.peers",
-        description="Measure peers on Pong, each installed into runs/peers/, and this project beside them. Every "
-        "other flag is one of runners.atari and changes this project's side, as in --precision float32.",
+        description="Measure peers, each installed into runs/peers/, and this project beside them. Every other flag is "
+        "one of runners.atari or runners.control and changes this project's sides, as in --precision float32. With "
+        "--json, what FILE holds already is not run again.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of a comparison: the peer, then this project")
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of a measurement, without start-up")
-    parser.add_argument("--cores", type=int, default=1, help="processor cores that either side runs on")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("task", choices=TASKS, help="steps a core-second on Pong, or what to solve")
+    parser.add_argument("--only", default="", metavar="TEXT", help="sides whose names hold this text")
+    parser.add_argument("--seeds", type=int, help="runs of each side, which take turns (speed: 5, else 3)")
+    parser.add_argument("--seconds", type=float, help="core-seconds of a run at most (20; cartpole: 120; pong: 7200)")
+    parser.add_argument("--cores", type=int, default=1, help="speed: cores of a run; else runs at a time, a core each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also keep the figures in FILE, run by run")
     options, flags = parser.parse_known_args(argv)
-    if options.rounds < 1:
-        raise UsageError(f"--rounds must be at least 1, not {options.rounds}")
-    if not options.seconds > 0:
-        raise UsageError(f"--seconds must be greater than 0, not {options.seconds}")
-    for comparison in COMPARISONS:
-        if parse("atari", [*comparison.our_flags, *flags])[1]:
-            raise UsageError("--resume belongs to training; a comparison takes the flags of a new run")
+    task = TASKS[options.task]
+    options.seeds = task.seeds if options.seeds is None else options.seeds
+    options.seconds = task.seconds if options.seconds is None else options.seconds
+    above_zero(options, "seeds", "seconds")
+    if not any(options.only in side.name for side in task.sides):
+        raise UsageError(f"--only {options.only!r} is in no name of: {'; '.join(side.name for side in task.sides)}")
+    for runner, *own in (side.flags.split() for side in task.sides if not side.peer):
+        parse(runner, [*own, *flags])
     return options, flags
 
 
-def install(names: Sequence[str], skipped: dict[str, str]) -> dict[str, Path]:
-    """Return the Python of each peer; why there is none goes to `skipped`."""
+def install(sides: Sequence[Side], failed: dict[str, str]) -> dict[str, Path]:
+    """Return the Python of each peer of `sides`; why there is none goes to `failed`."""
     pythons = {}
-    for name in names:
+    for peer in dict.fromkeys(side.peer for side in sides if side.peer):
         try:
-            pythons[name] = ensure(name, PEERS[name].requirements, FOLDER / name)
+            pythons[peer.name] = ensure(peer.name, peer.requirements, FOLDER / peer.name)
         except RunError as error:
-            skipped[name] = str(error)
-            print(f"{name}: {error}", flush=True)
+            failed[peer.name] = str(error)
+            print(error, flush=True)
     return pythons
 
 
-def compare(
-    comparison: Comparison, python: Path, flags: list[str], cores: list[int], options: argparse.Namespace
-) -> dict[str, Any]:
-    """Return all rounds of a comparison, with how both sides describe themselves, and their commands.
-
-    A round is the peer and then this project, in the same minutes: a machine whose speed drifts is the same to both.
-    """
-    driver = f"results/peers/drivers/{comparison.peer.driver}"
-    commands = {
-        "peer": [str(python.relative_to(ROOT)), driver, *comparison.peer_flags],
-        "ours": ["python", "-m", "results.peers.ours", "atari", *comparison.our_flags, *flags],
-    }
-    found: dict[str, Any] = {"name": comparison.name, "library": comparison.peer.name, "rounds": []}
-    for number in range(1, options.rounds + 1):
-        pair = {}
-        for side, command in commands.items():
-            ran = command if side == "peer" else [sys.executable, *command[1:]]
-            log = FOLDER / comparison.peer.name / f"{side}.log"
-            about, usage = measure(ran, cores, options.seconds, log)
-            found[side], pair[side] = about | {"command": command}, usage._asdict()
-        found["rounds"].append(pair)
-        now = speed([pair], "cpu")
-        line = f"peer {now.peer:,.0f}, GEMPI {now.ours:,.0f} steps a core-second, ratio {now.ratio:.2f}"
-        print(f"{comparison.name}, round {number} of {options.rounds}: {line}", flush=True)
-    return found
+def command_of(side: Side, flags: Sequence[str], pythons: Mapping[str, Path]) -> list[str]:
+    """Return the command of a side as a user would type it in the repository's root."""
+    if side.peer:
+        driver = ["-m", f"results.peers.drivers.{side.peer.driver}"]
+        return [from_root(pythons[side.peer.name]), *driver, *side.flags.split()]
+    return ["python", "-m", "results.peers.ours", *side.flags.split(), *flags]
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Peers, and for each comparison with them the network and the batch that both sides have."""
+"""Tasks of the comparison with peers, and the sides that take part in each."""
 
 from dataclasses import dataclass
 
-GAME = "Pong"
+OURS = ", GEMPI"
+"""End of the name of this project's side where each peer has one of its own beside it."""
 PEERS_CNN = "--torso nature --nature-channels 32 64 64 --torso-hidden 512"
 """Flags of runners.atari for the Nature CNN as every peer has it."""
-HIDDEN = 128
-FOR_EVER = 2**40
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library, or a style of one, that a file of `drivers/` trains with."""
+    """A library, or a style of one, that a module of `drivers/` trains with."""
 
     name: str
     driver: str
@@ -20,57 +19,74 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A batch is `envs` x `unroll` agent steps, learned from in `passes` of `minibatches` gradient steps each."""
+class Side:
+    """Flags of a peer's driver or, without a peer, of results.peers.ours."""
 
-    peer: Peer
-    core: str
-    envs: int
-    unroll: int
-    minibatches: int
-    passes: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.peer.name}-{self.core}-{self.envs}x{self.unroll}-{self.minibatches}x{self.passes}"
-
-    @property
-    def shared_flags(self) -> list[str]:
-        """Flags that drivers and runners.atari call alike."""
-        sizes = {name: getattr(self, name) for name in ("envs", "unroll", "minibatches", "passes")}
-        return ["--core", self.core, *(part for name, size in sizes.items() for part in (f"--{name}", str(size)))]
-
-    @property
-    def peer_flags(self) -> list[str]:
-        return [*self.shared_flags, "--hidden", str(HIDDEN)]
-
-    @property
-    def our_flags(self) -> list[str]:
-        """Flags of runners.atari: the preset but for the shape of the batch, in one process."""
-        fixed = f"--game {GAME} --agent vmpo {PEERS_CNN} --embedding {HIDDEN} --actors 0 --steps {FOR_EVER}"
-        fixed += " --value-warmup 0"  # its steps would be cheaper than those that follow
-        return [*fixed.split(), *self.shared_flags]
+    name: str
+    flags: str
+    peer: Peer | None = None
 
 
-CLEANRL_STYLE = Peer("cleanrl-style", "cleanrl_style.py", ("envpool",))
-SB3 = Peer("stable-baselines3", "sb3_pong.py", ("stable-baselines3", "ale-py", "opencv-python-headless"))
-SB3_RECURRENT = Peer("sb3-contrib", "sb3_pong.py", ("sb3-contrib", "ale-py", "opencv-python-headless"))
-SAMPLE_FACTORY = Peer("sample-factory", "sample_factory_appo.py", ("sample-factory", "envpool"))
-PEERS = {peer.name: peer for peer in (CLEANRL_STYLE, SB3, SB3_RECURRENT, SAMPLE_FACTORY)}
+@dataclass(frozen=True)
+class Task:
+    """Runs of every side with the seeds 0, 1, ..., each until `bar` or for `seconds` of a core after `warm_up`."""
 
-OUR_SHAPE = {"envs": 32, "unroll": 32, "minibatches": 8, "passes": 1}
-"""This project's preset."""
-THEIR_SHAPE = {"envs": 8, "unroll": 128, "minibatches": 4, "passes": 4}
-"""PPO's shape on Atari: the default of CleanRL and sample-factory, and what stable-baselines3's zoo takes."""
+    title: str
+    sides: tuple[Side, ...]
+    seeds: int
+    seconds: float
+    bar: float | None = None
+    warm_up: float = 0.0
+    """Seconds of the clock from the first mark of a run to that with which its measurement begins."""
 
-COMPARISONS = tuple(
-    Comparison(peer, core, **shape)
-    for peer, cores in (
-        (CLEANRL_STYLE, ("feedforward", "lstm")),
-        (SB3, ("feedforward",)),
-        (SB3_RECURRENT, ("lstm",)),
-        (SAMPLE_FACTORY, ("feedforward", "lstm")),
-    )
-    for core in cores
-    for shape in (OUR_SHAPE, THEIR_SHAPE)
+
+CLEANRL_STYLE = Peer("cleanrl-style", "cleanrl_style", ("envpool",))
+SB3 = Peer("stable-baselines3", "sb3", ("stable-baselines3", "ale-py", "opencv-python-headless"))
+SB3_RECURRENT = Peer("sb3-contrib", "sb3", ("sb3-contrib", "ale-py", "opencv-python-headless"))
+SAMPLE_FACTORY = Peer("sample-factory", "sample_factory_appo", ("sample-factory", "envpool"))
+
+OUR_SHAPE, THEIR_SHAPE = "32x32-8x1", "8x128-4x4"
+SHAPES = {
+    OUR_SHAPE: "--envs 32 --unroll 32 --minibatches 8 --passes 1",
+    THEIR_SHAPE: "--envs 8 --unroll 128 --minibatches 4 --passes 4",
+}
+"""Flags of a batch of `envs` x `unroll` agent steps, learned from in `passes` of `minibatches` gradient steps: this
+project's preset, and PPO's on Atari, the default of CleanRL and sample-factory and of stable-baselines3's zoo."""
+HIDDEN = 128
+PONG = "atari --game Pong --agent vmpo --actors 0"
+
+
+def theirs(name: str, peer: Peer, core: str, shape: str) -> Side:
+    return Side(name, f"--core {core} {SHAPES[shape]} --hidden {HIDDEN}", peer)
+
+
+def pair(peer: Peer, core: str, shape: str) -> tuple[Side, Side]:
+    """Return a peer, and this project with the same network and batch, in one process."""
+    name = f"{peer.name}-{core}-{shape}"
+    ours = f"{PONG} {PEERS_CNN} --embedding {HIDDEN} --core {core} {SHAPES[shape]} --steps {2**40}"
+    ours += " --value-warmup 0"  # its steps would be cheaper than those that follow
+    return theirs(name, peer, core, shape), Side(name + OURS, ours)
+
+
+SPEED = [(CLEANRL_STYLE, "feedforward"), (CLEANRL_STYLE, "lstm"), (SB3, "feedforward"), (SB3_RECURRENT, "lstm")]
+SPEED += [(SAMPLE_FACTORY, "feedforward"), (SAMPLE_FACTORY, "lstm")]
+TO_CARTPOLE = (
+    Side("stable-baselines3, PPO, settings of its zoo", "--env CartPole-v1", SB3),
+    *(
+        Side(f"GEMPI, {rule}, {core}", f"control --env CartPole-v1 --agent {rule} --core {core}")
+        for core in ("feedforward", "lstm", "gtrxl")
+        for rule in ("vmpo", "ppo")
+    ),
 )
+TO_PONG = (
+    theirs("CleanRL's style, PPO, its defaults", CLEANRL_STYLE, "feedforward", THEIR_SHAPE),
+    theirs("stable-baselines3, PPO, settings of its zoo", SB3, "feedforward", THEIR_SHAPE),
+    Side("GEMPI, vmpo, gtrxl, its preset", f"{PONG} --core gtrxl"),
+    Side("GEMPI, vmpo, gtrxl, the peers' CNN", f"{PONG} --core gtrxl {PEERS_CNN}"),
+)
+BOTH = tuple(side for of in SPEED for shape in SHAPES for side in pair(*of, shape))
+TASKS = {
+    "speed": Task("Pong", BOTH, seeds=5, seconds=20.0, warm_up=5.0),
+    "cartpole": Task("CartPole-v1", TO_CARTPOLE, seeds=3, seconds=120.0, bar=475.0),
+    "pong": Task("Pong", TO_PONG, seeds=3, seconds=7200.0, bar=18.0),
+}

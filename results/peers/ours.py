@@ -12,8 +12,6 @@ from runners.cli import parse
 from runners.errors import main_guard
 from runners.training import Training
 
-PACKAGES = ["torch", "envpool", "numpy"]
-
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -21,19 +19,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--bar", type=float, help="a mean return that is marked when it is reached")
     options, flags = parser.parse_known_args(argv)
     config, _ = parse(options.runner, flags)
-    config = replace(config, training=replace(config.training, log_seconds=1e9))
-    training = Training(config)
-    sizes = {name: getattr(config.training, name) for name in ("envs", "unroll", "minibatches", "passes", "actors")}
-    describe(
-        PACKAGES,
-        rule={"vmpo": "V-MPO", "ppo": "PPO"}.get(config.agent.agent, config.agent.agent),
-        simulator=f"{resolve(config.env)[1]}, one thread",
-        arithmetic=f"torso in {training.config.training.precision}, channels last; the rest float32",
-        parameters=sum(p.numel() for p in training.network.parameters() if p.requires_grad),
-        core=config.network.core,
-        hidden=config.network.embedding,
-        **sizes,
-    )
+    training = Training(replace(config, training=replace(config.training, log_seconds=1e9)))
+    settings = {name: getattr(config.training, name) for name in ("envs", "unroll", "minibatches", "passes", "actors")}
+    settings |= {"rule": {"vmpo": "V-MPO", "ppo": "PPO"}.get(config.agent.agent, config.agent.agent)}
+    settings |= {"core": config.network.core, "hidden": config.network.embedding}
+    settings |= {"simulator": f"{resolve(config.env)[1]}, one thread"}
+    settings |= {"arithmetic": f"torso in {training.config.training.precision}, channels last; the rest float32"}
+    describe(["torch", "envpool", "numpy"], training.network.parameters(), **settings)
     mark = Marks(options.bar)
     mark(0)
     for _ in training.run():

@@ -1,1 +1,1 @@
-"""How fast this project runs: its parts, its ranks, and a cost model of ranks on paper."""
+"""Speed of this project: its parts, its ranks, and a cost model of ranks on paper."""

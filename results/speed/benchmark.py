@@ -1,25 +1,27 @@
-"""How fast each part of a run is on this machine: environments, acting, training, and the pipeline of all three."""
+"""Speed of each part of a run on this machine: environments, acting, training, and the pipeline of all three.
+
+A part is a generator: each step of it does some work and yields how many units that was.
+"""
 
 import itertools
 import os
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from envs.interface import EnvSpec, TimeStep, VectorEnv
 from networks.cores import ForwardActing
 from networks.transformer import TransformerCore
 from runners.acting.samplers import LocalSampler
-from runners.acting.unrolls import Buffer
 from runners.acting.weights import flatten_weights
-from runners.build import build_env, build_network, pick_device
+from runners.build import build_env, build_network, pick_device, spec_of
 from runners.config import RunConfig
 from runners.learning.learner import Learner
 from runners.machine.precision import has_bf16, settle_precision
@@ -29,12 +31,13 @@ ROUNDS = 5
 """Rounds that every figure is the median of."""
 SETTLING = 3
 """Batches until the pipeline runs evenly again after the other parts had their turn: actors worked ahead meanwhile."""
+PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Part(NamedTuple):
-    """Part to measure: `work` does some of it and returns how many units, on `cores`, with `threads` of torch."""
+    """Part to measure on `cores`, with `threads` of torch."""
 
-    work: Callable[[], int]
+    work: Iterator[int]
     cores: Sequence[int]
     threads: int = 1
     settling: int = 1
@@ -48,39 +51,58 @@ def measure(config: RunConfig, seconds: float, pipeline: bool = True) -> dict[st
     The parts take turns, `seconds` each, for `ROUNDS` rounds, so that a machine whose speed drifts is the same to all
     of them. `ratio` is the median of the rounds' ratios of pipeline and bound.
     """
-    every_core = sorted(os.sched_getaffinity(0))
-    config = replace(config, training=replace(config.training, value_warmup=0, log_seconds=1e9))
+    cores = sorted(os.sched_getaffinity(0))
+    config = with_training(config, value_warmup=0, log_seconds=1e9)
     with ExitStack() as stack:
-        with placed(every_core[:1], threads=1):  # threads that simulators start inherit the core
-            env = build_env(config, 1, stream=0)
-            env.close()
-            config = settle_precision(config, env.spec, pick_device(config))  # for all parts, whoever acts in them
-            training, parts = alone(config, every_core[:1], stack)
+        with placed(cores[:1], threads=1):  # threads that simulators start inherit the core
+            config = settle_precision(config, spec_of(config), pick_device(config))  # for all parts, whoever acts
+            training, _ = started(with_training(config, actors=0, threads=1), stack)
+        device = torch.device("cpu") if config.training.actors else training.device
+        parts = {
+            "environment": Part(environment(training.config), cores[:1]),
+            "acting": Part(acting(training, device), cores[:1]),
+            "training": Part(batches(training), cores[:1]),
+        }
+        if isinstance(training.network.core, TransformerCore):
+            for name, cached in (("core", True), ("core_uncached", False)):
+                parts[name] = Part(core_alone(training, device, cached), cores[:1])
+        for name, dtype in PEAKS.items():
+            if name == "float32" or has_bf16(training.device):
+                parts[name] = Part(matrix_products(dtype, training.device), cores[:1])
         if pipeline:
-            parts["pipeline"] = pipeline_of_all(config, every_core, stack)
+            parts["pipeline"] = pipeline_of_all(config, cores, stack)
+        for part in parts.values():
+            stack.enter_context(closing(part.work))
         rounds = take_turns(parts, seconds)
-        with placed(every_core[:1], threads=1):
+        with placed(cores[:1], threads=1):
             flops = operations(training)  # last: whatever the counter leaves behind, training is slower by a seventh
-    peaks = {name: statistics.median(rounds.pop(name)) / 1e9 for name in list(rounds) if name in PEAKS}
-    on_gpu = ("training",) if config.training.actors else ("acting", "training")
-    on_gpu = on_gpu if training.device.type == "cuda" else ()
-    parts_alone = "environment", "acting", "training"
-    rounds["bound"] = [
-        bound(dict(zip(parts_alone, rates, strict=True)), len(every_core), on_gpu)
-        for rates in zip(*(rounds[name] for name in parts_alone), strict=True)
-    ]
+    peaks = {name: statistics.median(rounds.pop(name)) / 1e9 for name in PEAKS if name in rounds}
+    on_gpu = ("acting",) if not config.training.actors else ()
+    on_gpu = ("training", *on_gpu) if training.device.type == "cuda" else ()
+    alone = [{name: rounds[name][i] for name in ("environment", "acting", "training")} for i in range(ROUNDS)]
+    rounds["bound"] = [bound(rates, len(cores), on_gpu) for rates in alone]
     if pipeline:
         rounds["ratio"] = [a / b for a, b in zip(rounds["pipeline"], rounds["bound"], strict=True)]
     figures = {name: statistics.median(values) for name, values in rounds.items()}
-    return {
-        **figures,
-        "batch_ms": 1e3 * config.steps_per_batch / figures["training"],
+    return figures | {
         "training_gflops": flops * figures["training"] / 1e9,
         "peak_gflops": peaks,
-        "parameters": sum(p.numel() for p in training.network.parameters() if p.requires_grad),
-        "cores": len(every_core),
+        "parameters": training.parameters,
+        "cores": len(cores),
         "rounds": rounds,
     }
+
+
+def with_training(config: RunConfig, **options: Any) -> RunConfig:
+    return replace(config, training=replace(config.training, **options))
+
+
+def started(config: RunConfig, stack: ExitStack) -> tuple[Training, Iterator]:
+    """Return a run and its loop after the first batch; `stack` ends what it started."""
+    training = Training(config)
+    loop = stack.enter_context(closing(training.run()))
+    next(loop)
+    return training, loop
 
 
 def bound(rates: Mapping[str, float], cores: int, on_gpu: Collection[str] = ()) -> float:
@@ -104,13 +126,13 @@ def take_turns(parts: dict[str, Part], seconds: float) -> dict[str, list[float]]
     return rounds
 
 
-def rate(work: Callable[[], int], seconds: float, settling: int = 1) -> float:
-    """Return units a second of `work`, which returns how many it did, called for at least `seconds`."""
+def rate(work: Iterator[int], seconds: float, settling: int = 1) -> float:
+    """Return units a second of `work`, which goes on for at least `seconds`."""
     for _ in range(settling):
-        work()
+        next(work)
     done, began = 0, time.perf_counter()
     while (passed := time.perf_counter() - began) < seconds:
-        done += work()
+        done += next(work)
     return done / passed
 
 
@@ -127,114 +149,63 @@ def placed(cores: Sequence[int], threads: int) -> Iterator[None]:
         torch.set_num_threads(threads_before)
 
 
-def alone(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> tuple[Training, dict[str, Part]]:
-    """Return the parts that are measured on one core; `stack` ends what they started."""
-    training = Training(replace(config, training=replace(config.training, actors=0, threads=1)))
-    acts_on = torch.device("cpu") if config.training.actors else training.device
-    config = training.config
-    loop = training.run()
-    stack.callback(loop.close)
-    next(loop)
-    works = {
-        "environment": environment_alone(config, stack),
-        "acting": acting_alone(config, training.spec, acts_on, training.settled.groups, stack),
-        "training": training_alone(training),
-    }
-    if isinstance(training.network.core, TransformerCore):
-        works |= {"core": core_alone(config, training.spec, acts_on, cached=True)}
-        works |= {"core_uncached": core_alone(config, training.spec, acts_on, cached=False)}
-    works |= {name: matrix_product(dtype, training.device) for name, dtype in PEAKS.items()}
-    if not has_bf16(training.device):
-        del works["bfloat16"]
-    return training, {name: Part(work, cores) for name, work in works.items()}
-
-
-def environment_alone(config: RunConfig, stack: ExitStack) -> Callable[[], int]:
-    """Return a function that takes steps under random actions."""
+def environment(config: RunConfig) -> Iterator[int]:
+    """Take steps under random actions."""
     env = build_env(config, config.training.envs, stream=0)
-    stack.callback(env.close)
-    rng, spec = np.random.default_rng(0), env.spec
-    actions = [spec.action.sample(rng, env.num_envs) for _ in range(64)]
-    env.reset()
-
-    def some_steps() -> int:
-        for action in actions:
-            env.step(action)
-        return len(actions) * env.num_envs
-
-    return some_steps
+    rng = np.random.default_rng(0)
+    actions = [env.spec.action.sample(rng, env.num_envs) for _ in range(64)]
+    with closing(env):
+        env.reset()
+        while True:
+            for action in actions:
+                env.step(action)
+            yield len(actions) * env.num_envs
 
 
-class Frozen:
-    """Environment that shows one step again and again, at no cost."""
-
-    def __init__(self, env: VectorEnv, step: TimeStep) -> None:
-        self.spec, self.num_envs, self.step = env.spec, env.num_envs, step._replace(first=np.zeros(env.num_envs, bool))
-
-    def send(self, action: np.ndarray) -> None:
-        pass
-
-    def recv(self) -> TimeStep:
-        return self.step
-
-
-def acting_alone(
-    config: RunConfig, spec: EnvSpec, device: torch.device, groups: int, stack: ExitStack
-) -> Callable[[], int]:
-    """Return a function of actors whose environments cost nothing; fetching weights and writing unrolls count."""
-    network = build_network(config, spec)
-    sampler = LocalSampler(config, spec, network, start=0, device=device, groups=groups)
+def acting(training: Training, device: torch.device) -> Iterator[int]:
+    """Act in environments that show one step again and again, at no cost; all else that actors do counts."""
+    config, groups = training.config, training.settled.groups
+    network = build_network(config, training.spec)
+    sampler = LocalSampler(config, training.spec, network, start=0, device=device, groups=groups)
     for actor in sampler.actors:
-        stack.callback(actor.env.close)
-        actor.env = Frozen(actor.env, actor.step)
-    training, weights = config.training, flatten_weights(network).to(device)
-    batches = itertools.count()
-
-    def unroll() -> int:
-        if next(batches) % training.target_period == 0:
+        actor.env.close()
+        step = actor.step._replace(first=np.zeros(actor.env.num_envs, bool))
+        actor.env = SimpleNamespace(spec=actor.env.spec, send=lambda action: None, recv=lambda step=step: step)
+    weights = flatten_weights(network).to(device)
+    for batch in itertools.count():
+        if batch % config.training.target_period == 0:
             sampler.load(weights)
         sampler.next()
-        return config.steps_per_batch
-
-    return unroll
+        yield config.steps_per_batch
 
 
-def core_alone(config: RunConfig, spec: EnvSpec, device: torch.device, cached: bool) -> Callable[[], int]:
-    """Return a function that acts by a transformer core alone.
-
-    Not `cached`, each step makes the whole memory's keys and values anew.
-    """
-    core = build_network(config, spec).core.to(device)
-    envs, steps = config.training.envs, config.training.unroll
+def core_alone(training: Training, device: torch.device, cached: bool) -> Iterator[int]:
+    """Act by the transformer core alone; not `cached`, each step makes the whole memory's keys and values anew."""
+    core = build_network(training.config, training.spec).core.to(device)
+    envs, steps = training.config.training.envs, training.config.training.unroll
     x, first = torch.randn(envs, core.output_size, device=device), torch.zeros(envs, dtype=torch.bool, device=device)
     state = core.initial_state(envs)
-
-    @torch.inference_mode()
-    def unroll() -> int:
-        stepper = core.acting(state, steps) if cached else ForwardActing(core, state)
-        for _ in range(steps):
-            stepper.step(x, first)
+    while True:
+        with torch.inference_mode():
+            stepper = core.acting(state, steps) if cached else ForwardActing(core, state)
+            for _ in range(steps):
+                stepper.step(x, first)
         _synchronise(device)
-        return envs * steps
-
-    return unroll
+        yield envs * steps
 
 
-def training_alone(training: Training) -> Callable[[], int]:
-    """Return a function that makes all passes over a real batch."""
+def batches(training: Training) -> Iterator[int]:
+    """Make all passes over a real batch, again and again."""
     unroll = training.sampler.next().unroll
-
-    def batch() -> int:
+    while True:
         training.learner.train(unroll, 0.0)
         _synchronise(training.device)
-        return training.config.steps_per_batch
-
-    return batch
+        yield training.config.steps_per_batch
 
 
 def operations(training: Training) -> float:
     """Return the floating-point operations of an agent step in all passes, uncompiled: a CUDA graph would hide them."""
-    plain = replace(training.config, training=replace(training.config.training, compile=False))
+    plain = with_training(training.config, compile=False)
     learner = Learner(plain, training.network, training.learner.agent, training.device, fresh=False)
     unroll = training.sampler.next().unroll
     with FlopCounterMode(display=False) as counter:
@@ -244,15 +215,7 @@ def operations(training: Training) -> float:
 
 def pipeline_of_all(config: RunConfig, cores: Sequence[int], stack: ExitStack) -> Part:
     """Return the run that `config` describes."""
-    endless = replace(config, training=replace(config.training, steps=2**40))
-    training = Training(endless)
-    loop = training.run()
-    stack.callback(loop.close)
-    next(loop)
-
-    def batch() -> int:
-        next(loop)
-        return config.steps_per_batch
+    training, loop = started(with_training(config, steps=2**40), stack)
 
     def until_actors_wait() -> None:
         before = -1.0
@@ -260,85 +223,19 @@ def pipeline_of_all(config: RunConfig, cores: Sequence[int], stack: ExitStack) -
             before = now
             time.sleep(0.1)
 
-    return Part(batch, cores, torch.get_num_threads(), SETTLING, until_actors_wait)
+    work = (config.steps_per_batch for _ in loop)
+    return Part(work, cores, torch.get_num_threads(), SETTLING, until_actors_wait)
 
 
-PEAKS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def matrix_product(dtype: torch.dtype, device: torch.device) -> Callable[[], int]:
-    """Return a function that multiplies square matrices, on one core or, larger and several in a row, on the GPU."""
+def matrix_products(dtype: torch.dtype, device: torch.device) -> Iterator[int]:
+    """Multiply square matrices, on one core or, larger and several in a row, on the GPU; a unit is an operation."""
     size, products = (8192, 8) if device.type == "cuda" else (2048, 1)
     a = torch.randn(size, size, device=device).to(dtype)
-
-    def product() -> int:
+    while True:
         for _ in range(products):
             a @ a
         _synchronise(device)
-        return products * 2 * size**3
-
-    return product
-
-
-def profile(config: RunConfig, batches: int = 8) -> dict[str, dict[str, float]]:
-    """Return microseconds an agent step of each stage of the actor and of the learner, in one process and thread."""
-    alone = replace(config.training, actors=0, threads=1, value_warmup=0, log_seconds=1e9)
-    training = Training(replace(config, training=alone))
-    loop = training.run()
-    next(loop)
-    learner = training.learner
-    stages = {
-        "actor": [(Buffer, "write", "write unroll")],
-        "learner": [(learner.forward, "forward", "forward"), (learner.agent, "loss", "loss")]
-        + [(torch.Tensor, "backward", "backward"), (learner.optimizer, "step", "Adam")]
-        + [(learner.network.value_head, "update", "PopArt")],
-    }
-    for actor in training.sampler.actors:
-        stages["actor"] += [(actor.env, "send", "send"), (actor.env, "recv", "wait for environments")]
-        stages["actor"] += [(actor, "encode", "torso"), (actor.network.core, "acting", "cache keys and values")]
-        stages["actor"] += [(actor.network.policy_head, "forward", "policy head")]
-    with stopwatch([stage for part in stages.values() for stage in part], training.device) as spent:
-        began = time.perf_counter()
-        acted = training.sampler.wait_seconds
-        for _ in range(batches):
-            next(loop)
-        total, acted = time.perf_counter() - began, training.sampler.wait_seconds - acted
-    loop.close()
-    scale = 1e6 / (batches * config.steps_per_batch)
-    tables = {}
-    for part, whole in (("actor", acted), ("learner", total - acted)):
-        known = {name: spent[name] for _, _, name in stages[part]}
-        tables[part] = {name: scale * s for name, s in (known | {"rest": whole - sum(known.values())}).items()}
-    return tables
-
-
-@contextmanager
-def stopwatch(stages: list[tuple[object, str, str]], device: torch.device) -> Iterator[dict[str, float]]:
-    """Give the seconds spent in each (owner, method, name) by name, until `device` is done with it."""
-    spent = {name: 0.0 for _, _, name in stages}
-
-    def timed(method: Callable, name: str) -> Callable:
-        def call(*arguments: Any, **options: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return method(*arguments, **options)
-            finally:
-                _synchronise(device)
-                spent[name] += time.perf_counter() - began
-
-        return call
-
-    before = [(owner, method, vars(owner).get(method)) for owner, method, _ in stages]
-    for owner, method, name in stages:
-        setattr(owner, method, timed(getattr(owner, method), name))
-    try:
-        yield spent
-    finally:
-        for owner, method, own in before:
-            if own is None:
-                delattr(owner, method)
-            else:
-                setattr(owner, method, own)
+        yield products * 2 * size**3
 
 
 def _synchronise(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Cost of a gradient step of N ranks on paper, and its table beside what runs took.
+"""Cost of a gradient step of N ranks on paper.
 
 Beside the work t of one rank, acting and training, it takes
     c(N) = 2 (N - 1) / N * 4 P / B  +  m L(N)
@@ -8,10 +8,7 @@ of it overlaps with work, so the efficiency is t / (t + c(N)). Of this machine t
 they are assumptions that the table states.
 """
 
-from pathlib import Path
-
-from results.store import Figures, read_figures, shown_command
-from results.tables import markdown
+from results.store import Figures
 
 BATCH_MESSAGES, STEP_MESSAGES, STEPS = 11, 5, 8
 """Messages a batch, messages a gradient step besides the gradients, and gradient steps a batch, by V-MPO's preset for
@@ -33,6 +30,11 @@ def communication(ranks: int, parameters: int, bandwidth: float, latency: float)
     return 2 * (ranks - 1) / ranks * 4 * parameters / bandwidth + SMALL_MESSAGES * latency
 
 
+def efficiency(work: float, ranks: int, parameters: int, bandwidth: float, latency: float) -> float:
+    """Return the share of its time that a rank with `work` seconds a gradient step is at work."""
+    return work / (work + communication(ranks, parameters, bandwidth, latency))
+
+
 def link(seconds: dict[str, float], ranks: int) -> tuple[float, float]:
     """Return B and L from seconds of all-reduces by bytes: the smallest message gives L, the largest B."""
     small, *_, large = sorted((int(size), value) for size, value in seconds.items())
@@ -46,31 +48,3 @@ def predicted(figures: Figures, ranks: int) -> float:
     work = step / figures["measured"]["1"] * max(1, ranks / figures["machine"]["cores"])
     bandwidth, latency = link(figures["links"][str(ranks)], ranks) if ranks > 1 else (1.0, 0.0)
     return ranks * step / (work + communication(ranks, figures["parameters"], bandwidth, latency))
-
-
-def overview(data: Path) -> str:
-    """Return a table a file of results/data/scaling/."""
-    return "\n\n".join(table(read_figures(path)) for path in sorted((data / "scaling").glob("*.json")))
-
-
-def table(figures: Figures) -> str:
-    """Return what was measured here beside what the model predicts, then efficiencies on paper."""
-    one, cores, parameters = figures["measured"]["1"], figures["machine"]["cores"], figures["parameters"]
-    rows = []
-    for ranks in figures["measured"]:
-        rate, ideal = figures["measured"][ranks], one * min(int(ranks), cores)
-        model = predicted(figures, int(ranks))
-        rows.append([ranks, f"{rate:,.0f}", f"{model:,.0f}", f"{rate / ideal:.0%}", f"{model / ideal:.0%}"])
-    here = markdown(["Ranks", "Steps/s", "Cost model", "Efficiency", "Cost model"], rows)
-    rows = [
-        [name, f"{bandwidth / 1e9:.0f} GB/s", f"{1e6 * latency:.0f} us"]
-        + [f"{t / (t + communication(ranks, parameters, bandwidth, latency)):.0%}" for t in WORK]
-        for name, (ranks, bandwidth, latency) in ELSEWHERE.items()
-    ]
-    header = ["On paper", "Link", "Latency", *(f"Efficiency, {1e3 * t:.0f} ms a gradient step" for t in WORK)]
-    about = (
-        f"`{shown_command(figures, 'results.speed.scaling')}`: {parameters:,} parameters, "
-        f"{4 * parameters / 1e6:.1f} MB a gradient step; "
-        f"{figures['machine']['processor']}, {cores} cores. Efficiency is of the rate of one rank, once a core."
-    )
-    return "\n\n".join([here, about, markdown(header, rows)])

@@ -1,14 +1,15 @@
-"""How fast a run is on this machine, part by part: `python -m results.speed.throughput` and flags of a training run."""
+"""Speed of a run on this machine, part by part: `python -m results.speed.throughput` and flags of a training run."""
 
 import argparse
 from pathlib import Path
 
-from results.speed.benchmark import ROUNDS, measure, profile
+from results.comparison import above_zero
+from results.speed.benchmark import ROUNDS, measure
 from results.speed.scaling import pipeline_of_ranks
-from results.speed.tables import profile_table, table
+from results.speed.tables import overview
 from results.store import describe_measurement, write_figures
 from runners.cli import parse
-from runners.errors import Parser, UsageError, main_guard
+from runners.errors import Parser, main_guard
 
 
 def main(argv: list[str]) -> int:
@@ -20,21 +21,12 @@ def main(argv: list[str]) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    parser.add_argument("--profile", action="store_true", help="add where actor and learner spend their time")
-    parser.add_argument(
-        "--ranks", type=int, default=1, help="ranks of the pipeline, started by torchrun; more than 1 with --actors 0"
-    )
+    parser.add_argument("--ranks", type=int, default=1, help="ranks of the pipeline; more than 1 with --actors 0")
     parser.add_argument("--seconds", type=float, default=2.0, help=f"length of each of the {ROUNDS} rounds of a part")
     options, rest = parser.parse_known_args(argv)
-    if not options.seconds > 0:
-        raise UsageError(f"--seconds must be greater than 0, not {options.seconds}")
-    if options.ranks < 1:
-        raise UsageError(f"--ranks must be at least 1, not {options.ranks}")
+    above_zero(options, "seconds", "ranks")
     suite = "control" if any(flag.partition("=")[0] == "--env" for flag in rest) else "atari"
-    config, resumed = parse(suite, rest)
-    if resumed:
-        raise UsageError("--resume belongs to training; the benchmark takes the flags of a new run")
-
+    config, _ = parse(suite, rest)
     alone = options.ranks == 1
     figures = describe_measurement("results.speed.throughput", argv) | {"env": config.env.name}
     figures |= measure(config, options.seconds, pipeline=alone)
@@ -43,11 +35,7 @@ def main(argv: list[str]) -> int:
         steps = int(max(2 * ROUNDS * options.seconds * figures["bound"], batches * config.steps_per_batch))
         pipeline, _ = pipeline_of_ranks(options.ranks, suite, rest, steps)
         figures |= {"pipeline": pipeline, "ratio": pipeline / figures["bound"]}
-    print(table(figures))
-    if options.profile:
-        figures["profile_us"] = profile(config)
-        for part, stages in figures["profile_us"].items():
-            print(f"\n{profile_table(part, stages)}")
+    print(overview([figures | {"name": config.env.name}]))
     write_figures(options.json, figures)
     return 0
 

@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
 
 TASKS = ("sort", "sort-weak", "walks")
-"""Tasks whose reward TRL's side knows too (drivers/rewards.py)."""
-Library = Literal["TRL", "GEMPI"]
 
 
 @dataclass(frozen=True)
 class Method:
     """Row of the table: a method, and how large and how many its gradient steps on a batch are."""
 
-    library: Library
+    library: str
     method: str
     learning_rate: float
     updates: int = 1
@@ -29,7 +26,6 @@ class Method:
         return self.method == "dpo"
 
 
-DPO_RATES = (1e-5, 3e-5, 1e-4)
 METHODS = (
     Method("TRL", "grpo", 3e-4),
     Method("TRL", "grpo", 1e-4, updates=4),
@@ -37,14 +33,13 @@ METHODS = (
     Method("GEMPI", "vmpo", 3e-4),
     Method("GEMPI", "vmpo", 1e-4, updates=4),
     Method("GEMPI", "gempi", 1e-4, updates=4),
-    *(Method(library, "dpo", rate) for rate in DPO_RATES for library in ("TRL", "GEMPI")),
+    *(Method(library, "dpo", rate) for rate in (1e-5, 3e-5, 1e-4) for library in ("TRL", "GEMPI")),
 )
-CHOICES = {"gempi": ("--trust-region", "none")}
+CHOICES = {"gempi": "--trust-region none"}
 """Flags of a method: V-MPO without its trust region."""
 YARDSTICK = METHODS[1]
 """Method that the cost of every other is divided by."""
 
 
-def packages() -> tuple[str, ...]:
-    """Return TRL's packages, with the transformers of this project, so that both sides run the same model code."""
-    return ("trl==1.16.0", f"transformers=={version('transformers')}")
+PACKAGES = ("trl==1.16.0", f"transformers=={version('transformers')}")
+"""TRL's packages, with the transformers of this project, so that both sides run the same model code."""

@@ -1,62 +1,65 @@
 """The whole comparison: for each seed its data, then every run that is missing, one after the other."""
 
 import argparse
-import signal
-import sys
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import torch
 
-from results import RUNS
-from results.store import Figures, describe_measurement, make_folder, reopened, write_figures
-from results.trl.catalogue import METHODS, TASKS, Method, packages
+from results import RUNS, jobs
+from results.comparison import above_zero, complete, from_root, opened
+from results.jobs import Stop, last_cores
+from results.store import Figures, read_figures
+from results.trl.catalogue import CHOICES, METHODS, PACKAGES, TASKS, Method
 from results.trl.data import Inputs, prepare
-from results.trl.dpo import check
-from results.trl.runs import arguments, from_root, run, score
 from results.trl.table import milliseconds, runs_of, table
 from results.venvs import ensure
-from runners.errors import Parser, RunError, UsageError
+from runners.errors import Parser, RunError
+from runners.lm.cli import parse
+from runners.lm.evaluation import evaluate
+from runners.lm.training import make_problem
 from runners.records.provenance import git_commit
 
-FOLDER = RUNS / "trl"
-BASES = RUNS / "bases"
+FOLDER, BASES = RUNS / "trl", RUNS / "bases"
+QUIET = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 
 def main(argv: list[str]) -> int:
-    """Run `python -m results.trl` and return the exit code."""
     options = parse_options(argv)
     torch.set_num_threads(1)
-    if options.check_dpo:
-        print(check(install(), options.task, BASES, FOLDER / "check"))
-        return 0
-    figures = opened(options, argv)
-    missing = {
-        seed: todo
+    figures = opened(options.json, "results.trl", argv, {"task": options.task, "rollouts": options.rollouts})
+    wanted = {
+        f"{method.name}, seed {seed}": (method, seed)
         for seed in range(options.seeds)
-        if (todo := [m for m in METHODS if all(run["seed"] != seed for run in runs_of(m, figures["runs"]))])
+        for method in METHODS
+        if all(run["seed"] != seed for run in runs_of(method, figures["runs"]))
     }
-    python = install() if missing else None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run ends with this process
-    failures = []
-    for seed, methods in missing.items():
-        folder = FOLDER / options.task / f"seed{seed}"
-        inputs = prepare(options.task, seed, options.rollouts, BASES, folder)
-        before = score(options.task, inputs.model)
-        for method in methods:
-            try:
-                found = measure(method, seed, options, inputs, folder / method.name, python)
-            except RunError as error:
-                failures.append(f"{method.name}, seed {seed}: {error}")
-                print(failures[-1], flush=True)
-                continue
-            figures["runs"].append(asdict(method) | {"seed": seed, "before": before} | found)
-            write_figures(options.json, figures)  # after each run, so that this can be stopped and gone on with
-            reached = f"{found['mean']:.3f} sampled, {found['greedy']:.3f} greedy"
-            print(f"{method.name}, seed {seed}: {reached}, {milliseconds(found):.0f} ms a batch", flush=True)
-    print(f"\n{table(figures)}")
-    if failures:
-        raise RunError(f"{len(failures)} runs failed, the first: {failures[0]}")
+    python = ensure("trl", PACKAGES, FOLDER) if wanted else None
+
+    @cache
+    def shared(seed: int) -> tuple[Inputs, dict[str, float]]:
+        """Return the inputs of a seed's runs, and how good the base model is."""
+        inputs = prepare(options.task, seed, options.rollouts, BASES, FOLDER / options.task / f"seed{seed}")
+        return inputs, score(options.task, inputs.model)
+
+    def work(item: tuple[Method, int], cores: list[int], stop: Stop) -> Figures:
+        method, seed = item
+        inputs, before = shared(seed)
+        folder = FOLDER / options.task / f"seed{seed}" / method.name
+        command = command_of(method, options.task, seed, options.rollouts, inputs, folder, python)
+        summary = run(command, folder, cores, stop)
+        if (steps := summary["updates"]) != (asked := options.rollouts * method.updates):
+            raise RunError(f"it took {steps} gradient steps, not {asked}")
+        found = {name: summary[name] for name in ("rollouts", "cpu_seconds", "wall_seconds", "versions")}
+        found |= score(options.task, folder / "model") | {"command": command, "git_commit": git_commit()}
+        reached = f"{found['mean']:.3f} sampled, {found['greedy']:.3f} greedy"
+        print(f"{method.name}, seed {seed}: {reached}, {milliseconds(found):.0f} ms a batch", flush=True)
+        return asdict(method) | {"seed": seed, "before": before} | found
+
+    complete(figures, options.json, wanted, work, table, last_cores(1))
     return 0
 
 
@@ -72,39 +75,38 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="runs of each method, with the seeds 0, 1, ...")
     parser.add_argument("--rollouts", type=int, default=200, help="rollouts of a run, or batches of pairs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also keep the figures in FILE, run by run")
-    parser.add_argument("--check-dpo", action="store_true", help="only compare the two losses of DPO on the same pairs")
     options = parser.parse_args(argv)
-    for name in ("seeds", "rollouts"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, not {getattr(options, name)}")
+    above_zero(options, "seeds", "rollouts")
     return options
 
 
-def opened(options: argparse.Namespace, argv: list[str]) -> Figures:
-    """Return the figures in the file of --json, or figures without runs; UsageError for those of another comparison."""
-    about = describe_measurement("results.trl", argv)
-    new = about | {"task": options.task, "rollouts": options.rollouts, "runs": []}
-    del new["versions"]  # each run has its own
-    make_folder(options.json)  # before minutes are spent
-    return reopened(options.json, new, fixed=("task", "rollouts", "machine")) | {"command": about["command"]}
+def command_of(
+    method: Method, task: str, seed: int, rollouts: int, inputs: Inputs, folder: Path, python: Path
+) -> list[str]:
+    """Return the command of a run as a user would type it in the repository's root; `python` is that of TRL."""
+    flags = f"--method {method.method} {CHOICES.get(method.method, '')} --learning-rate {method.learning_rate:g}"
+    flags += f" --updates {method.updates} --rollouts {rollouts} --seed {seed} --run-dir {from_root(folder)}"
+    data = from_root(inputs.pairs if method.offline else inputs.prompts)
+    given = f"--model {from_root(inputs.model)} --data {data} --completion-length {inputs.completion_length}"
+    if method.library == "TRL":
+        words = f"{from_root(python)} -m results.trl.driver {flags} {given} --task {task}"
+    elif method.offline:  # every pair is learned from; the evaluation of one of them is not used
+        words = f"python -m runners.lm {flags} {given} --eval-data {data} --eval-prompts 1 --device cpu"
+    else:
+        words = f"python -m runners.lm {flags} --task {task} --base-dir {from_root(inputs.model.parent)} --device cpu"
+    return words.split()
 
 
-def install() -> Path:
-    """Return the Python of TRL's environment."""
-    try:
-        return ensure("trl", packages(), FOLDER)
-    except RunError as error:
-        raise RunError(f"trl {error}") from error
+def run(command: Sequence[str], folder: Path, cores: Sequence[int], stop: Stop | None = None) -> Figures:
+    """Return the summary that `command` leaves in `folder`, which is made anew; its output goes to a file beside it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    jobs.finish(command, cores, folder.with_name(f"{folder.name}.log"), QUIET, stop)
+    return read_figures(folder / "summary.json")
 
 
-def measure(
-    method: Method, seed: int, options: argparse.Namespace, inputs: Inputs, folder: Path, python: Path
-) -> Figures:
-    """Return a run's score and cost, with the command as a user would type it."""
-    rest = arguments(method, options.task, seed, options.rollouts, inputs, folder)
-    executable, shown = (str(python), from_root(python)) if method.library == "TRL" else (sys.executable, "python")
-    summary = run([executable, *rest], folder)
-    if (steps := summary["updates"]) != (asked := options.rollouts * method.updates):
-        raise RunError(f"it took {steps} gradient steps, not {asked}")
-    kept = {name: summary[name] for name in ("rollouts", "cpu_seconds", "wall_seconds", "versions")}
-    return {"command": [shown, *rest], **score(options.task, folder / "model"), **kept, "git_commit": git_commit()}
+def score(task: str, model: Path) -> dict[str, float]:
+    """Return the reward on the held-out prompts, sampled (`mean`) and `greedy`."""
+    config, _ = parse(["--task", task, "--model", str(model), "--device", "cpu"])
+    found = evaluate(config, *make_problem(config, torch.device("cpu"), fresh=True))
+    return {name: found[name] for name in ("mean", "greedy")}

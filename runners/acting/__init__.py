@@ -1,1 +1,1 @@
-"""Acting: what steps environments, in this process or in others, and how weights and unrolls travel."""
+"""Acting: actors that step environments, in this process or in others, and the transport of weights and unrolls."""

@@ -1,4 +1,4 @@
-"""An actor: environments and a copy of the network, writing unrolls."""
+"""An actor: environments and a copy of the network, which write unrolls."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,12 +18,12 @@ from runners.machine.compilation import compiled
 
 
 class Actor:
-    """Steps `env` with `network`, on its device, whose weights change by `load` alone, between unrolls.
+    """Actor that steps `env` with `network`, on its device; the weights change only by `load`, between unrolls.
 
-    The value of an unroll's last row is what the network makes of it before the next unroll begins there. Under the
-    same weights that is also the next unroll's first step, and a memory's keys and values stay. `tasks` [B]: which of
-    several tasks each environment plays. `compile_encoder`: everything before the core, whose own steps are no fixed
-    graph, as its window moves.
+    The value of an unroll's last row is computed at the end of the unroll. Under the same weights it is also the next
+    unroll's first step, and the memory's cached keys and values remain valid. `tasks` [B] is the task of each
+    environment. `compile_encoder` compiles everything before the core, whose own steps are not a fixed graph, as its
+    window moves.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Actor:
         self.tasks = torch.from_numpy(tasks).to(self.device)
         self.stepper: Stepper | None = None
         self.ahead: tuple[Distribution, Tensor] | None = None
-        """Policy and value at the next unroll's row 0, where `stepper` has seen it already."""
+        """Policy and value at the next unroll's row 0, if the stepper has made that step already."""
         self.step = env.reset()
         self.previous_action = no_action(env)
 
     def load(self, parameters: Tensor) -> None:
-        """Take new weights: all of them in a row [P]."""
+        """Load new weights, one vector [P]."""
         load_weights(self.network, parameters)
         self.stepper = self.ahead = None
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that the next unroll depends on but the weights."""
+        """Return everything that the next unroll depends on, except the weights."""
         return {
             "environments": self.env.get_state(),
             "step": tuple(self.step),
@@ -65,11 +65,11 @@ class Actor:
         self.stepper = self.ahead = None
 
     def collect(self, buffer: Buffer) -> None:
-        """Fill `buffer`, this actor's columns of a batch: T steps from where the last unroll ended."""
+        """Fill `buffer`, this actor's columns of a batch, with T steps from the end of the last unroll on."""
         collect_in_turn([self], [buffer])
 
     def stages(self, buffer: Buffer) -> Iterator[None]:
-        """The same, with a pause in each step while the simulator works."""
+        """Do what `collect` does, but yield in each step while the simulator works."""
         network, unroll = self.network, buffer.unroll
         for slot, tensor in zip(unroll.state, self.state, strict=True):
             slot.copy_(tensor)
@@ -77,23 +77,23 @@ class Actor:
         self.stepper = self.stepper or network.core.acting(self.state, steps + 1)
         buffer.write(0, self.step, self.previous_action)
         for t in range(steps):
-            policy, value = self.ahead or self._think(unroll, t)
+            policy, value = self.ahead or self._step_core(unroll, t)
             self.ahead = None
             unroll.policy[t].copy_(policy.parameters(), non_blocking=True)
             unroll.value[t].copy_(value, non_blocking=True)
-            self.previous_action = policy.sample(self.generator).cpu().numpy()  # a GPU is waited for here alone
+            self.previous_action = policy.sample(self.generator).cpu().numpy()  # only this waits for a GPU
             self.env.send(self.previous_action)
             yield
             self.step = self.env.recv()
             buffer.write(t + 1, self.step, self.previous_action)
-        # The last row of this unroll is the first of the next, too: an episode that ended there is counted once.
+        # The last row of this unroll is also the first of the next: an episode that ended there must count once.
         self.step = self.step._replace(episode_return=np.full_like(self.step.episode_return, np.nan))
         self.state = self.stepper.state()
-        self.ahead = self._think(unroll, steps)
+        self.ahead = self._step_core(unroll, steps)
         unroll.value[steps].copy_(self.ahead[1])
 
-    def _think(self, unroll: Unroll, t: int) -> tuple[Distribution, Tensor]:
-        """Policy and value [B], in units of the return, at row `t`, which enters the memory."""
+    def _step_core(self, unroll: Unroll, t: int) -> tuple[Distribution, Tensor]:
+        """Step the core with row `t`; return the policy and the value [B], in units of the return, there."""
         shown = unroll.observation, unroll.previous_action, unroll.reward, unroll.first
         *before, first = (rows[t].to(self.device, non_blocking=True) for rows in shown)
         if self.compiled:
@@ -104,8 +104,8 @@ class Actor:
 
 
 def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:
-    """Each actor fills its buffer; while one's environments step, the network of another thinks."""
-    # What a CUDA graph makes in inference mode, as generators' seeds, the learner's graphs could not change.
+    """Let each actor fill its buffer; while the environments of one step, the network runs for another."""
+    # Not in inference mode if compiled: the learner's CUDA graphs could not change tensors made there, such as seeds.
     with torch.no_grad() if actors[0].compiled else torch.inference_mode():
         stages = [actor.stages(buffer) for actor, buffer in zip(actors, buffers, strict=True)]
         for _ in zip(*stages, strict=True):
@@ -113,6 +113,6 @@ def collect_in_turn(actors: Sequence[Actor], buffers: Sequence[Buffer]) -> None:
 
 
 def no_action(env: VectorEnv) -> np.ndarray:
-    """Return what stands for the previous action where an episode begins; the network never sees it."""
+    """Return zeros [N, ...] as previous actions where an episode begins; the network masks them."""
     action = env.spec.action
     return np.zeros((env.num_envs, *action.shape), action.dtype)

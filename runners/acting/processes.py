@@ -1,4 +1,4 @@
-"""An actor in a process of its own: it fills the batches that it is given in turn, and is started again if it dies."""
+"""Actors in processes of their own, which fill parts of batches and are started again if they die."""
 
 import faulthandler
 import os
@@ -23,20 +23,20 @@ from runners.machine.allocator import keep_freed_memory
 from runners.machine.signals import die_with_parent
 
 RESTARTS, WITHIN = 5, 600.0
-"""Deaths of one actor, within as many seconds, after which the run goes on; one more ends it."""
+"""Number of deaths of one actor, within so many seconds, that a run survives."""
 FIRST_PAUSE = 0.1
-"""Seconds between a death and the next start; each further death doubles them."""
+"""Seconds between the first death and the next start; each further death doubles them."""
 STACK_SECONDS = 1.0
-"""Seconds that an actor which hangs has to write where it hangs."""
+"""Seconds that a hanging actor has to write its stack."""
 
 Make = Callable[[int], Actor]
-"""Makes the actor, whose random numbers are others at each start; the argument counts these from 0."""
+"""Function that makes the actor; its argument counts the starts from 0, each of which has its own random numbers."""
 
 
 class ActorProcess:
-    """Fills one of `views` for each `give`, in their order; `receive` waits for the next that is full.
+    """Process of an actor, which fills one of `views` for each `give`, in their order; `receive` waits for the next.
 
-    Whatever it was filling when it died is dropped whole, and filled anew.
+    A view that it was filling when it died is filled again from the start.
     """
 
     def __init__(self, name: str, make: Make, views: Sequence[Buffer], weights: SharedWeights, patience: float) -> None:
@@ -53,15 +53,15 @@ class ActorProcess:
         return self.starts - 1
 
     def give(self, view: int) -> None:
-        """Hand it a part of a batch to fill."""
+        """Give the actor a part of a batch to fill."""
         self._given.append(view)
-        with suppress(OSError):  # it is dead, which is found out where it is waited for
+        with suppress(OSError):  # the actor is dead, which `receive` finds out
             self.channel.send(view)
 
     def receive(self) -> int:
         """Wait until the part that was given first is full, and return the version of the weights that filled it.
 
-        RunError where it failed, died too often, or gave nothing for `patience` seconds.
+        Raise RunError if the actor failed, died too often, or gave nothing for `patience` seconds.
         """
         while True:
             if not self.channel.poll(self.patience):
@@ -78,7 +78,7 @@ class ActorProcess:
             raise RunError(f"{self.name}: {why}") from RuntimeError(trace)
 
     def cpu_seconds(self) -> float:
-        """User and system time so far, of one that died until it was last asked."""
+        """Return user and system seconds so far; of a dead process, those until the last call."""
         with suppress(OSError), open(f"/proc/{self.process.pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
             self._ticks = int(fields[11]) + int(fields[12])
@@ -95,7 +95,7 @@ class ActorProcess:
         self.process = context.Process(target=_act, args=arguments, daemon=True, name=self.name)
         with _signals_blocked():
             self.process.start()
-        its_end.close()  # the actor's alone is open: with the actor, the connection ends
+        its_end.close()  # only the actor's end stays open, so that its death closes the connection
         self.starts += 1
 
     def _start_again(self) -> None:
@@ -105,7 +105,7 @@ class ActorProcess:
         often, died = len(self._deaths), f"{self.name} died (exit code {self.process.exitcode})"
         if often > RESTARTS:
             raise RunError(
-                f"{died}, the {often}th time within {WITHIN / 60:g} minutes; continue with --resume once mended"
+                f"{died}, the {often}th time within {WITHIN / 60:g} minutes; remove the cause, then --resume"
             )
         print(f"{died}: its unroll is dropped, and it is started again ({often} of {RESTARTS})", flush=True)
         time.sleep(FIRST_PAUSE * 2 ** (often - 1))
@@ -119,11 +119,11 @@ class ActorProcess:
         os.kill(self.process.pid, signal.SIGUSR1)
         time.sleep(STACK_SECONDS)
         self.kill()
-        return RunError(f"{self.name} gave nothing for {self.patience:g} s (--patience); its stack stands above")
+        return RunError(f"{self.name} gave nothing for {self.patience:g} s (--patience); its stack is above")
 
 
 def _act(make: Make, views: Sequence[Buffer], weights: SharedWeights, starts: int, channel: Connection) -> None:
-    """The life of an actor process; of an error it reports one line and the traceback."""
+    """Run an actor process: it fills the views that it is given, and reports an error as one line and the traceback."""
     die_with_parent()
     faulthandler.register(signal.SIGUSR1)
     torch.set_num_threads(1)
@@ -136,16 +136,16 @@ def _act(make: Make, views: Sequence[Buffer], weights: SharedWeights, starts: in
             actor.collect(view)
             channel.send(version)
     except Exception as error:
-        with suppress(OSError):  # where the learner has ended, nobody is there to hear of it
+        with suppress(OSError):  # the learner may have ended
             channel.send((describe(error)[1], traceback.format_exc()))
         sys.exit(1)
 
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Processes started inside inherit the mask: a Ctrl-C or SIGTERM to the whole group must leave the actors alive,
-    so that the learner can finish its batch and save."""
-    resource_tracker.ensure_running()  # it would undo the blocking were it started inside
+    """Block SIGINT and SIGTERM in processes that are started inside: a Ctrl-C to the whole group must leave the actors
+    alive, so that the learner can finish its batch and save."""
+    resource_tracker.ensure_running()  # its start inside would undo the blocking of signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

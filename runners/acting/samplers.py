@@ -1,9 +1,9 @@
-"""Sources of batches: actor processes, or one actor in this process, or both.
+"""Sources of batches: actor processes, actors in this process, or both.
 
-Both give `next() -> Buffer`, valid until `release()`; `publish(network)` hands the actors new weights. `start` counts
-the starts of a run, so that resumed it repeats none of its random numbers; `saved` is an earlier `get_state()`, of
-either kind and any number of actors: the acting weights. Environments begin new episodes, but for those that are saved.
-Actors are numbered over all ranks, so that no two draw the same random numbers.
+`next()` returns a Buffer that is valid until `release()`; `publish(network)` gives the actors new weights. `start`
+counts the starts of a run, so that a resumed run repeats none of its random numbers. `saved` is an earlier
+`get_state()`, the acting weights, of any sampler with any number of actors. Environments begin new episodes, except
+those that are saved. Actors are numbered over all ranks, so that no two draw the same random numbers.
 """
 
 import itertools
@@ -28,18 +28,19 @@ from runners.machine.watchdog import watched
 
 CPU = torch.device("cpu")
 BUFFERS = 2
-"""Batches in flight: one being filled while the learner reads the other."""
+"""Number of batches in memory: one is filled while the learner reads the other."""
 
 STREAMS_A_START = 1000
-"""Actor i of the run's n-th start draws from stream n * STREAMS_A_START + i, whatever the number of actors."""
+"""Streams of random numbers a start: actor i of the n-th start has stream n * STREAMS_A_START + i."""
 STREAMS_A_DEATH = 2**24
-"""Added for each time that it died before."""
+"""Added to an actor's stream for each time that it died before."""
 
 
 class LocalSampler:
-    """Acts when asked, in this process and on `device`: a batch is always from the weights last published.
+    """Sampler that acts in `next`, in this process and on `device`, always with the weights last published.
 
-    The environments are in `groups`, whose simulators, of `threads` each, work while the network acts for another.
+    The environments are in `groups`; the simulators of one, on `threads` threads, work while the network acts for
+    another.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class LocalSampler:
 
     def next(self) -> Buffer:
         began = time.perf_counter()
-        if self.saves:  # a run that goes on from here has no keys and values kept
+        if self.saves:  # as in a run that is resumed here, no keys and values are cached
             self.load(flatten_weights(self.network))
         with while_running(), watched(*self.watched):
             collect_in_turn(self.actors, self.views)
@@ -85,19 +86,19 @@ class LocalSampler:
     restarts = 0
 
     def cpu_seconds(self) -> float:
-        """Processor time of processes other than this one."""
+        """Return the processor seconds of processes other than this one."""
         return 0.0
 
     def publish(self, network: ActorCritic) -> None:
         self.load(flatten_weights(network))
 
     def load(self, weights: Tensor) -> None:
-        """All of them in a row [P]."""
+        """Load weights, one vector [P], into all actors."""
         for actor in self.actors:
             actor.load(weights)
 
     def get_state(self) -> dict:
-        """The acting weights and, where environments are saved, everything that the next batch depends on."""
+        """Return the acting weights and, if environments are saved, everything else that the next batch depends on."""
         weights = {"weights": flatten_weights(self.network)}
         return weights | {"actors": [actor.get_state() for actor in self.actors]} if self.saves else weights
 
@@ -107,9 +108,9 @@ class LocalSampler:
 
 
 class ProcessSampler:
-    """`config.training.actors` processes, each with an equal share of the environments, always one batch ahead.
+    """Sampler of `config.training.actors` processes, which share the environments equally and act one batch ahead.
 
-    The last `own` environments are this process's, which steps them in `next`, with the weights last published: a
+    The last `own` environments are stepped by this process in `next`, with the weights last published, so that a
     learner that would wait for its actors takes some of their work.
     """
 
@@ -130,7 +131,7 @@ class ProcessSampler:
         self.buffers = [_batch(config, spec, network, shared=True) for _ in range(BUFFERS)]
         self.weights = SharedWeights(_weights(network, saved))
         self.actors: list[ActorProcess] = []
-        # Also at exit or when forgotten, before multiprocessing sends its daemons a SIGTERM, which these block.
+        # Also at exit or on garbage collection, before multiprocessing sends its daemons a SIGTERM, which these block.
         self._end = Finalize(self, _kill, [self.actors], exitpriority=10)
         for i in range(actors):
             views = [buffer.columns(slice(i * share, (i + 1) * share)) for buffer in self.buffers]
@@ -147,7 +148,7 @@ class ProcessSampler:
             self.own.load(self.weights.vector)
         self.taken = 0
         self.versions: list[int] = []
-        """Versions of the weights that filled the parts of the last batch, those of the actors in their order."""
+        """Version of the weights by which each actor filled its part of the last batch."""
         self.wait_seconds = 0.0
 
     def next(self) -> Buffer:
@@ -166,11 +167,11 @@ class ProcessSampler:
 
     @property
     def restarts(self) -> int:
-        """How often an actor died and was started again."""
+        """Return how often an actor died and was started again."""
         return sum(actor.restarts for actor in self.actors)
 
     def cpu_seconds(self) -> float:
-        """User and system time of the actors so far."""
+        """Return user and system seconds of the actors so far."""
         return sum(actor.cpu_seconds() for actor in self.actors)
 
     def publish(self, network: ActorCritic) -> None:
@@ -191,12 +192,12 @@ Sampler = LocalSampler | ProcessSampler
 
 
 def _watched(config: RunConfig, rank: int) -> tuple[str, float]:
-    """Name what steps environments in this process, and say how long it may take."""
+    """Return a name for the stepping of environments in this process, and the seconds that it may take."""
     return f"rank {rank}, which steps {config.env.name},", config.training.patience
 
 
 def _weights(network: ActorCritic, saved: dict | None) -> Tensor:
-    """Weights to act with at first [P]: under --target-period not always the newest."""
+    """Return the first weights to act with [P]; with --target-period the saved ones may be older than the network's."""
     return flatten_weights(network) if saved is None else saved["weights"]
 
 
@@ -209,16 +210,16 @@ def _batch(config: RunConfig, spec: EnvSpec, network: ActorCritic, shared: bool)
 def make_actor(
     config: RunConfig, tasks: np.ndarray, start: int, number: int, device: torch.device = CPU, threads: int = 1
 ) -> Actor:
-    """An environment for each of `tasks`; with weights of no meaning yet."""
+    """Make an actor with an environment for each of `tasks`; its weights are random until `load`."""
     stream = start * STREAMS_A_START + number
     env = build_env(config, len(tasks), stream, tasks=tasks, threads=threads)
     network = build_network(config, env.spec).to(device)
-    on_gpu = device.type == "cuda"  # actors on CPUs, of which there may be many, stay plain
+    on_gpu = device.type == "cuda"  # on CPUs there may be many actors, each of which would have to compile
     return Actor(env, network, stream_seed(config, stream), tasks, compile_encoder=on_gpu and config.training.compile)
 
 
 def make_again(config: RunConfig, tasks: np.ndarray, start: int, number: int, starts: int) -> Actor:
-    """The same for an actor that was started `starts` times before."""
+    """Make the actor as `make_actor` does, with random numbers of its own at each of its starts."""
     return make_actor(config, tasks, start, number + starts * STREAMS_A_DEATH)
 
 

@@ -1,4 +1,4 @@
-"""Preallocated unrolls, shared between processes: an actor writes its columns, the learner reads the whole."""
+"""Preallocated unrolls, shared between processes: an actor writes its columns, the learner reads all."""
 
 from dataclasses import dataclass
 
@@ -13,24 +13,25 @@ from networks.cores import State
 
 @dataclass(frozen=True)
 class Buffer:
-    """One batch: `unroll` of T steps and B environments; raw `episode_return` [T+1, B], NaN where none ended."""
+    """One batch: an `unroll` of T steps and B environments; raw `episode_return` and `episode_length` [T+1, B], NaN and
+    0 where no episode ended."""
 
     unroll: Unroll
     episode_return: Tensor
     episode_length: Tensor
 
     def columns(self, columns: slice) -> "Buffer":
-        """A view of some environments' part, for the actor that owns them."""
+        """Return a view of some environments' columns."""
         return Buffer(self.unroll.columns(columns), self.episode_return[:, columns], self.episode_length[:, columns])
 
     def pinned(self) -> "Buffer":
-        """A copy of it that a GPU reads and writes without waiting."""
+        """Return a copy in pinned memory, between which and a GPU copies are asynchronous."""
         *fields, state, _ = self.unroll
         unroll = Unroll(*(x.pin_memory() for x in fields), tuple(s.pin_memory() for s in state))
         return Buffer(unroll, self.episode_return, self.episode_length)
 
     def write(self, t: int, step: TimeStep, previous_action: np.ndarray) -> None:
-        """Row `t`: what the environments showed, and the actions that led there."""
+        """Write row `t`: a step of the environments, and the actions that led to it."""
         u = self.unroll
         for tensor, value in (
             (u.observation, step.observation),
@@ -46,7 +47,7 @@ class Buffer:
 
 
 def make_buffer(spec: EnvSpec, unroll: int, task: np.ndarray, policy_size: int, state: State, shared: bool) -> Buffer:
-    """Zeroed, a column for each of `task` [B]; `state` an example of the core's state, of any batch size."""
+    """Make a buffer with a column for each of `task` [B]; `state` is an example of the core's, of any batch size."""
     envs = len(task)
     rows = (unroll + 1, envs)
     action = torch.zeros(*rows, *spec.action.shape, dtype=getattr(torch, spec.action.dtype))

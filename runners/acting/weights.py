@@ -1,4 +1,4 @@
-"""The network's weights as one shared vector with a version: the learner publishes, actors fetch."""
+"""The network's weights as one shared vector with a version, which the learner publishes and actors fetch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 SLOTS = 4
-"""Versions of the weights in memory at a time: a reader may be as many less 2 behind when it ends."""
+"""Number of versions of the weights in memory."""
 
 
 @torch.no_grad()
 def flatten_weights(module: nn.Module) -> Tensor:
-    """Copy every parameter and saved buffer of `module`, in their order, into one vector [P] of the parameters' type.
+    """Copy all parameters and saved buffers of `module`, in order, into one vector [P] of the parameters' type.
 
-    The buffers are PopArt's statistics, without which a value means nothing.
+    Among the buffers are PopArt's statistics, without which values have no unit.
     """
     tensors = list(module.state_dict().values())
     dtype = next(module.parameters()).dtype
@@ -23,18 +23,18 @@ def flatten_weights(module: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def load_weights(module: nn.Module, vector: Tensor) -> None:
-    """Invert `flatten_weights`, in place: parameters made views of `vector` would lose their channels-last strides."""
+    """Copy `vector`, made by `flatten_weights`, into `module`; views of it would lose the channels-last strides."""
     tensors = list(module.state_dict().values())
     for tensor, part in zip(tensors, vector.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
 
 
 class SharedWeights:
-    """The newest weights [P] and their version, from 1, in memory that processes share. Nobody waits for anybody, so
-    that no process which dies, or is stopped, holds up another.
+    """The newest weights [P] and their version, from 1, in memory that processes share without locks: a process that
+    dies or is stopped holds up no other.
 
-    Version v lies in slot v % SLOTS. It is written over by version v + SLOTS, after v + SLOTS - 1 was announced: what
-    was read is whole if by then no more than v + SLOTS - 2 was.
+    Version v is in slot v % SLOTS. Version v + SLOTS overwrites it, after v + SLOTS - 1 was announced: a reader's copy
+    is whole if no more than v + SLOTS - 2 was announced when it was done.
     """
 
     def __init__(self, vector: Tensor) -> None:
@@ -47,7 +47,7 @@ class SharedWeights:
 
     @property
     def vector(self) -> Tensor:
-        """The newest, for the process that publishes."""
+        """Return the newest weights, in the process that publishes them."""
         return self._slots[self.version % SLOTS]
 
     def publish(self, module: nn.Module) -> None:
@@ -57,7 +57,8 @@ class SharedWeights:
         self._version.fill_(version)
 
     def fetch(self, load: Callable[[Tensor], None], version: int) -> int:
-        """`load` what is newer than `version`, again where it was written over meanwhile; returns its version."""
+        """Call `load` with the weights if they are newer than `version`, again if they were overwritten meanwhile, and
+        return their version."""
         while (newest := self.version) != version:
             load(self._slots[newest % SLOTS])
             if self.version <= newest + SLOTS - 2:
@@ -66,7 +67,7 @@ class SharedWeights:
 
 
 def evaluated(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights to evaluate in a learner's state: the average where there is one, else the last."""
+    """Return the weights to evaluate from a learner's state: their average if there is one, else the last."""
     average = state["average"]
     if average is None:
         return state["network"]

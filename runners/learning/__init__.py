@@ -1,1 +1,1 @@
-"""Learning: gradient steps on batches of unrolls, and what stands beside them."""
+"""Learning: gradient steps on batches of unrolls, and pi_ref."""

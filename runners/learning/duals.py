@@ -1,4 +1,4 @@
-"""Gradient steps on the E-step's dual variables, the temperature's."""
+"""Gradient steps on the dual variables of the E-step, those of its temperature."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,10 +13,10 @@ from runners.machine.ranks import ONE_RANK, Ranks
 
 
 class DualSteps:
-    """Adam on eta, or on each lambda_j. A method whose temperature has nothing to learn takes no step.
+    """Adam on eta, or on each lambda_j; no steps for a method whose temperature has no parameters.
 
-    V-MPO eq. 2 steps eta with the network; here a batch's steps on eta, as many as the network will get, come first,
-    so that all of its M-steps fit the same weights. `ranks` are those that do not share an E-step already.
+    V-MPO eq. 2 updates eta together with the network. Here the steps on eta, as many as the network's, come first, so
+    that all M-steps of a batch fit the same weights. `ranks` are those whose E-steps are separate.
     """
 
     def __init__(self, agent: nn.Module, learning_rate: float, ranks: Ranks = ONE_RANK) -> None:
@@ -26,7 +26,7 @@ class DualSteps:
         self.ranks = ranks
 
     def settle(self, steps: int) -> Settle:
-        """Take `steps` on the dual loss of an E-step, which is then made for the temperature that they lead to."""
+        """Return a function that takes `steps` gradient steps on an E-step's dual loss, then makes the E-step."""
 
         def settled(step: Callable[[], EStep]) -> EStep:
             for _ in range(steps if self.optimizer else 0):
@@ -50,10 +50,10 @@ class DualSteps:
 
 
 def multipliers(agent: nn.Module) -> Iterator[nn.Parameter]:
-    """The dual variables that learn in the M-step: the trust region's."""
+    """Return the dual variables of the M-step, those of the trust region."""
     return agent.trust_region.parameters() if isinstance(agent, EM) else iter(())
 
 
 def gradient_sum(parameters: Iterable[nn.Parameter]) -> Tensor | float:
-    """Return the sum of all gradients, which is finite only if they are."""
+    """Return the sum of all gradients, which is finite only if each of them is."""
     return sum((parameter.grad.sum() for parameter in parameters if parameter.grad is not None), 0.0)

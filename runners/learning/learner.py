@@ -31,8 +31,8 @@ def annealed(training: TrainingConfig, progress: float) -> float:
 
 
 class Learner:
-    """Owns network, agent, optimisers and the order of minibatches. Of each batch it makes a plan, the E-step, and then
-    gradient steps on its minibatches, the M-steps."""
+    """Owner of network, agent, optimisers and the order of minibatches. For each batch it makes a plan, the E-step, and
+    then gradient steps on minibatches, the M-steps."""
 
     def __init__(
         self,
@@ -64,19 +64,18 @@ class Learner:
         if agent_config.agent != "ppo" and "reference" in agent_config.row.anchors:
             source = agent_config.reference
             if not fresh and source != "average":
-                source = "start"  # pi_ref is in the run's own checkpoint, whatever has become of where it came from
+                source = "start"  # pi_ref is restored from the run's own checkpoint: its source may be gone
             self.reference = Reference(network, source, agent_config.reference_decay)
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()
-        """Of each metric, the sum since the last drain and how many it is of: on a GPU tensors, where steps may be left
-        out."""
+        """Sum of each metric since the last drain, and number of its values: a tensor if a GPU may leave steps out."""
         self._made = self._planned = 0
-        """Gradient steps made since the last drain, and those that would have been without an early stop."""
+        """Gradient steps made since the last drain, and those planned, which an early stop leaves out in part."""
 
     def train(self, unroll: Unroll, progress: float, value_only: bool = False, stop: StopSignal = NEVER) -> None:
-        """Learn from one batch; `progress` in [0, 1] is how far the run has come. Where `stop` is overdue the rest of
-        its gradient steps is left out."""
+        """Learn from one batch; `progress` in [0, 1] is the share of the run that is done. When `stop` is overdue the
+        rest of the batch's gradient steps is left out."""
         training, agent_config = self.config.training, self.config.agent
         annealing = annealed(training, progress)
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
@@ -102,14 +101,14 @@ class Learner:
                 break
         if self.reference:
             self.reference.follow(self.network)
-        # Last, so that a batch is learned from by the moments that it was acted with.
+        # Last, so that learning from a batch uses the moments that it was acted with.
         self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         self._log({"m_step/learning_rate": torch.tensor(training.learning_rate * annealing)})
         self.steps.check(training.patience_steps, self.updates)
 
     @torch.no_grad()
     def _values(self, unroll: Unroll) -> Tensor:
-        """V [T+1, B] of the online network, in units of the return, a minibatch at a time."""
+        """Return V [T+1, B] of the online network, in units of the return, computed a minibatch at a time."""
         head, values = self.network.value_head, []
         for index in torch.arange(self.config.training.envs).to(self.device).chunk(self.config.training.minibatches):
             part = unroll.columns(index)
@@ -118,7 +117,7 @@ class Learner:
         return torch.cat(values, 1)
 
     def _plan(self, unroll: Unroll, steps: int, value_only: bool) -> Plan:
-        """Evaluate the policy, show PopArt the returns before any loss uses them, and make the E-step."""
+        """Compute returns and advantages, update PopArt before any loss uses the returns, and make the E-step."""
         config, head = self.config.agent, self.network.value_head
         evaluation = evaluate_policy(unroll, config.discount, config.gae_lambda)
         head.update(evaluation.returns, unroll.valid, self.ranks.total, unroll.task)
@@ -127,7 +126,7 @@ class Learner:
         return plan
 
     def _minibatches(self) -> Iterator[Tensor]:
-        """Columns of the batch for each gradient step: every pass in an order of its own."""
+        """Yield the columns of the batch for each gradient step, in a new order in every pass."""
         training = self.config.training
         for _ in range(training.passes):
             order = torch.randperm(training.envs, generator=self.generator).to(self.device)
@@ -139,13 +138,13 @@ class Learner:
             torch.compiler.cudagraph_mark_step_begin()
         loss = self.agent.loss(self.passes(unroll), unroll, plan, self.network.value_head, annealing)
         (loss.value if value_only else loss.total).backward()
-        if value_only:  # compiled, what the value does not depend on has gradients of 0, which Adam would count
+        if value_only:  # compiled, the policy head has gradients of 0, not None, which would move Adam's moments
             for parameter in self.network.policy_head.parameters():
                 parameter.grad = None
         kl = loss.metrics.get("m_step/kl") if self.config.agent.target_kl else None
         if self.config.training.statistics == "rank":
             kl = self._average_over_ranks(kl)
-        else:  # each rank's multipliers have the gradient of the whole batch already
+        else:  # the multipliers already have the whole batch's gradient on each rank
             self.ranks.sum_gradients(self.network.parameters())
         limit = self.config.training.max_gradient_norm or torch.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
@@ -157,7 +156,7 @@ class Learner:
         return 0.0 if kl is None else float(kl)
 
     def _log(self, metrics: dict[str, Tensor], counts: bool | Tensor = True) -> None:
-        """Add to the means of `metrics`, of a gradient step where it `counts`."""
+        """Add the metrics of a batch to the means, those of a gradient step only if it `counts`."""
         for name, value in metrics.items():
             if counts is not True:
                 value = torch.where(torch.as_tensor(counts, device=value.device), value, 0)
@@ -165,7 +164,7 @@ class Learner:
             self._counts[name] += counts
 
     def _average_over_ranks(self, kl: Tensor | None) -> Tensor | None:
-        """Average the gradients of network and multipliers, and `kl`, where each rank had a loss of its own."""
+        """Average the gradients of network and multipliers, and `kl`, over ranks whose losses are separate."""
         parameters = [*self.network.parameters(), *multipliers(self.agent)]
         for parameter in parameters:
             if parameter.grad is not None:
@@ -174,8 +173,8 @@ class Learner:
         return None if kl is None else self.ranks.total(kl) / self.ranks.size
 
     def drain_metrics(self) -> dict[str, float]:
-        """Return means since the last call, over batches or gradient steps, whatever each is a figure of; NaN where no
-        step was taken."""
+        """Return the mean of each metric since the last call, over the batches or gradient steps that logged it; NaN
+        if no step was taken."""
         counts = {name: float(count) for name, count in self._counts.items()}
         means = {name: float(x) / counts[name] if counts[name] else math.nan for name, x in self._sums.items()}
         means["m_step/skipped"] = int(self.steps.skipped)
@@ -186,7 +185,7 @@ class Learner:
 
     @property
     def reference_memory(self) -> tuple[Tensor, ...] | None:
-        """What pi_ref remembers of the environments, which is saved where they are."""
+        """Return the core's state of pi_ref, which belongs to the environments and is saved with them."""
         return self.reference and self.reference.state
 
     @reference_memory.setter
@@ -211,7 +210,7 @@ class Learner:
         self.agent.load_state_dict(state["agent"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in self.optimizer.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):  # contiguous in a file: fused Adam wants the parameter's own strides
+            for name in ("exp_avg", "exp_avg_sq"):  # contiguous in a file, but fused Adam needs the parameter's strides
                 moments[name] = torch.empty_like(parameter).copy_(moments[name])
         self.duals.set_state(state["duals"])
         if self.average:

@@ -1,4 +1,4 @@
-"""The forward passes of a gradient step: one, or with dropout those that its scheme compares."""
+"""The forward passes of a gradient step: one, or with dropout those that the dropout scheme compares."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,13 @@ from networks.actor_critic import ActorCritic, Output, frozen_copy
 
 
 class ForwardPasses:
-    """Forward passes of `network`, by `forward` (itself, or compiled). Between them it is without dropout.
+    """Forward passes of `network`, by `forward` (itself, or compiled). Outside of them the network has no dropout.
 
-    Actions come from the whole network. What the trust region and PPO's ratio compare is the scheme:
+    The whole network acts. The scheme says which policies the trust region and PPO's ratio compare:
 
-    whole    pi_old with the whole network: nothing at the first gradient step, and no mask in the comparison.
-    masked   pi_old with the network under the step's mask, which is a distance by itself.
-    paired   the network as it was before the batch with the network now, both under the step's mask: nothing at first.
+    whole    pi_old with the whole network: the KL is 0 at the first gradient step, and no mask enters it.
+    masked   pi_old with the network under the step's mask: the mask alone makes the KL greater than 0.
+    paired   the network before the batch with the present one, both under the step's mask: the KL is 0 at first.
     """
 
     def __init__(self, network: ActorCritic, forward: nn.Module, dropout: float, scheme: DropoutScheme) -> None:
@@ -23,7 +23,7 @@ class ForwardPasses:
         self.before = frozen_copy(network) if dropout and scheme == "paired" else None
 
     def begin_batch(self) -> None:
-        """Call this before the first gradient step on a batch."""
+        """Keep the network as it is before the first gradient step on a batch, if the scheme needs it."""
         if self.before:
             self.before.load_state_dict(self.network.state_dict())
 
@@ -41,7 +41,7 @@ class ForwardPasses:
 
 
 def under_mask(seed: int, network: ActorCritic, forward: nn.Module, inputs: tuple[Tensor, ...]) -> Output:
-    """A pass with dropout; the same `seed` drops the same units."""
+    """Return the output of a pass with dropout; the same `seed` drops the same units."""
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""pi_ref beside the learner: a network that changes slowly or never, with a memory of its own."""
+"""The policy pi_ref: a network that changes slowly or never, with its own memory."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from runners.records.checkpoint import Checkpoints, fits, load
 class Reference:
     """The network at the first step, its moving average, or one from a checkpoint.
 
-    It sees every batch once, in order, and carries its own core state from one to the next: the state in the unroll is
-    of the acting network, and means nothing to another.
+    It evaluates every batch once, in order, and carries its own core state from one to the next: the state in the
+    unroll is that of the acting network, which another cannot use.
     """
 
     def __init__(self, network: ActorCritic, source: str, decay: float) -> None:
@@ -31,7 +31,7 @@ class Reference:
 
     @torch.no_grad()
     def evaluate(self, unroll: Unroll) -> Tensor:
-        """Parameters of its policy at each step of the next batch [T, B, P]."""
+        """Return the parameters of its policy at each step of the next batch, [T, B, P]."""
         steps = len(unroll.policy)
         rows = (x[:steps] for x in (unroll.observation, unroll.previous_action, unroll.reward, unroll.first))
         if self.state is None:
@@ -51,5 +51,5 @@ class Reference:
         return self.network.state_dict()
 
     def set_state(self, state: dict) -> None:
-        """Its memory is not part of it: a resumed run's environments begin new episodes."""
+        """Load the weights; the core's state is not saved, as the environments of a resumed run begin new episodes."""
         self.network.load_state_dict(state)

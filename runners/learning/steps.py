@@ -1,4 +1,4 @@
-"""Steps of an optimiser, but for those whose gradient is not finite: one of them would spoil the weights for ever."""
+"""Steps of an optimiser without those whose gradient is not finite: one of them would make all weights NaN."""
 
 import math
 
@@ -9,8 +9,8 @@ from runners.errors import RunError
 
 
 class FiniteSteps:
-    """Takes steps of `optimizer`, one of torch's fused ones, and counts those that it left out: all of them, and those
-    `in_a_row`."""
+    """Steps of `optimizer`, one of torch's fused ones, with the numbers of those `skipped` since the start and of
+    those skipped `in_a_row` last."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
@@ -19,8 +19,8 @@ class FiniteSteps:
         self._losses: dict[str, Tensor] = {}
 
     def take(self, gradient: Tensor, losses: dict[str, Tensor]) -> bool | Tensor:
-        """Take a step if `gradient`, a norm or sum of all gradients, is finite, and return whether it is: on a GPU,
-        which is not waited for, as a tensor there. `losses` are what the step was to minimise, by name."""
+        """Take a step if `gradient`, a norm or sum of all gradients, is finite, and return whether it is: on a GPU
+        as a tensor, so that the program does not wait for it. `losses` are the minimised ones by name."""
         finite: bool | Tensor = gradient.isfinite()
         if finite.device.type == "cpu":
             finite = bool(finite)
@@ -34,13 +34,13 @@ class FiniteSteps:
         return finite
 
     def check(self, patience: int, step: int) -> None:
-        """RunError where the last `patience` steps, to number `step`, were left out."""
+        """Raise RunError if the last `patience` steps, up to number `step`, were left out."""
         if (skipped := int(self.in_a_row)) < patience:
             return
         wrong = [name for name, loss in self._losses.items() if not math.isfinite(float(loss))]
         what = f"not finite: {', '.join(wrong)}" if wrong else "the losses themselves were finite"
         raise RunError(
             f"training diverged: the last {skipped} gradients, to step {step:,}, were not finite and were left out"
-            f" (--patience-steps {patience}); {what}. The last checkpoint is good: --resume goes on from it, and a new"
-            " run with a lower --learning-rate may help"
+            f" (--patience-steps {patience}); {what}. The last checkpoint is good: --resume continues from it; in a"
+            " new run a lower --learning-rate may help"
         )

@@ -1,1 +1,1 @@
-"""`python -m runners.lm`: the EM steps fine-tune a causal language model."""
+"""Command `python -m runners.lm`: fine-tune a causal language model by EM steps."""

@@ -22,31 +22,31 @@ from runners.lm.tasks.task import Task
 from runners.records.folders import check_whole
 
 BASE = 3
-"""Stream of the demonstrations; held-out and training prompts have others."""
+"""Stream of random numbers of the demonstrations; held-out and training prompts have others."""
 
 
 def base_name(task: Task, seed: int, dropout: float) -> str:
-    """A name that tells base models apart, by what they are trained on too."""
-    shown = task.demonstrations(100, np.random.default_rng(BASE))
+    """Return a name for the base model that differs for other demonstrations, sizes, seeds and dropout."""
+    sample = task.demonstrations(100, np.random.default_rng(BASE))
     sizes = [value for value in vars(task).values() if isinstance(value, int | float | str)]
-    return f"{hashlib.sha256(repr((shown, sizes)).encode()).hexdigest()[:12]}-seed{seed}-dropout{dropout:g}"
+    return f"{hashlib.sha256(repr((sample, sizes)).encode()).hexdigest()[:12]}-seed{seed}-dropout{dropout:g}"
 
 
 def kept_base_model(problem: Problem, seed: int, dropout: float, folder: Path) -> nn.Module:
-    """`base_model`, from `folder` where it lies there whole, else trained and put there."""
+    """Load the base model from `folder`, after training and saving it there if it is missing or damaged."""
     try:
         check_whole(folder)
     except RunError as error:
         print(f"warning: {error}; training the base model anew")
         shutil.rmtree(folder)
     if not folder.exists():
-        with contextlib.suppress(OSError):  # another run was faster: its model is the same
+        with contextlib.suppress(OSError):  # another run has saved it meanwhile, and its model is the same
             save_model(base_model(problem, seed, dropout), problem.tokenizer, folder)
     return load_model(str(folder)).to(problem.device)
 
 
 def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True) -> nn.Module:
-    """Fitted by maximum likelihood, with the code that `--method sft` runs; or not `trained`, to load a state into."""
+    """Make the base model and fit it as `--method sft` does, unless it is not to be `trained`, but to load a state."""
     task = problem.source.task
     rng = np.random.default_rng([BASE, seed])
     torch.manual_seed(seed)
@@ -62,6 +62,6 @@ def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True
     for _ in range(task.base_steps):
         index = torch.from_numpy(rng.choice(len(texts), size=task.base_batch, replace=False))
         some = Completions(*(x[index] for x in completions))
-        batch = Batch(prompts.of(index), some, demonstrated(some), {})
+        batch = Batch(prompts.select(index), some, demonstrated(some), {})
         sft.train(batch, sft.plan(batch.samples, 1))
     return model

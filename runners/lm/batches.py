@@ -1,4 +1,4 @@
-"""Batches of samples, by where they come from: drawn now by the policy, or found in the data."""
+"""Batches of samples by their source: drawn by the policy, or in the data."""
 
 import math
 from abc import ABC, abstractmethod
@@ -23,13 +23,13 @@ from runners.lm.rows import Row
 from runners.machine.ranks import Ranks
 
 PROMPTS = 2
-"""Stream of the training prompts; the evaluation's and the base model's are others."""
+"""Stream of random numbers of the training prompts; evaluation and base model have others."""
 CHECKED = 1000
-"""Rows with stored log-probabilities whose tokens are counted at a time."""
+"""Number of rows with stored log-probabilities that are checked at a time."""
 
 
 class Batch(NamedTuple):
-    """N samples; `features` [B, D] and `returns` [B] for the value head, if there is one; scalars to log."""
+    """N samples, with scalars to log, and `features` [B, D] and `returns` [B] for the value head if there is one."""
 
     prompts: Prompts
     completions: Completions
@@ -40,13 +40,13 @@ class Batch(NamedTuple):
 
 
 class Batches(ABC):
-    """Base of all kinds of batches: rows of the source in a random order, and the generators behind them."""
+    """Base of all kinds of batches, with the random generators and the state that they share."""
 
     usual_baseline: BaselineName = "group"
 
     @staticmethod
     def asks_start(columns: frozenset[str]) -> bool:
-        """Return whether the model as it was at the start is needed, whatever the method."""
+        """Return whether the model of the start is needed, whatever the method."""
         return False
 
     def __init__(
@@ -64,26 +64,30 @@ class Batches(ABC):
         self.average = MovingAverage()
 
     def seed(self, start: int) -> None:
-        """Generators of this rank's own, others at each `start` of the run."""
+        """Make this rank's generators, others at each `start` of the run."""
         self.rng = np.random.default_rng([PROMPTS, self.config.learner.seed, self.ranks.rank, start])
         seed = int(self.rng.integers(2**62))
         self.generator = torch.Generator(self.problem.device).manual_seed(seed)
 
     @abstractmethod
     def next(self) -> Batch:
-        """Return the batch that the next gradient steps learn from."""
+        """Return the batch for the next gradient steps."""
 
     def _prompts(self) -> list[Row]:
         return self.problem.source.prompts(self.config.data.prompts, self.rng)
 
+    def _encoded(self, rows: list[Row]) -> tuple[Prompts, Completions]:
+        prompts, answers = ([row[name] for row in rows] for name in ("prompt", "completion"))
+        return self.problem.encode(prompts), self.problem.answers(prompts, answers)
+
     def reference(self, prompts: Prompts, completions: Completions) -> Tensor:
-        """log pi_ref of each token, where the method has a use for it."""
+        """Return log pi_ref of each token, [N, C]; zeros if the method does not use it."""
         if not self.agent.needs_reference:
             return torch.zeros_like(completions.log_prob)
         return self.policies.reference(prompts, completions)
 
     def draw(self, model: torch.nn.Module, rows: list[Row]) -> tuple[Prompts, Completions, Tensor]:
-        """Prompts [B], K completions of each in a row, and their rewards [B, K]."""
+        """Draw K completions of each of B rows; return the prompts [B], the completions [B K], the rewards [B, K]."""
         data, problem = self.config.data, self.problem
         prompts = problem.encode([row["prompt"] for row in rows])
         how = problem.source.completion_length, problem.ends, self.generator, data.sampling_temperature
@@ -92,7 +96,7 @@ class Batches(ABC):
 
     @torch.no_grad()
     def advantages(self, rewards: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
-        """A = r - V [B, K] of rewards [B, K], 0 where one is NaN, and the value head's features [B, D]."""
+        """Return A = r - V [B, K] from rewards [B, K], 0 where one is NaN, and the value head's features [B, D]."""
         name, features = self.config.agent.baseline or self.usual_baseline, None
         if name == "value":
             self.policies.model.eval()
@@ -121,14 +125,14 @@ class Batches(ABC):
         self.rng.bit_generator.state = state["rng"]
         if len(state["generator"]) == len(self.generator.get_state()):
             self.generator.set_state(state["generator"])
-        else:  # of another kind of device
+        else:  # saved on another kind of device
             self.generator.manual_seed(int(self.rng.integers(2**62)))
         self.average.set_state(state["average"])
         self.problem.source.set_state(state["source"])
 
 
 class Rollouts(Batches):
-    """Completions that the policy draws now; it is pi_t."""
+    """Batches of completions that the present policy draws as pi_t."""
 
     def next(self) -> Batch:
         rows = self._prompts()
@@ -151,18 +155,17 @@ class Rollouts(Batches):
 
 
 class Demonstrations(Batches):
-    """Prompts and completions to imitate."""
+    """Batches of prompts and completions to imitate."""
 
     def next(self) -> Batch:
         rows = self.problem.source.demonstrations(self.config.data.prompts, self.rng)
-        asked, said = ([row[name] for row in rows] for name in ("prompt", "completion"))
-        prompts, completions = self.problem.encode(asked), self.problem.answers(asked, said)
+        prompts, completions = self._encoded(rows)
         return Batch(prompts, completions, demonstrated(completions), {})
 
 
 class Pairs(Batches):
-    """A chosen and a rejected completion a prompt: the data's, or the best and worst of those that the start of the run
-    draws, where their rewards differ."""
+    """Batches of a chosen and a rejected completion for each prompt: those of the data, or the best and the worst that
+    the model of the start draws, if their rewards differ."""
 
     @staticmethod
     def asks_start(columns: frozenset[str]) -> bool:
@@ -170,16 +173,16 @@ class Pairs(Batches):
 
     def next(self) -> Batch:
         rows = self._prompts()
-        found = "chosen" in self.problem.source.columns
-        prompts, completions, metrics = self._found(rows) if found else self._drawn(rows)
+        in_data = "chosen" in self.problem.source.columns
+        prompts, completions, metrics = self._from_data(rows) if in_data else self._drawn(rows)
         zero = torch.zeros_like(completions.log_prob)
-        reference = self.policies.reference(prompts, completions) if found else completions.log_prob
+        reference = self.policies.reference(prompts, completions) if in_data else completions.log_prob
         return Batch(prompts, completions, Samples(completions.mask, zero, reference, zero[:, 0]), metrics)
 
-    def _found(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
-        asked = [row["prompt"] for row in rows]
-        said = [row[name] for row in rows for name in ("chosen", "rejected")]
-        return self.problem.encode(asked).repeat(2), self.problem.answers(np.repeat(asked, 2).tolist(), said), {}
+    def _from_data(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
+        prompts = [row["prompt"] for row in rows]
+        answers = [row[name] for row in rows for name in ("chosen", "rejected")]
+        return self.problem.encode(prompts).repeat(2), self.problem.answers(np.repeat(prompts, 2).tolist(), answers), {}
 
     def _drawn(self, rows: list[Row]) -> tuple[Prompts, Completions, dict[str, Tensor]]:
         with self.policies.start() as model:
@@ -189,18 +192,20 @@ class Pairs(Batches):
         differ = (rewards[every, best] > rewards[every, worst]).nonzero().squeeze(1)
         first = differ * rewards.shape[1]
         index = torch.stack([first + best[differ], first + worst[differ]], 1).flatten()
-        none = not len(index)  # then two completions without a token, which count for nothing
+        none = not len(index)  # then the batch is two completions without a token, which add nothing
         index = index.new_zeros(2) if none else index
         metrics = {"reward/start": rewards.nanmean(), "reward/pairs": torch.tensor(float(len(differ)))}
         pairs = Completions(*(x[index] for x in completions))
         pairs = pairs._replace(mask=pairs.mask & (not none))
-        return prompts.repeat(rewards.shape[1]).of(index), pairs, metrics
+        return prompts.repeat(rewards.shape[1]).select(index), pairs, metrics
 
 
 class Offline(Batches):
-    """Completions with rewards that the data holds, and preferences as rewards 1 and 0. pi_t drew them: by its
-    log-probabilities in the column `log_probs` (a list each, of every token and the end of text), or, without, the
-    model as it was at the start."""
+    """Batches of completions with rewards in the data; preferences have rewards 1 and 0.
+
+    The column `log_probs` has log pi_t, a list for each completion, of its tokens and the end of text. Without it the
+    model of the start is taken for pi_t.
+    """
 
     usual_baseline = "batch"
 
@@ -217,8 +222,7 @@ class Offline(Batches):
 
     def next(self) -> Batch:
         rows = [answer for row in self._prompts() for answer in _answers(row)]
-        asked, said = ([row[name] for row in rows] for name in ("prompt", "completion"))
-        prompts, completions = self.problem.encode(asked), self.problem.answers(asked, said)
+        prompts, completions = self._encoded(rows)
         if self.asks_start(self.problem.source.columns):
             behaviour = start = self.policies.reference(prompts, completions)
         else:
@@ -232,16 +236,16 @@ class Offline(Batches):
         return Batch(prompts, completions, samples, {"reward/data": rewards.nanmean()}, features, scaled.flatten())
 
     def _stored(self, rows: list[Row], mask: Tensor) -> Tensor:
-        """log pi_t [N, C] from the data."""
+        """Return log pi_t [N, C] from the data."""
         stored = torch.zeros(mask.shape)
         for i, row in enumerate(rows):
             stored[i, : len(row["log_probs"])] = torch.tensor(row["log_probs"])
         return stored.to(mask.device)
 
     def _check_stored(self, rows: Sequence[Row]) -> None:
-        """UsageError where a completion has not one log-probability a token."""
-        asked, said = ([row[name] for row in rows] for name in ("prompt", "completion"))
-        for row, length in zip(rows, self.problem.answers(asked, said).mask.sum(1).tolist(), strict=True):
+        """Raise UsageError if a completion has not one log-probability for each token."""
+        prompts, answers = ([row[name] for row in rows] for name in ("prompt", "completion"))
+        for row, length in zip(rows, self.problem.answers(prompts, answers).mask.sum(1).tolist(), strict=True):
             if len(row["log_probs"]) != length:
                 counts = f"{len(row['log_probs'])} log_probs for {length} tokens"
                 raise UsageError(
@@ -279,13 +283,13 @@ def kind_of(config: LMConfig, problem: Problem) -> type[Batches]:
 
 
 def demonstrated(completions: Completions) -> Samples:
-    """Demonstrations as samples: nobody knows what drew them, and there is no reward."""
+    """Return demonstrations as samples, with zeros for the unknown pi_t and the missing rewards."""
     zero = torch.zeros_like(completions.log_prob)
     return Samples(completions.mask, zero, zero, zero[:, 0])
 
 
 def _answers(row: Row) -> list[Row]:
-    """A row as samples with rewards."""
+    """Return the samples with rewards of a row: itself, or the two of a preference."""
     if "chosen" not in row:
         return [row]
     return [{"prompt": row["prompt"], "completion": row[k], "reward": r} for k, r in (("chosen", 1), ("rejected", 0))]

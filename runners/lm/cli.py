@@ -29,7 +29,7 @@ BATCHES = ("sft", "dpo")
 
 
 def defaults(method: MethodName, **choices: str) -> LMConfig:
-    """What suits a small model and rewards in [0, 1]; `choices`: gempi's row."""
+    """Return defaults for a small model and rewards in [0, 1]; `choices` are gempi's row."""
     options = SequenceConfig(method=method, **choices).options
     em = {"epsilon_eta": 0.1, "epsilon_reference": 0.1, "lambda_behaviour": 0.9, "alpha_init": 1.0}
     used = {name: value for name, value in em.items() if name in options}
@@ -44,7 +44,7 @@ def defaults(method: MethodName, **choices: str) -> LMConfig:
 
 
 def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
-    """The configuration that `argv` asks for, and the run folder to resume, if any."""
+    """Return the configuration of a command line, and the folder of the run to resume, if any."""
     decides = peek(argv, method="vmpo")
     if decides.resume is None:
         method = decides.method if decides.method in get_args(MethodName) else "vmpo"
@@ -59,5 +59,8 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
         refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
-        print(f"warning: this run's rate was to reach 0 at --rollouts {saved.learner.rollouts}; it is set anew")
+        print(
+            f"warning: this run's learning rate was annealed over {saved.learner.rollouts} rollouts, now over "
+            f"{config.learner.rollouts}: it jumps to the new schedule's value"
+        )
     return config, run_dir

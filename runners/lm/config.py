@@ -1,4 +1,4 @@
-"""The whole configuration of a language-model run, flat on the command line, saved as `config.json`."""
+"""Configuration of a language-model run, flat on the command line, saved as `config.json`."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -11,35 +11,36 @@ from agents.sequences.config import SequenceConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Options of what is learned, and of the model that learns it."""
+    """Options of the data, of sampling and of the model."""
 
     task: str = "sort"
-    """Built-in task: sort, sort-weak or walks, which make their own base model; or module:NAME, a Task of yours."""
+    """Built-in task: sort, sort-weak or walks, which train their own base model; or module:NAME, a Task of yours."""
     model: str | None = None
-    """Base model: a folder or name that transformers knows, or an adapter's, which is merged into the model that it
-    belongs to; by default the task's own, trained first."""
+    """Base model: a folder or name that transformers knows, or an adapter's, which is merged into its model; by default
+    the task's own, trained first."""
     data: str | None = None
-    """In the place of a task: rows of a .jsonl file, or a folder or name that the datasets library knows. Columns:
-    prompt; prompt, completion; prompt, completion, reward; prompt, chosen, rejected; or messages. Others go to
-    --reward."""
+    """Rows to learn from instead of a task: a .jsonl file, or a folder or name that the datasets library knows. Their
+    columns are prompt; prompt, completion; prompt, completion, reward; prompt, chosen, rejected; or messages. Other
+    columns go to --reward."""
     eval_data: str | None = None
     """Held-out rows; by default the last tenth of --data."""
     reward: str | None = None
-    """module:function, f(prompts, completions, **columns) -> a reward each, None where one is not to count."""
+    """Reward function module:function, f(prompts, completions, **columns) -> a list with a reward for each completion,
+    or None for one that does not count."""
     completion_length: int = 64
-    """With --data, the most tokens of a completion."""
+    """Largest number of tokens of a completion, with --data."""
     lora: int = 0
-    """Train LoRA matrices of this rank, and not the model; 0 trains the model."""
+    """Rank of LoRA matrices to train instead of the model; 0 trains the model."""
     base_dir: str | None = None
-    """Folder that keeps tasks' base models, so that runs of one task, seed and dropout train it once."""
+    """Folder that keeps tasks' base models, so that runs of the same task, seed and dropout train it once."""
     prompts: int = 8
-    """Prompts of a rollout; of sft and dpo, those of a batch."""
+    """Prompts of a rollout, or of a batch with sft and dpo."""
     completions: int = 8
-    """K, completions of each prompt."""
+    """K, the number of completions of each prompt."""
     reward_scale: float = 1.0
-    """Rewards are multiplied by it before anything learns from them; logs and evaluations show them as they came."""
+    """Factor on rewards for learning; logs and evaluations have the rewards without it."""
     sampling_temperature: float = 1.0
-    """Of sampling; logits are divided by it while learning too."""
+    """Temperature of sampling; logits are divided by it in learning, too."""
     eval_prompts: int = 512
     """Held-out prompts of an evaluation."""
 
@@ -53,7 +54,7 @@ class DataConfig:
                 which = "with --data" if self.data else "without --data: a task has its own"
                 raise ValueError(f"--{flag(name)} has no effect {which}")
         if self.lora and not self.model:
-            raise ValueError("--lora needs --model: an adapter is saved without the model that it goes with")
+            raise ValueError("--lora needs --model: an adapter is saved without its model")
         if not self.data and (self.eval_data or self.reward):
             raise ValueError("--eval-data and --reward go with --data: a task has its own")
         if self.model and self.base_dir:
@@ -62,18 +63,18 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """How it is learned."""
+    """Options of learning, of the device and of the records."""
 
     seed: int = 0
     """Seed of everything: base model, prompts, completions, dropout."""
     rollouts: int = 200
-    """Rollouts to make, or batches to take of sft's and dpo's data."""
+    """Number of rollouts, or of batches with sft and dpo."""
     updates: int = 4
     """Gradient steps on each rollout; pi_t, which drew it, stays the same."""
     learning_rate: float = 1e-4
     """AdamW's step size for the model."""
     anneal: bool = False
-    """Let it fall linearly to 0 over the rollouts."""
+    """Let the model's learning rate fall linearly to 0 over the rollouts."""
     dual_learning_rate: float = 1e-2
     """Adam's step size for the coefficients of divergences and alpha."""
     value_learning_rate: float = 1e-2
@@ -83,30 +84,30 @@ class LearnerConfig:
     max_gradient_norm: float = 1.0
     """Clip the model's gradient to this norm; 0 never clips."""
     patience: float = 3600.0
-    """Seconds after which a rank that gives no batch ends the run, and says where it hangs."""
+    """Seconds without a batch of a rank after which the run ends with an error that names it."""
     patience_steps: int = 20
-    """A gradient that is not finite is left out; as many in a row end the run."""
+    """Number of gradients in a row that are not finite, each of which is left out, after which the run ends."""
     dropout: float | None = None
-    """Dropout of the model, in its base's training and the M-step alone; by default as its configuration says, and 0
-    for a task's own."""
+    """Dropout of the model in the training of a task's base model and in the M-step; by default as its configuration
+    says, and 0 for a task's own."""
     dropout_scheme: Literal["whole", "masked"] = "whole"
-    """With dropout, what trust region and ratios compare with pi_t: the whole network, or the masked one. PPO, which
-    has nothing but ratios, then knows no mask under `whole`."""
+    """Network that trust region and ratios compare with pi_t where there is dropout: the whole one, or the masked one.
+    PPO, whose loss has only ratios, trains without dropout under `whole`."""
     micro_batch: int = 256
     """Samples of a gradient step that pass through the model at a time; their gradients add up."""
     shard: bool = False
-    """Under torchrun, spread the model, its gradients and the optimiser's state over the processes (FSDP2). Between
-    gradient steps, while completions are drawn, each has the model and its start whole."""
+    """Spread the model, its gradients and the optimiser's state over the processes of torchrun (FSDP2). While
+    completions are drawn, each process has the whole model, and that of the start."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
+    """Device of the model."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the model's forward and backward passes; weights and optimiser are in float32 either way."""
+    """Precision of the model's forward and backward passes; weights and optimiser are in float32 either way."""
     threads: int = 1
     """Torch threads."""
     run_dir: str | None = None
     """Folder of the run; by default a new one under runs/."""
     log_rollouts: int = 5
-    """Rollouts between rows of metrics, each the mean of them."""
+    """Rollouts between rows of metrics, each of which is the mean over them."""
     checkpoint_seconds: float = 120.0
     """Seconds between checkpoints."""
 
@@ -122,7 +123,7 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class LMConfig:
-    """Everything that a run depends on."""
+    """All options of a run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     agent: SequenceConfig = field(default_factory=SequenceConfig)
@@ -151,7 +152,7 @@ class LMConfig:
 
     @property
     def subject(self) -> str:
-        """Name of what is learned: the data file's, or the task's."""
+        """Return the name of the data file, or of the task."""
         return Path(self.data.data).stem if self.data.data else self.data.task
 
 
@@ -160,5 +161,5 @@ def to_dict(config: LMConfig) -> dict[str, Any]:
 
 
 def from_dict(tree: dict[str, Any]) -> LMConfig:
-    """The inverse of `to_dict`, after a trip through JSON."""
+    """Return the configuration that `to_dict` gave, also after a round trip through JSON."""
     return LMConfig(DataConfig(**tree["data"]), SequenceConfig(**tree["agent"]), LearnerConfig(**tree["learner"]))

@@ -1,5 +1,5 @@
-"""How good a model is on held-out rows: its reward, sampled and greedy, or, without a reward function, how likely the
-data's completions are."""
+"""Evaluation of a model on held-out rows: its reward, sampled and greedy, or, without a reward function, the likelihood
+of the data's completions."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ SHOWN = 8
 
 
 def evaluate(config: LMConfig, problem: Problem, model: nn.Module) -> dict[str, Any]:
-    """`mean`, `std`, `median` and `greedy` with the protocol in words, and some `samples`. None: not known."""
+    """Return `mean`, `std`, `median` and `greedy`, None if unknown, with the protocol in words and some `samples`."""
     rows = problem.source.held_out(config.data.eval_prompts)
     temperature, judges = config.data.sampling_temperature, problem.source.judges
     generator = torch.Generator(problem.device).manual_seed(EVALUATION)
@@ -68,7 +68,7 @@ def _likelihood(model: nn.Module, prompts: Prompts, answers: Completions, temper
 
 
 def show_change(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Print a table of before and after, and what the model says to the first prompts."""
+    """Print a table of both evaluations, and the completions of the first prompts."""
     console = Console()
     judged = after["greedy"] is not None
     table = Table("", "before", "after", caption=after["protocol"])
@@ -78,7 +78,8 @@ def show_change(before: dict[str, Any], after: dict[str, Any]) -> None:
     console.print(table)
     samples = Table("prompt", "before", "reward", "after", "reward")
     for old, new in zip(before["samples"], after["samples"], strict=True):
-        texts = (Text(old["prompt"]), Text(old["completion"]), Text(new["completion"]))  # brackets are no markup
+        # As Text, or rich would take brackets for markup.
+        texts = (Text(old["prompt"]), Text(old["completion"]), Text(new["completion"]))
         samples.add_row(texts[0], texts[1], _number(old["reward"]), texts[2], _number(new["reward"]))
     console.print(samples)
 

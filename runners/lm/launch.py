@@ -1,4 +1,4 @@
-"""`python -m runners.lm`: from a command line to a run."""
+"""Start of a run from the command line of `runners.lm`."""
 
 from runners.lm.cli import parse
 from runners.lm.config import to_dict
@@ -27,7 +27,7 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 def main(argv: list[str]) -> int:
-    """Train as `argv` asks for; returns the exit code."""
+    """Train as `argv` says, and return the exit code."""
     config, resumed = parse(argv)
     learner = config.learner
     job = Job(

@@ -1,4 +1,4 @@
-"""Learning of a language model from a rollout: a plan, the E-step, then M-steps over parts of the samples."""
+"""Learning of a language model from a batch: a plan, the E-step, then gradient steps, the M-step."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from runners.learning.duals import DualSteps, gradient_sum, multipliers
 from runners.learning.steps import FiniteSteps
 from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
-from runners.lm.model import drops
+from runners.lm.model import has_dropout
 from runners.lm.shards import gathered, is_sharded, spread
 from runners.machine.ranks import ONE_RANK, Ranks
 
 
 class Learner:
-    """The trained parts: model, duals and value head, and their optimiser."""
+    """Owner of the trained parts, which are model, duals and value head, and of their optimisers."""
 
     def __init__(
         self,
@@ -45,19 +45,19 @@ class Learner:
         self.parameters = [p for group in groups for p in group["params"]]
         self.sharded = any(map(is_sharded, self.trained))
         compared = config.agent.method not in ("sft", "dpo")
-        self.undropped = compared and drops(model) and options.dropout_scheme == "whole"
-        """Whether to look at the network without its dropout as well."""
+        self.undropped = compared and has_dropout(model) and options.dropout_scheme == "whole"
+        """True if the network also makes passes without its dropout."""
         self.updates = 0
 
     def plan(self, samples: Samples, steps: int) -> Plan:
-        """Make the E-step of a batch that will get `steps` gradient steps."""
+        """Make the E-step of a batch that has `steps` gradient steps."""
         return self.agent.plan(samples, self.duals.settle(steps))
 
     def train(self, batch: Batch, plan: Plan, annealing: float = 1.0) -> dict[str, Tensor]:
-        """Take one gradient step, at `annealing` times the learning rate; returns scalars to log."""
+        """Take one gradient step, at `annealing` times the learning rate, and return scalars to log."""
         self.optimizer.param_groups[0]["lr"] = annealing * self.config.learner.learning_rate
         prompts, completions, samples = batch[:3]
-        if self.sharded:  # whether completions of a prompt share its pass is a rank's own affair, and changes its calls
+        if self.sharded:  # all ranks must make the same calls, and sharing a prompt's pass would change them on one
             prompts = prompts._replace(number=None)
         self.optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
@@ -67,9 +67,8 @@ class Learner:
         kept = plan.kept.nonzero().squeeze(1)
         tokens = self.ranks.total(samples.mask[kept].sum()).clamp(min=1)
         for some, counts in self._parts(kept):
-            asked, answer = prompts.of(some), (completions.tokens[some], completions.mask[some])
-            fitted, compared = self._log_probs(asked, *answer)
-            counted = samples.of(some)._replace(mask=samples.mask[some] & counts)
+            fitted, compared = self._log_probs(prompts.select(some), completions.tokens[some], completions.mask[some])
+            counted = samples.select(some)._replace(mask=samples.mask[some] & counts)
             part = self.agent.loss(fitted, compared, counted, plan.weights[some] * counts, tokens)
             part.loss.backward()
             for name, value in part.metrics.items():
@@ -86,8 +85,10 @@ class Learner:
         return {name: x.detach() for name, x in (plan.metrics | metrics | {"m_step/gradient_norm": norm}).items()}
 
     def _parts(self, kept: Tensor) -> list[tuple[Tensor, bool]]:
-        """Micro-batches of the samples `kept`, and whether they count: one at least, and as many on every rank where
-        the model is sharded, and called by all together. What a rank lacks is made up by samples that do not count."""
+        """Return micro-batches of the samples `kept`, at least one, each with whether it counts.
+
+        All ranks must call a sharded model together: those with fewer micro-batches add some that do not count.
+        """
         pair = 2 if self.agent.pairs else 1
         size = self.config.learner.micro_batch
         parts = [(some, True) for some in kept.split(size + size % pair) if len(some)]
@@ -96,14 +97,14 @@ class Learner:
 
     @torch.no_grad()
     def _sum_gradients(self) -> None:
-        """Over ranks. A sharded parameter has the mean already, from its backward pass."""
+        """Sum gradients over ranks; that of a sharded parameter is their mean already, after its backward pass."""
         if copied := [p for p in self.parameters if not is_sharded(p)]:
             self.ranks.sum_gradients(copied)
         for parameter in filter(is_sharded, self.parameters):
             parameter.grad.mul_(self.ranks.size)
 
     def _log_probs(self, prompts: Prompts, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities as the M-step fits them, and as they are compared with pi_t."""
+        """Return the log-probabilities that the M-step fits, and those that are compared with pi_t, both [n, C]."""
         fitted = None
         if self.agent.fits or not self.undropped:
             fitted = self._pass(prompts, tokens, mask, training=True)
@@ -114,7 +115,7 @@ class Learner:
         return compared if fitted is None else fitted, compared
 
     def _pass(self, prompts: Prompts, tokens: Tensor, mask: Tensor, training: bool) -> Tensor:
-        if self.model.training != training:  # asked first: it takes a millisecond to tell every layer
+        if self.model.training != training:  # setting it in every layer takes a millisecond
             self.model.train(training)
         return token_log_probs(self.model, prompts, tokens, mask, self.config.data.sampling_temperature)
 
@@ -139,5 +140,5 @@ class Learner:
 
     @staticmethod
     def _spread(parameter: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adam's for `parameter`, in parts where it is: before the optimiser takes it to the device."""
+        """Return Adam's state for `parameter`, sharded as it is, before the optimiser moves it to the device."""
         return {name: spread(x, parameter) if x.shape == parameter.shape else x for name, x in state.items()}

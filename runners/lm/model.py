@@ -29,7 +29,7 @@ logging.disable_progress_bar()
 
 
 def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
-    """A token a character; END and PAD are two tokens, so that an end of text is never taken for padding."""
+    """Make a tokenizer of characters; END and PAD are two tokens, so that an end of text is never taken for padding."""
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate([PAD, END, *alphabet])}))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(""), "isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -37,7 +37,7 @@ def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
 
 
 def new_model(task: Task, tokenizer: PreTrainedTokenizerFast, longest_prompt: int, dropout: float) -> nn.Module:
-    """A GPT-2 of the task's size, with fresh weights."""
+    """Make a GPT-2 of the task's size, with random weights."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=longest_prompt + task.completion_length,
@@ -56,20 +56,20 @@ def new_model(task: Task, tokenizer: PreTrainedTokenizerFast, longest_prompt: in
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """From a folder, or by a name that transformers knows."""
+    """Load a tokenizer from a folder, or by a name that transformers knows; UsageError if that fails."""
     with _loading(name):
         tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
     if tokenizer.eos_token_id is None:
         raise UsageError(f"--model {name} has a tokenizer without an end-of-text token")
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # masks come from positions, so this confuses nothing
+        tokenizer.pad_token = tokenizer.eos_token  # masks come from lengths, so the two are never confused
     return tokenizer
 
 
 def load_model(name: str, dropout: float | None = None) -> nn.Module:
-    """From a folder, or by a name that transformers knows; `dropout` in the place of its configuration's.
+    """Load a model from a folder, or by a name that transformers knows; `dropout` replaces that of its configuration.
 
-    An adapter, as `save_model` leaves with --lora, is merged into the model that it belongs to.
+    An adapter, which `save_model` writes with --lora, is merged into its model. UsageError if the model does not load.
     """
     with _loading(name):
         if find_adapter_config_file(name):
@@ -82,20 +82,20 @@ def load_model(name: str, dropout: float | None = None) -> nn.Module:
             setattr(config.get_text_config(), entry, dropout)
         model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype="float32")
     if "position_ids" not in inspect.signature(type(model).forward).parameters:
-        raise UsageError(f"--model {name} takes no position_ids, by which prompts of unlike length are told apart")
+        raise UsageError(f"--model {name} takes no position_ids, which prompts of different lengths need")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = tensor.clone()  # it may lie in the file's memory, and what writes to the file would change it
+            tensor.data = tensor.clone()  # memory mapped from the file changes with the file
     return model
 
 
 def text_config(model: nn.Module) -> PretrainedConfig:
-    """Of a model of texts, or the part of another's that is about them."""
+    """Return the configuration of a model, or of its text part if it has others."""
     return model.config.get_text_config()
 
 
 def end_tokens(model: nn.Module) -> list[int]:
-    """Tokens that the model was made to end a text or a turn with."""
+    """Return the tokens by which the model ends a text or a turn."""
     ends = model.generation_config.eos_token_id
     return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
@@ -105,9 +105,9 @@ def _merged(name: str, dropout: float | None) -> nn.Module:
         from peft import PeftConfig, PeftModel
     below = PeftConfig.from_pretrained(name).base_model_name_or_path
     if not below:
-        raise UsageError(f"--model {name} is an adapter that does not say which model it belongs to")
+        raise UsageError(f"--model {name} is an adapter whose configuration names no base model")
     model = PeftModel.from_pretrained(load_model(below, dropout), name).merge_and_unload().requires_grad_(True)
-    model.name_or_path = name  # which an adapter of this one names as its model, then
+    model.name_or_path = name  # an adapter that is trained on this one will name it as its model
     return model
 
 
@@ -125,10 +125,10 @@ def _loading(name: str) -> Iterator[None]:
 
 
 def add_lora(model: nn.Module, rank: int) -> nn.Module:
-    """The model, frozen, with trainable matrices of that rank beside its linear layers (arXiv 2106.09685)."""
+    """Freeze the model, and add trainable matrices of this rank to its linear layers (LoRA, arXiv 2106.09685)."""
     with needs_extra("lm"):
         from peft import LoraConfig, get_peft_model
-    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's weights are
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # as GPT-2's weights are
     which = {"target_modules": "all-linear", "fan_in_fan_out": transposed, "task_type": "CAUSAL_LM"}
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, **which))
 
@@ -136,24 +136,24 @@ def add_lora(model: nn.Module, rank: int) -> nn.Module:
 def save_model(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Tensor] | None = None
 ) -> None:
-    """As transformers does, with the values of `state` if given; of a model with an adapter, the adapter alone. The
+    """Save model and tokenizer as transformers does, of a model with an adapter only that; `state` replaces values. The
     folder is whole or absent."""
     with written_whole(folder) as filling:
         model.save_pretrained(filling, state_dict=state)
         if tokenizer.is_fast:
-            tokenizer.backend_tokenizer.no_padding()  # which the last call has left there
+            tokenizer.backend_tokenizer.no_padding()  # the last call's padding would be saved, too
         tokenizer.save_pretrained(filling)
 
 
-def drops(model: nn.Module) -> bool:
-    """Whether its training mode differs from its evaluation: a dropout layer, or one that its configuration names, as
-    of attention, which is a function and no layer."""
+def has_dropout(model: nn.Module) -> bool:
+    """Return whether the model has a dropout layer, or its configuration names a dropout, as that of attention, which
+    is a function and not a layer."""
     layers = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
     return layers or any(value > 0 for value in _named_dropouts(model.config).values())
 
 
 def _named_dropouts(config: PretrainedConfig) -> dict[str, float]:
-    """Entries of a model's configuration that are chances of dropout, but those of classifiers' heads."""
+    """Return the entries of a configuration that are probabilities of dropout, but not those of classifiers' heads."""
     numbers = {k: v for k, v in config.get_text_config().to_dict().items() if type(v) in (int, float)}
     named = {k: v for k, v in numbers.items() if "dropout" in k or k.endswith("pdrop")}
     return {k: v for k, v in named.items() if not k.startswith(("summary_", "classifier_"))}

@@ -1,4 +1,4 @@
-"""pi and pi_ref: a model and a frozen copy of its start, or the model without the adapter that is being trained."""
+"""The policies pi and pi_ref: a model and a frozen copy of its start, or the model with and without its adapter."""
 
 import contextlib
 import copy
@@ -13,8 +13,10 @@ from runners.lm.shards import gathered, shard, spread, whole
 
 
 class Policies:
-    """`micro_batch`: samples that pass through pi_ref at a time. Where nobody asks for the start, `needs_start` False,
-    no copy of it is made."""
+    """The model that is trained and, if `needs_start`, the model of the start, as a copy or without the adapter.
+
+    `micro_batch` samples pass through pi_ref at a time.
+    """
 
     def __init__(self, model: nn.Module, temperature: float, micro_batch: int, needs_start: bool) -> None:
         self.model, self.temperature, self.micro_batch = model, temperature, micro_batch
@@ -23,12 +25,12 @@ class Policies:
         self._copy = copy.deepcopy(model).eval().requires_grad_(False) if copied else None
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Spread both over the ranks of `mesh`; from then on they are used inside `whole` alone."""
+        """Spread both over the ranks of `mesh`; then drawing and pi_ref need them `whole`."""
         for model in self._models():
             shard(model, mesh)
 
     def whole(self) -> contextlib.AbstractContextManager[None]:
-        """Where policies draw, and are asked about what was drawn. All ranks enter together."""
+        """Return a context for drawing and for pi_ref, in which each rank has both models; all ranks enter together."""
         return whole(*self._models())
 
     def _models(self) -> list[nn.Module]:
@@ -36,7 +38,7 @@ class Policies:
 
     @contextlib.contextmanager
     def start(self) -> Iterator[nn.Module]:
-        """The model as it was before the first step; meanwhile not to be trained."""
+        """Yield the model as it was before the first step; the model must not be trained meanwhile."""
         if self._adapted:
             with self.model.disable_adapter():
                 yield self.model
@@ -45,15 +47,15 @@ class Policies:
 
     @torch.no_grad()
     def reference(self, prompts: Prompts, completions: Completions) -> Tensor:
-        """log pi_ref of each token [N, C], without dropout."""
+        """Return log pi_ref of each token, [N, C], without dropout."""
         with self.start() as model:
             model.eval()
             every = torch.arange(len(completions.tokens), device=completions.tokens.device).split(self.micro_batch)
-            answers = ((prompts.of(some), completions.tokens[some], completions.mask[some]) for some in every)
+            answers = ((prompts.select(some), completions.tokens[some], completions.mask[some]) for some in every)
             return torch.cat([token_log_probs(model, *answer, self.temperature) for answer in answers])
 
     def trained(self) -> dict[str, Tensor]:
-        """The parameters that learn, by name, and buffers; of a sharded model this rank's parts."""
+        """Return the trained parameters and the buffers by name; of a sharded model this rank's parts."""
         frozen = {id(p) for p in self.model.parameters() if not p.requires_grad}  # tied ones have several names
         state = self.model.state_dict(keep_vars=True)
         return {name: value.detach() for name, value in state.items() if id(value) not in frozen}

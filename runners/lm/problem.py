@@ -1,4 +1,4 @@
-"""What is to be learned, as the learner sees it: prompts in tokens, and the rewards of completions in tokens."""
+"""The problem to learn in tokens: prompts, completions, and the rewards of completions."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from runners.lm.sources import Source
 
 
 class Problem:
-    """A source and a tokenizer. `ends` [E]: the tokens that end a completion, the tokenizer's first, then those that
-    a model was made to end its turns with (`also`)."""
+    """A source and a tokenizer. `ends` [E] are the tokens that end a completion: the tokenizer's, then `also`, those of
+    the model."""
 
     def __init__(
         self, source: Source, tokenizer: PreTrainedTokenizerBase, device: torch.device, also: Sequence[int] = ()
@@ -25,8 +25,11 @@ class Problem:
         self.ends = torch.tensor(list(dict.fromkeys([tokenizer.eos_token_id, *also])), device=device)
 
     def encode(self, texts: Sequence[str]) -> Prompts:
-        """[N, P], padded at the left; with what the tokenizer puts before a text, unless a chat template has done so,
-        and without an end of text that it puts after."""
+        """Return texts as prompts [N, P], padded at the left.
+
+        A token that the tokenizer puts before a text is kept, unless the chat template has put it there already; an end
+        of text that it puts after is removed.
+        """
         start = self.tokenizer.bos_token
         special = not (start and texts[0].startswith(start))
         encoded = self.tokenizer(
@@ -39,14 +42,16 @@ class Problem:
         return Prompts(ids, real.bool())
 
     def answers(self, prompts: Sequence[str], texts: Sequence[str]) -> Completions:
-        """Completions that somebody wrote to `prompts`, up to the first end of text, which is put after each; cut to
-        the longest allowed, then without it. Log-probabilities are 0."""
+        """Return `texts`, answers to `prompts`, as completions with log-probabilities of 0.
+
+        Each has its end of text, and none after it; one that is too long is cut, and has no end.
+        """
         ended = [text + self.tokenizer.eos_token for text in texts]
         alone, before, joined = (
             self.tokenizer(list(some), add_special_tokens=False)["input_ids"]
             for some in (ended, prompts, map(str.__add__, prompts, ended))
         )
-        # As it goes on from its prompt: alone, some tokenizers would begin it with a space.
+        # Tokens of an answer after its prompt: some tokenizers would begin one alone with a space.
         each = [
             torch.tensor((both[len(asked) :] if both[: len(asked)] == asked else own)[: self.source.completion_length])
             for own, asked, both in zip(alone, before, joined, strict=True)
@@ -59,14 +64,16 @@ class Problem:
         return Completions(tokens, mask, torch.zeros(tokens.shape, device=self.device))
 
     def decode(self, completions: Completions) -> list[str]:
-        """Texts, without their ends."""
+        """Return the texts of completions, without the ends of text."""
         real = (completions.mask & ~torch.isin(completions.tokens, self.ends)).cpu()
         tokens = completions.tokens.cpu()
         return self.tokenizer.batch_decode([row[kept] for row, kept in zip(tokens, real, strict=True)])
 
     def rewards(self, rows: Sequence[Row], completions: Completions) -> Tensor:
-        """[N], of completions of the rows' prompts, an equal number each in a row; NaN where there is none. One cut
-        off before its end gets what its text gets."""
+        """Return rewards [N] of the completions of the rows' prompts, as many for each row; NaN where there is none.
+
+        A completion that was cut off before its end has the reward of its text.
+        """
         each = len(completions.tokens) // len(rows)
         asked = [row for row in rows for _ in range(each)]
         rewards = self.source.rewards(asked, self.decode(completions))

@@ -1,9 +1,9 @@
-"""Rows of a file, in the columns of TRL.
+"""Rows of a file, with the columns of TRL.
 
-A row is a dict. `prompt` alone asks for completions, which a reward function then judges; `prompt, completion` is a
-demonstration; `prompt, completion, reward` a sample that someone else drew; `prompt, chosen, rejected` a preference.
-`messages`, a conversation, is a demonstration of its last turn; answers may be conversations, too, that their prompt
-begins. Any other column is handed to the reward function.
+A row is a dict. `prompt` alone is for completions that are drawn, and judged by a reward function;
+`prompt, completion` is a demonstration; `prompt, completion, reward` a sample that another policy drew;
+`prompt, chosen, rejected` a preference. `messages`, a conversation, is a demonstration of its last turn. Answers may be
+conversations, too, which begin with their prompt. All other columns go to the reward function.
 """
 
 import json
@@ -19,15 +19,15 @@ from runners.errors import UsageError
 Row = dict[str, Any]
 ANSWERS = ("completion", "chosen", "rejected")
 OWN = frozenset({"prompt", *ANSWERS, "reward", "log_probs", "messages"})
-"""Columns that no reward function is handed."""
+"""Columns that do not go to the reward function."""
 NEEDS = {
     "reward": ("completion",), "log_probs": ("completion", "reward"), "chosen": ("rejected",), "rejected": ("chosen",)
 }  # fmt: skip
-"""Columns that mean nothing without others."""
+"""Columns that need others, with these."""
 
 
 def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Of a .jsonl file, or of what the datasets library saved in a folder or knows by name (its split train)."""
+    """Read rows from a .jsonl file, or the split train of a folder or name that the datasets library knows."""
     path = Path(name)
     rows = _json_lines(path) if path.suffix == ".jsonl" else _dataset_rows(name)
     plain = [_plain(row, f"{name}, row {i}", tokenizer) for i, row in enumerate(rows, 1)]
@@ -71,18 +71,18 @@ def _dataset_rows(name: str) -> list[Row]:
 
 
 def _plain(row: Row, where: str, tokenizer: PreTrainedTokenizerBase) -> Row:
-    """A row whose prompt and answers are texts, by the tokenizer's chat template where they are messages."""
-    row = _asked_apart(row, where)
+    """Return a row with prompt and answers as texts, by the tokenizer's chat template if they are messages."""
+    row = _with_prompt_apart(row, where)
     if "prompt" not in row:
         raise UsageError(f"{where} has no prompt, and no messages: its columns are {', '.join(row)}")
-    texts = {name: _said(row[name], name, where) for name in ANSWERS if isinstance(row.get(name), list)}
+    texts = {name: _answer(row[name], name, where) for name in ANSWERS if isinstance(row.get(name), list)}
     if isinstance(row["prompt"], list):
         texts["prompt"] = _prompt(row["prompt"], where, tokenizer)
     return row | texts
 
 
-def _asked_apart(row: Row, where: str) -> Row:
-    """A row whose `messages`, or answers that are whole conversations, are cut before their last turn."""
+def _with_prompt_apart(row: Row, where: str) -> Row:
+    """Return a row whose conversations, `messages` or answers, are split into the prompt and their last turn."""
     if "messages" in row:
         turns = row["messages"]
         if not isinstance(turns, list) or len(turns) < 2:
@@ -91,14 +91,14 @@ def _asked_apart(row: Row, where: str) -> Row:
     answers = {name: row[name] for name in ANSWERS if isinstance(row.get(name), list)}
     if all(len(turns) == 1 for turns in answers.values()):
         return row
-    asked, *others = (turns[:-1] for turns in answers.values())
-    if not asked or any(turns != asked for turns in others) or isinstance(row.get("prompt"), list):
+    prompt, *others = (turns[:-1] for turns in answers.values())
+    if not prompt or any(turns != prompt for turns in others) or isinstance(row.get("prompt"), list):
         what = f"{where}: {' and '.join(answers)} must be"
         raise UsageError(f"{what} one turn each, or conversations that differ in their last turn alone")
-    return row | {"prompt": asked} | {name: turns[-1:] for name, turns in answers.items()}
+    return row | {"prompt": prompt} | {name: turns[-1:] for name, turns in answers.items()}
 
 
-def _said(turns: list[dict[str, str]], name: str, where: str) -> str:
+def _answer(turns: list[dict[str, str]], name: str, where: str) -> str:
     (turn,) = turns
     try:
         role, content = turn["role"], turn["content"]
@@ -121,7 +121,7 @@ def _prompt(turns: list[dict[str, str]], where: str, tokenizer: PreTrainedTokeni
 
 
 def _check(row: Row, first: Row, where: str) -> None:
-    """Every row has the columns of the first, all that belong together, texts and numbers where they must be."""
+    """Raise UsageError unless a row has the columns of the first, with those that they need, of the right types."""
     if row.keys() != first.keys():
         raise UsageError(f"{where} has the columns {', '.join(row)}, and the first row {', '.join(first)}")
     for name, others in NEEDS.items():

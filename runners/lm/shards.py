@@ -1,7 +1,7 @@
-"""A model spread over ranks (FSDP2): of every parameter, of its gradient and of its optimiser's state, each has a part.
+"""Sharding of a model over ranks (FSDP2), each of which has a part of every parameter, gradient and optimiser state.
 
-While the M-step learns, a block's parameters are gathered when its turn comes, and its gradients summed and shared out
-again. Whoever draws, evaluates or compares gathers the whole model first (`whole`), as ranks do not draw in step.
+In the M-step a block's parameters are gathered when they are needed, and its gradients are summed and scattered. To
+draw, evaluate or compute pi_ref, ranks gather the whole model first (`whole`), as they do not make the same calls then.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Spread `model` over the ranks of `mesh`, in place, by the blocks that transformers will not split, the rest as
-    one."""
+    """Spread `model` over the ranks of `mesh`, in place, by the blocks that transformers does not split, and the
+    rest."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     names = getattr(base, "_no_split_modules", None) or ()
     for block in [module for module in model.modules() if type(module).__name__ in names]:
@@ -31,8 +31,10 @@ def is_sharded(parameter: Tensor) -> bool:
 
 @contextlib.contextmanager
 def whole(*models: nn.Module) -> Iterator[None]:
-    """Inside, every rank has all of the `models`, sharded or not, and may call them as often as it likes, without
-    gradients. All ranks enter together."""
+    """Gather the `models`, sharded or not, so that inside each rank may call them freely, without gradients.
+
+    All ranks enter together.
+    """
     parts = [module for model in models for module in model.modules() if isinstance(module, FSDPModule)]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
@@ -47,7 +49,7 @@ def whole(*models: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def gathered(tree: Any) -> Any:
-    """Nested dicts, lists and tensors with each sharded tensor whole, on the CPU. All ranks call it together."""
+    """Return nested dicts and lists with each sharded tensor whole, on the CPU; all ranks call it together."""
     match tree:
         case dict():
             return {key: gathered(value) for key, value in tree.items()}
@@ -61,7 +63,7 @@ def gathered(tree: Any) -> Any:
 
 @torch.no_grad()
 def spread(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, the same on all ranks, in parts as `like` is. All ranks call it together."""
+    """Shard a tensor, the same on all ranks, as `like` is; all ranks call it together."""
     if not is_sharded(like):
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)

@@ -1,4 +1,4 @@
-"""Where prompts, completions and rewards come from: a built-in task, or rows of a file (rows.py)."""
+"""Sources of prompts, completions and rewards: a task, or rows of a file (rows.py)."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -12,16 +12,16 @@ from runners.lm.tasks import sort, sort_weak, walks
 from runners.lm.tasks.task import Task
 
 Reward = Callable[..., Sequence[float | None]]
-"""f(prompts, completions, **columns) -> a reward each, None for a completion that is not to count."""
+"""Function f(prompts, completions, **columns) of a reward for each completion, None for one that does not count."""
 TASKS = {"sort": sort.TASK, "sort-weak": sort_weak.TASK, "walks": walks.TASK}
 HELD_OUT = 1
-"""Stream of a task's held-out prompts, the same for every seed."""
+"""Seed of a task's held-out prompts, the same for every seed of a run."""
 BUCKET = 8
-"""Batches of demonstrations among which rows are sorted by length."""
+"""Number of batches of demonstrations among which rows are sorted by length."""
 
 
 class TaskSource:
-    """A task makes as many prompts and demonstrations as it is asked for."""
+    """Source that draws prompts and demonstrations from a task, as many as are needed."""
 
     columns = frozenset({"prompt", "completion"})
     judges = True
@@ -50,8 +50,10 @@ class TaskSource:
 
 
 class RowSource:
-    """Rows in a random order, on a rank all of them before any comes again; held-out ones are a file of their own, or
-    the last tenth. `judges`: whether there is a reward function."""
+    """Source of rows in a random order, in which a rank has all of them before one comes again.
+
+    Without `held_out` rows the last tenth is held out. `judges` is True if there is a reward function.
+    """
 
     def __init__(
         self, rows: list[Row], held_out: list[Row] | None, reward: Reward | None, completion_length: int
@@ -76,7 +78,7 @@ class RowSource:
         return [self.rows[i] for i in taken]
 
     def demonstrations(self, count: int, rng: np.random.Generator) -> list[Row]:
-        """As `prompts`, but rows of like length together: the padding of short ones costs as much as text."""
+        """Return rows as `prompts` does, but of similar length: padding costs as much as text."""
         while len(self._next) < count:
             self._next += bucketed([self._length(row) for row in self.rows], count, rng, begun=len(self._next))
         return self.prompts(count, rng)
@@ -100,9 +102,9 @@ class RowSource:
 
 
 def bucketed(lengths: Sequence[int], count: int, rng: np.random.Generator, begun: int = 0) -> list[int]:
-    """Every index once, in a random order whose batches of `count` have like lengths: sorted among BUCKET batches.
+    """Return all indices in a random order whose batches of `count` have similar lengths, sorted among BUCKET batches.
 
-    A first batch that has `begun` with so many rows of an earlier order is filled up with whatever comes.
+    The first batch, which has `begun` rows of an earlier order, is filled with rows of any length.
     """
     order, pool = rng.permutation(len(lengths)).tolist(), BUCKET * count
     filling, order = order[: -begun % count], order[-begun % count :]
@@ -112,7 +114,7 @@ def bucketed(lengths: Sequence[int], count: int, rng: np.random.Generator, begun
         batches += [some[k : k + count] for k in range(0, len(some), count)]
     whole = [batch for batch in batches if len(batch) == count]
     rng.shuffle(whole)
-    rest = [batch for batch in batches if len(batch) < count]  # one at most, and last, so that it shifts no other
+    rest = [batch for batch in batches if len(batch) < count]  # at most one, and last, or it would shift the others
     return filling + [index for batch in whole + rest for index in batch]
 
 
@@ -120,7 +122,7 @@ Source = TaskSource | RowSource
 
 
 def find_task(name: str) -> Task:
-    """A built-in task, or `module:NAME`."""
+    """Return a built-in task, or that of `module:NAME`; UsageError if there is none."""
     if name in TASKS:
         return TASKS[name]
     if ":" not in name:
@@ -132,7 +134,7 @@ def find_task(name: str) -> Task:
 
 
 def imported(flag: str, name: str) -> Any:
-    """What `module:attribute` names."""
+    """Import the attribute that `module:attribute` names; UsageError, for `flag`, if that fails."""
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -141,7 +143,7 @@ def imported(flag: str, name: str) -> Any:
 
 
 def reward_function(name: str) -> Reward:
-    """What `module:function` names."""
+    """Import the function that `module:function` names; UsageError if it is none."""
     function = imported("reward", name)
     if not callable(function):
         raise UsageError(f"--reward {name} must be a function, not {type(function).__name__}")

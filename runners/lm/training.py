@@ -1,4 +1,4 @@
-"""Training of a language model: the loop as a generator, batches and gradient steps on each, and its end."""
+"""Training of a language model: the loop as a generator of rows of metrics, which its consumers log, save and show."""
 
 import math
 from collections import defaultdict
@@ -40,7 +40,7 @@ from runners.records.metrics import Row, TensorBoardLog
 
 
 class Training:
-    """A run in progress: everything that a checkpoint holds. Not `fresh`, its state is about to be set."""
+    """A run in progress, with everything that a checkpoint holds; unless `fresh`, a state must be set."""
 
     def __init__(self, config: LMConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         self.config, self.ranks = config, ranks
@@ -52,9 +52,9 @@ class Training:
         self.device = device_named(options.device)
         self.problem, model = make_problem(config, self.device, fresh)
         if config.data.lora:
-            torch.manual_seed(options.seed)  # whatever training the base has drawn
+            torch.manual_seed(options.seed)  # anew, as the training of a base model has used random numbers
             model = add_lora(model, config.data.lora)
-        ranks.copy_first(model)  # each has trained its base itself, to the bit alike on like processors only
+        ranks.copy_first(model)  # each has trained its base model, with the same bits only on like processors
         model.bf16 = options.precision == "bfloat16"
         agent, kind = make_sequence_agent(config.agent, ranks).to(self.device), kind_of(config, self.problem)
         needs_start = agent.needs_reference or kind.asks_start(self.problem.source.columns)
@@ -71,9 +71,9 @@ class Training:
         self.best_at = -1
         self.clock = Clock(ranks)
         self.sums: dict[str, list[float]] = defaultdict(list)
-        """Metrics since the last row of them."""
+        """Metrics since the last row."""
         self.before: dict[str, Any] | None = None
-        """The evaluation of the model as it was at the start, once it has been made."""
+        """Evaluation of the model before the first step."""
 
     @property
     def model(self) -> nn.Module:
@@ -85,23 +85,23 @@ class Training:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters that learn."""
+        """Return the number of parameters that learn."""
         return sum(p.numel() for p in self.learner.trained)
 
     def introduce(self, run_dir: Path) -> list[str]:
-        """Return a line that says what is trained, and where."""
+        """Return a line for the terminal about what is trained, and where."""
         subject, method = self.config.subject, self.config.agent.method
         return [f"{subject}: {method}, {self.parameters:,} parameters to train, {run_dir}"]
 
     def prepare(self) -> None:
-        """Evaluate the model as it is before the first step, on the first rank."""
+        """Evaluate the model before the first step, on the first rank."""
         with self.policies.whole():
             if self.ranks.rank == 0:
                 self.before = self.before or evaluate(self.config, self.problem, self.model)
 
     def run(self, stop: StopSignal = NEVER) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between, and
-        soon after it was asked to stop."""
+        """Train to the end of the budget, yielding after each batch and soon after a stop signal: a row of metrics, or
+        an empty one in between."""
         options = self.config.learner
         alone = self.ranks.size == 1  # ranks stop together, after a batch
         drawer = f"rank {self.ranks.rank}, which draws and judges completions,"
@@ -113,7 +113,7 @@ class Training:
                 with stop.at_once(alone), self.policies.whole(), watched(drawer, options.patience):
                     batch = self.batches.next()
             except Stopped:
-                self.batches.set_state(drawn_from)  # it is drawn again when the run goes on
+                self.batches.set_state(drawn_from)  # the resumed run draws the batch again
                 yield {}
                 return
             metrics = {name: float(value) for name, value in self._learn(batch, stop if alone else NEVER).items()}
@@ -135,7 +135,8 @@ class Training:
             self.sums.clear()
 
     def _learn(self, batch: Batch, stop: StopSignal) -> dict[str, torch.Tensor]:
-        """Take the gradient steps on a batch, or fewer where `stop` is overdue; metrics of the last of them."""
+        """Take the gradient steps on a batch, fewer if `stop` is overdue; return the metrics of the batch and of the
+        last step."""
         options, limit = self.config.learner, self.config.agent.target_kl
         annealing = 1 - self.rollouts / options.rollouts if options.anneal else 1.0
         metrics = {name: self._mean(value) for name, value in batch.metrics.items()}
@@ -148,13 +149,13 @@ class Training:
         return metrics
 
     def _mean(self, value: torch.Tensor) -> torch.Tensor:
-        """Over ranks, those where it is NaN apart."""
+        """Return the mean of `value` over the ranks where it is not NaN."""
         known = torch.stack([value.nan_to_num(), (~value.isnan()).to(value.dtype)])
         total, count = self.ranks.total(known)
         return total / count
 
     def finish(self, run_dir: Path | None) -> dict[str, Any]:
-        """Evaluate the model, save it in `run_dir`, and return what the summary says of the run."""
+        """Evaluate the model, save it in `run_dir`, and return the run's part of the summary."""
         after = None
         with self.policies.whole():
             if run_dir is not None:
@@ -177,7 +178,7 @@ class Training:
         }
 
     def show(self, summary: dict[str, Any], run_dir: Path, board: TensorBoardLog) -> None:
-        """Print what the model did before and does now."""
+        """Print the evaluations before and after the run, and how long it took."""
         after = summary["eval"]
         scores = {"reward/evaluation": after["mean"], "reward/evaluation_greedy": after["greedy"]}
         board.scalars(self.rollouts, scores)
@@ -215,14 +216,14 @@ class Training:
         counters = state["counters"]
         self.rollouts, self.starts = counters["rollouts"], counters["starts"] + 1
         self.clock.set_state(counters)
-        if self.ranks.rank:  # the state is the first rank's
+        if self.ranks.rank:  # the generators of the state are the first rank's
             self.batches.seed(self.starts)
             self.problem.source.set_state([])
             torch.manual_seed(int(self.batches.rng.integers(2**62)))
 
 
 def _known_mean(values: list[float]) -> float:
-    """NaN where all are."""
+    """Return the mean of the values that are not NaN; NaN if all are."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
 

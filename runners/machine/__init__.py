@@ -1,1 +1,1 @@
-"""The machine: what it can hold, how work is shared on it, and the processes of one run."""
+"""The machine: checks of what it can hold, shares of the work on it, and the processes of one run."""

@@ -1,4 +1,4 @@
-"""Memory that stays with the process: a training step frees and asks for the same large blocks over and over."""
+"""Memory that stays with the process: each training step frees and allocates the same large blocks."""
 
 import ctypes
 
@@ -7,9 +7,9 @@ LARGEST_THRESHOLDS = 2**30, 2**25  # older releases of glibc refuse more than th
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to hand large blocks back to the system, which would clear every page again before its next use.
+    """Make glibc keep freed blocks, where the system would have to clear every page before its next use.
 
-    A sixth of a training step on Atari, with glibc 2.36. Elsewhere than on glibc it does nothing.
+    With glibc 2.36 this saves a sixth of a training step on Atari. Without glibc it does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and any(mallopt(MMAP_THRESHOLD, size) for size in LARGEST_THRESHOLDS):

@@ -1,4 +1,4 @@
-"""Shares of environments between processes, so that nothing waits for another, and groups, by measurement."""
+"""Shares of environments between processes and groups, by measurement, so that none waits for another."""
 
 import time
 from collections.abc import Callable
@@ -16,20 +16,19 @@ from runners.config import RunConfig, cores
 from runners.learning.learner import Learner
 
 PROBE_ENVS = (2, 16)
-"""Numbers of environments whose acting is measured, from which it is taken to be linear in between and beyond."""
+"""Numbers of environments at which the time of acting is measured; it is taken to be linear in their number."""
 ROUNDS = 4
 WORTHWHILE = 0.95
-"""Share of a batch's time that must be left for a change to pay: less is lost to switching between kinds of work."""
+"""Largest share of a batch's time that a change may leave: a smaller gain is lost to switching between tasks."""
 PROBE_START = -1
-"""Start whose random numbers no run uses."""
+"""Number of a start whose random numbers no run uses."""
 
 
 def learner_envs(config: RunConfig, spec: EnvSpec, device: torch.device, local_ranks: int) -> int:
-    """Number of environments that the learner steps: as asked for, or by a measurement of a few seconds.
+    """Return the number of environments that the learner steps: the option's, or one measured in a few seconds.
 
-    It is measured if each actor of this machine's `local_ranks`, and each learner, has one core for itself. Otherwise a
-    learner has more cores to use, or less than one, and steps none; so it does if environments are few, or of several
-    games.
+    It is measured if each actor and each learner of this machine's `local_ranks` has one core for itself. Otherwise,
+    and with few environments or several games, it is 0.
     """
     training = config.training
     if training.learner_envs >= 0:
@@ -41,9 +40,9 @@ def learner_envs(config: RunConfig, spec: EnvSpec, device: torch.device, local_r
 
 
 def acting_groups(config: RunConfig, spec: EnvSpec, device: torch.device, threads: int) -> int:
-    """Number of groups of environments: two if a GPU acts and alternating between two is faster, else one.
+    """Return the number of groups of environments: 2 if a GPU acts and alternating between two is faster, else 1.
 
-    A step of the network takes nearly as long for half of the environments: turns pay where it is short beside theirs.
+    The network takes nearly as long for half of the environments, so this pays if its step is short beside theirs.
     """
     if device.type != "cuda" or config.training.actors or config.training.envs == 1:
         return 1
@@ -51,7 +50,7 @@ def acting_groups(config: RunConfig, spec: EnvSpec, device: torch.device, thread
 
 
 def faster_groups(config: RunConfig, spec: EnvSpec, device: torch.device, threads: int) -> int:
-    """Return 1 or 2, whichever acts a batch sooner."""
+    """Return 1 or 2, the number of groups that acts a batch faster."""
 
     def seconds(groups: int) -> float:
         sampler = LocalSampler(config, spec, network, PROBE_START, device=device, threads=threads, groups=groups)
@@ -66,7 +65,7 @@ def faster_groups(config: RunConfig, spec: EnvSpec, device: torch.device, thread
 
 
 def share(envs: int, actors: int, fixed: float, acting: float, learning: float) -> int:
-    """Return how many of `envs` the learner steps for the least time a batch; `actors` share the others evenly.
+    """Return how many of `envs` the learner should step for the least time a batch; `actors` share the others evenly.
 
     Acting in n environments takes `fixed` + n `acting` seconds a batch, learning from one takes `learning`.
     """
@@ -81,7 +80,7 @@ def share(envs: int, actors: int, fixed: float, acting: float, learning: float) 
 
 
 def measure(config: RunConfig, spec: EnvSpec) -> tuple[float, float, float]:
-    """Return what `share` asks for: fixed, acting and learning."""
+    """Return the seconds that `share` takes: fixed, acting and learning."""
     few, many = PROBE_ENVS
     with torch.random.fork_rng(devices=[]):
         network = build_network(config, spec)
@@ -114,7 +113,7 @@ def learned(config: RunConfig, unroll: Unroll, spec: EnvSpec, network: ActorCrit
 
 
 def least_seconds(work: Callable[[], object]) -> float:
-    """Time the fastest of ROUNDS calls of `work`; interference can only slow a call down."""
+    """Return the seconds of the fastest of ROUNDS calls of `work`; interference can only slow a call down."""
     seconds = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a process runs on, and what it has used of it."""
+"""The device of a process, and the processor time that it has used."""
 
 import resource
 
@@ -8,7 +8,7 @@ from runners.errors import UsageError
 
 
 def device_named(wanted: str) -> torch.device:
-    """`auto`: CUDA where there is any."""
+    """Return the device of an option, `auto` meaning CUDA if there is any; UsageError if it is missing."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -17,6 +17,6 @@ def device_named(wanted: str) -> torch.device:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process."""
+    """Return user and system seconds of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime

@@ -1,4 +1,4 @@
-"""Checks before anything starts: what the machine can hold and do, and the network can read."""
+"""Checks before a run starts: memory, a compiler, and a torso for the observations."""
 
 import math
 import os
@@ -17,8 +17,8 @@ COMPILERS = ("c++", "g++", "clang++")
 
 
 def check_memory(config: RunConfig, spec: EnvSpec, buffers: int, ranks: int) -> None:
-    """UsageError where `buffers` batches and a learner's copy of one, each of them of `ranks` ranks on this machine, do
-    not fit, in memory or in /dev/shm."""
+    """Raise UsageError if `buffers` batches and a learner's copy of one, for each of `ranks` ranks on this machine, do
+    not fit into memory or /dev/shm."""
     training = config.training
     picture = math.prod(spec.observation_shape) * np.dtype(spec.observation_dtype).itemsize
     batch = ranks * (training.unroll + 1) * training.envs * picture
@@ -34,7 +34,7 @@ def check_memory(config: RunConfig, spec: EnvSpec, buffers: int, ranks: int) -> 
 
 
 def check_torso(config: RunConfig, spec: EnvSpec) -> None:
-    """UsageError where an option for pictures meets an environment without, or a torso pictures too small for it."""
+    """Raise UsageError if an option does not suit the observations, or pictures are too small for the torso."""
     pictures = [part for part in spec.parts if part.kind == "picture"]
     torso, shown = config.network.torso, ", ".join(f"{part.kind} {part.shape}" for part in spec.parts)
     if pictures and torso == "mlp":
@@ -53,7 +53,7 @@ def check_torso(config: RunConfig, spec: EnvSpec) -> None:
 
 
 def check_compile(config: RunConfig) -> None:
-    """UsageError where --compile cannot work: torch.compile needs a C++ compiler on the CPU, and one fixed graph."""
+    """Raise UsageError if --compile cannot work: torch.compile needs a C++ compiler, and a core with a fixed graph."""
     if not config.training.compile:
         return
     if not any(map(shutil.which, COMPILERS)):
@@ -63,7 +63,7 @@ def check_compile(config: RunConfig) -> None:
 
 
 def _available() -> float:
-    """Bytes that programs may still take; unlimited where the system does not tell."""
+    """Return the bytes of memory that are free; infinity if the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Choice of the torso's arithmetic: bfloat16 where there are instructions for it and, by measurement, it is faster."""
+"""Choice of the torso's precision: bfloat16 if there are instructions for it and, by measurement, it is faster."""
 
 from dataclasses import replace
 
@@ -14,10 +14,10 @@ from runners.machine.ranks import ONE_RANK, Ranks
 
 
 def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ranks: Ranks = ONE_RANK) -> RunConfig:
-    """`config` with the `auto` of --precision settled for this machine, alike on all ranks.
+    """Return `config` with the `auto` of --precision resolved for this machine, alike on all ranks.
 
-    The learner on `device` and its actors on the CPU compute alike, or their policies would differ. config.json keeps
-    what was asked for: a run that goes on, or is evaluated, elsewhere is settled there.
+    The learner on `device` and its actors on the CPU have the same precision, or their policies would differ.
+    config.json keeps `auto`, so that a run which is resumed or evaluated elsewhere is resolved there.
     """
     if config.training.precision != "auto":
         return config
@@ -29,23 +29,24 @@ def settle_precision(config: RunConfig, spec: EnvSpec, device: torch.device, ran
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether it has instructions for bfloat16: without, a product takes tens of times as long as in float32."""
+    """Return whether `device` has instructions for bfloat16; without them it is tens of times as slow as float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # torch tells this by private names alone; where they are gone, float32 is right, if slower.
+    # torch has only private functions for this; in a release without them float32 is correct, if slower.
     checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     return any(check() for check in checks if check)
 
 
 def convolves(config: RunConfig, spec: EnvSpec) -> bool:
-    """Return whether pictures alone are seen, and by convolutions."""
+    """Return whether observations are pictures alone, and the torso convolutions."""
     return len(spec.parts) == 1 and spec.parts[0].kind == "picture" and config.network.torso != "mlp"
 
 
 def bf16_pays(config: RunConfig, spec: EnvSpec, device: torch.device) -> bool:
-    """Measure whether an agent step takes the torso less time in bfloat16: large batches gain and small ones lose.
+    """Return whether, by measurement, the torso takes less CPU time for an agent step in bfloat16.
 
-    A step is in one batch of an actor, and in one of the learner in each pass; on a GPU that costs the processor none.
+    Large batches gain and small ones lose. A step is in one batch of an actor and, unless the learner is on a GPU, in
+    one of the learner in each pass.
     """
     training = config.training
     acting = max(1, training.envs // max(1, training.actors))
@@ -68,7 +69,7 @@ def pictures(count: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def torso_seconds(torso: nn.Module, observation: Tensor, bf16: bool, learn: bool) -> float:
-    """Time a forward pass on the CPU and, to `learn`, a backward pass."""
+    """Return the seconds of a forward pass on the CPU and, to `learn`, a backward pass."""
 
     def work() -> None:
         with torch.set_grad_enabled(learn), torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -1,7 +1,7 @@
 """Ranks as processes that torchrun started: `torchrun --nproc-per-node 2 -m runners.atari ...`.
 
-Each has its own share of the environments, its own actors and a copy of the network; gradients and statistics are
-summed over all, so that every copy takes the same step.
+Each has its own environments and actors and a copy of the network. Gradients and statistics are summed over all ranks,
+so that every copy takes the same step.
 """
 
 import os
@@ -58,7 +58,7 @@ class _Total(torch.autograd.Function):
 
 
 class TorchRanks:
-    """`agents.ranks.Ranks` over torch.distributed: tensors on GPUs travel by NCCL, others by gloo."""
+    """Ranks over torch.distributed: NCCL sends tensors on GPUs, gloo others."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -78,7 +78,7 @@ class TorchRanks:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sums the gradients of `parameters` over ranks, in one message."""
+        """Sum the gradients of `parameters` over ranks, in one message."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.reshape(-1) for g in gradients])
         dist.all_reduce(flat)
@@ -87,14 +87,14 @@ class TorchRanks:
 
     @torch.no_grad()
     def copy_first(self, module: nn.Module) -> None:
-        """Gives every rank the first one's parameters and buffers."""
+        """Copy the first rank's parameters and buffers to every rank."""
         for tensor in [*module.parameters(), *module.buffers()]:
             sent = tensor.contiguous()
             dist.broadcast(sent, 0)
             tensor.copy_(sent)
 
     def keep_alike(self, module: nn.Module) -> None:
-        """Compare the ranks' `module` by checksums; where one differs say so, and give all the first one's."""
+        """Compare the ranks' `module` by checksums; if one differs, warn and copy the first rank's to all."""
         checksum = 0
         for tensor in module.state_dict().values():
             checksum = zlib.crc32(tensor.detach().cpu().numpy().tobytes(), checksum)
@@ -102,13 +102,13 @@ class TorchRanks:
         if strays := [str(rank) for rank, other in enumerate(every) if other != every[0]]:
             if self.rank == 0:
                 print(
-                    f"warning: weights of rank {', '.join(strays)} are not rank 0's, which all take: unlike machines?"
+                    f"warning: weights of rank {', '.join(strays)} differ from rank 0's, which all take: unlike machines?"
                 )
             self.copy_first(module)
 
     def meet(self, patience: float) -> None:
-        """Wait for all ranks; RunError, which names those that do not come, after `patience` seconds. NCCL has no such
-        call, and a timeout of its own."""
+        """Wait for all ranks; after `patience` seconds raise RunError, which names the missing ones. With NCCL, which
+        has no such call, return at once: it has a timeout of its own."""
         if dist.get_backend() != "gloo":
             return
         try:
@@ -122,14 +122,14 @@ class TorchRanks:
         return self.any_each(flag)[0]
 
     def any_each(self, *flags: bool) -> tuple[bool, ...]:
-        """Return of each flag whether it holds on any rank, for one message."""
+        """Return for each flag whether it holds on any rank, by one message."""
         return tuple((self.total(torch.tensor(flags, dtype=torch.float32)) > 0).tolist())
 
 
 Ranks = OneRank | TorchRanks
 ONE_RANK = OneRank()
 PATIENCE = timedelta(hours=2)
-"""How long ranks wait for each other: the first one evaluates and saves alone."""
+"""Time that ranks wait for each other: the first one evaluates and saves alone."""
 
 
 def started_by_torchrun() -> bool:
@@ -138,7 +138,7 @@ def started_by_torchrun() -> bool:
 
 @contextmanager
 def join(device: torch.device) -> Iterator[Ranks]:
-    """Inside, this process is one of torchrun's ranks, if it is one at all."""
+    """Join the process group of torchrun, if it started this process, and leave it at the end."""
     if not started_by_torchrun():
         yield ONE_RANK
         return

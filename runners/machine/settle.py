@@ -1,4 +1,4 @@
-"""What is settled at the start of a run, for the machine that it runs on."""
+"""Settings that are resolved at the start of a run for the machine that it runs on."""
 
 from dataclasses import dataclass, replace
 
@@ -15,25 +15,25 @@ from runners.machine.ranks import ONE_RANK, Ranks
 
 @dataclass(frozen=True)
 class Settled:
-    """What a machine makes of a configuration; the same configuration may be settled otherwise elsewhere."""
+    """Settings resolved for this machine; the same configuration may be resolved otherwise elsewhere."""
 
     precision: str
-    """Arithmetic of the torso, float32 or bfloat16."""
+    """Precision of the torso, float32 or bfloat16."""
     threads: int
     """Torch threads of the learner."""
     simulator_threads: int
-    """Threads that step environments where no actors do."""
+    """Threads that step environments, without actors."""
     learner_envs: int
     """Environments that the learner steps itself, beside actors."""
     groups: int
     """Groups of environments that are acted in turn, without actors."""
 
     def applied_to(self, config: RunConfig) -> RunConfig:
-        """Return `config` with what the network's arithmetic depends on."""
+        """Return `config` with the precision that was resolved."""
         return replace(config, training=replace(config.training, precision=self.precision))
 
     def describe(self, config: RunConfig) -> str:
-        """Say who steps the environments."""
+        """Return a line about which processes step the environments."""
         actors, envs = config.training.actors, config.training.envs
         if not actors:
             turns = f", by turns in {self.groups} groups," if self.groups > 1 else ""
@@ -44,9 +44,9 @@ class Settled:
 
 
 def settle(config: RunConfig, spec: EnvSpec, device: torch.device, ranks: Ranks = ONE_RANK) -> Settled:
-    """Check that the run fits the machine, and measure what is left open to it, with the threads that it will have.
+    """Check that the run fits the machine, and resolve its settings, by measurements with the threads of the run.
 
-    Random numbers are as before afterwards. Raise UsageError where the run does not fit.
+    The state of random generators is not changed. Raise UsageError if the run does not fit.
     """
     training, local = config.training, ranks.local_size
     check_memory(config, spec, BUFFERS if training.actors else 1, local)

@@ -1,4 +1,4 @@
-"""How a run is asked to stop, and how processes end with the one that started them."""
+"""Signals that ask a run to stop, and processes that end with the one that started them."""
 
 import ctypes
 import multiprocessing
@@ -11,15 +11,15 @@ from time import monotonic
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 GRACE = 4.0
-"""Seconds after which a batch is cut short: whoever asked may send a SIGKILL ten seconds later."""
+"""Seconds after a signal at which a batch is cut short: schedulers send a SIGKILL after ten."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop while it did what may be given up."""
+    """Raised by a signal, in code that may be interrupted at any place."""
 
 
 class StopSignal:
-    """Within, the first Ctrl-C or SIGTERM only notes that it was `asked`; a second one acts as always."""
+    """Context in which the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as it did before."""
 
     def __init__(self) -> None:
         self._asked_at: float | None = None
@@ -31,12 +31,12 @@ class StopSignal:
 
     @property
     def overdue(self) -> bool:
-        """Whether it was asked so long ago that a batch can no longer be awaited."""
+        """Return whether the signal came more than GRACE seconds ago."""
         return self.asked and monotonic() - self._asked_at > GRACE
 
     @contextmanager
     def at_once(self, able: bool = True) -> Iterator[None]:
-        """Inside, being asked raises Stopped, where `able`: around what changes nothing that is saved."""
+        """Make a signal raise Stopped at once, if `able`; for code that changes nothing of what is saved."""
         self._at_once = able
         try:
             if able and self.asked:
@@ -63,13 +63,12 @@ class StopSignal:
 
 
 NEVER = StopSignal()
-"""Stands for it where nobody can ask."""
+"""Signal that never comes."""
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
-    """Let the kernel send this process a signal when the one that started it ends, however it does and whatever this
-    one is doing."""
+    """Let the kernel send this process a signal when its parent ends, however it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     parent = multiprocessing.parent_process()
-    if parent and not parent.is_alive():  # it was faster
+    if parent and not parent.is_alive():  # it ended before the call
         os._exit(1)

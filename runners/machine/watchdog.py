@@ -1,4 +1,4 @@
-"""A watchdog: what takes longer than anybody would wait for ends the process, which says what it was and where."""
+"""Watchdog that ends a process whose code hangs, with the name of what hangs and its stack."""
 
 import faulthandler
 import os
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def watched(what: str, patience: float) -> Iterator[None]:
-    """Inside, `what` may take `patience` seconds. After that every thread's stack goes to stderr, then a line that
-    names it, and the process ends: code that hangs cannot be asked to stop."""
+    """Give `what`, the code inside, `patience` seconds. After them print every thread's stack and a line that names it,
+    and end the process: code that hangs cannot be interrupted."""
     timer = threading.Timer(patience, _end, (what, patience))
     timer.daemon = True
     timer.start()
@@ -23,7 +23,7 @@ def watched(what: str, patience: float) -> Iterator[None]:
 
 def _end(what: str, patience: float) -> None:
     faulthandler.dump_traceback(sys.stderr)
-    print(f"error: {what} gave nothing for {patience:g} s (--patience); its stack stands above", file=sys.stderr)
+    print(f"error: {what} gave nothing for {patience:g} s (--patience); its stack is above", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -1,1 +1,1 @@
-"""Records: what a run leaves in its folder, and what it shows while it goes on."""
+"""Records: the files of a run's folder, and the display of its progress."""

@@ -1,9 +1,9 @@
 """Checkpoints: a nested state in one safetensors file, which any safetensors reader opens and which runs no code.
 
-Tensors and arrays are stored under their dotted place in the state (`model.core.layers.0.weight`); all the rest, the
-structure included, is one JSON string in the file's metadata.
+Tensors and arrays are stored under their dotted path in the state (`model.core.layers.0.weight`); everything else, with
+the structure, is one JSON string in the file's metadata.
 
-The metadata also hold a CRC-32 of the whole file, taken where its own eight digits are zeros: no bit can change unseen.
+The metadata also hold a CRC-32 of the whole file, computed with zeros for its own eight digits.
 """
 
 import json
@@ -25,28 +25,30 @@ from runners.errors import RunError
 from runners.records.files import remove_strays, write_atomically
 
 FORMAT, VERSION, UNCHECKED = "gempi-checkpoint", "3", "2"
-"""Version UNCHECKED had no checksum, and is otherwise the same."""
+"""Version of the format; UNCHECKED is the same without a checksum."""
 UNKNOWN = "00000000"
 CHECKSUM = re.compile(rb'"checksum":"([0-9a-f]{8})"')
-"""Place of the checksum in a file's header; quotes inside of its other texts have a backslash before them."""
+"""Pattern of the checksum in a file's header. It matches once, as quotes in other texts are escaped there."""
 
 
 class CheckpointError(RunError):
-    """One line that names the file, what is wrong with it, and what would be right."""
+    """Error in a checkpoint: one line that names the file, what is wrong with it, and what would be right."""
 
 
 class Loaded(NamedTuple):
+    """A checkpoint that was read; `warning` is a line about files that could not be read or checked, or empty."""
+
     step: int
     state: Any
     path: Path
-    warning: str  # "" or a line on better files that could not be read, or on what could not be checked
+    warning: str
 
 
 def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
-    """Writes `state` atomically to `path`, with the number of agent steps that it was reached in.
+    """Write `state` atomically to `path`, with the number of steps after which it was reached.
 
     `state` nests dicts (keys: str or int), lists and tuples of tensors, numpy arrays and scalars, int of any size,
-    float, bool, str and None. Raises CheckpointError where the file cannot be written, TypeError for other content.
+    float, bool, str and None. Raise CheckpointError if the file cannot be written, TypeError for other content.
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, "", tensors)
@@ -63,7 +65,7 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
 
 @contextmanager
 def fits(path: Path) -> Iterator[None]:
-    """Inside, a state from `path` that does not fit what it is loaded into is a CheckpointError."""
+    """Turn the errors of loading a state from `path` that does not fit into a CheckpointError."""
     try:
         yield
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -73,10 +75,10 @@ def fits(path: Path) -> Iterator[None]:
 
 
 def load(path: str | os.PathLike) -> Loaded:
-    """Read what `save` wrote to `path`, tensors on the CPU; subclasses of dict and tuple come back plain.
+    """Read a checkpoint, with tensors on the CPU; subclasses of dict and tuple come back as dict and tuple.
 
-    The tensors own their memory: what becomes of the file later does not change them. Raises CheckpointError where
-    `path` is missing, damaged, or not one of ours.
+    The tensors own their memory: a later change of the file does not change them. Raise CheckpointError if `path` is
+    missing, damaged, or not a checkpoint.
     """
     path = Path(path)
     try:
@@ -94,12 +96,14 @@ def load(path: str | os.PathLike) -> Loaded:
         version, warning = metadata["version"], ""
         if version not in (VERSION, UNCHECKED):
             raise CheckpointError(f"{path} has checkpoint version {version}; this code reads {UNCHECKED} and {VERSION}")
-        if version == VERSION or "checksum" in metadata:  # or one bit more in a 2 would pass for a file without
+        if (
+            version == VERSION or "checksum" in metadata
+        ):  # else one flipped bit would turn a 3 into a 2 and end the check
             before, after = _around_checksum(data)
             if metadata["checksum"].encode() != _checksum(before, after):
                 raise ValueError("its content does not have the checksum that it was saved with")
         else:
-            warning = f"{path} is of version {UNCHECKED}, which has no checksum: damage to it would go unseen"
+            warning = f"{path} is of version {UNCHECKED}, which has no checksum: damage to it cannot be found"
         state = _decode(json.loads(metadata["state"]), safetensors.torch.load(data))
         return Loaded(int(metadata["step"]), state, path, warning)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -109,7 +113,7 @@ def load(path: str | os.PathLike) -> Loaded:
 
 
 def _header(data: bytes) -> dict[str, Any]:
-    """Return the header of a safetensors file: eight bytes hold its length, little end first, and then it comes."""
+    """Return the header of a safetensors file, whose length is in the first eight bytes."""
     length = int.from_bytes(data[:8], "little")
     if not 0 < length <= len(data) - 8:
         raise ValueError(f"its header is said to have {length} bytes, and the file has {len(data)}")
@@ -117,7 +121,7 @@ def _header(data: bytes) -> dict[str, Any]:
 
 
 def _around_checksum(data: bytes) -> tuple[memoryview, memoryview]:
-    """Return what stands before the digits of the checksum, and after them."""
+    """Return the parts of a file before and after the digits of its checksum."""
     start, end = CHECKSUM.search(data).span(1)
     return memoryview(data)[:start], memoryview(data)[end:]
 
@@ -134,9 +138,9 @@ class Checkpoints:
         self.folder, self.keep = Path(folder), keep
 
     def save_last(self, step: int, state: Any) -> Path:
-        """Saves `state` as the newest, then removes what is older than the last `keep`.
+        """Save `state` as the newest checkpoint, then remove all but the last `keep`.
 
-        Files of later steps go too: the run has resumed from before them, so they belong to a past that did not happen.
+        Files of later steps are removed, too: the run was resumed from an earlier one, and has replaced them.
         """
         path = self.folder / f"step_{step:012d}.safetensors"
         self._save(path, step, state)
@@ -152,7 +156,7 @@ class Checkpoints:
         return path
 
     def latest(self) -> Loaded:
-        """The newest checkpoint that can be read; its `warning` names the newer ones that cannot."""
+        """Return the newest checkpoint that can be read; its `warning` names newer ones that cannot."""
         steps = self._steps()
         if not steps:
             raise CheckpointError(
@@ -173,8 +177,8 @@ class Checkpoints:
         raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
 
     def best(self) -> Loaded:
-        """The one that did best in the evaluations while training, of a run that made any; where it cannot be read the
-        newest that can, with a `warning` that says so."""
+        """Return the checkpoint of the best evaluation while training, or the newest readable one, with a `warning`, if
+        that is damaged; CheckpointError if there was no evaluation."""
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
             raise CheckpointError(f"no {path}: no evaluation was made yet (--evaluations); take --checkpoint latest")
@@ -200,11 +204,11 @@ class Checkpoints:
 
 
 def _encode(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; containers but lists become {kind: content}, so that JSON objects are free to be tags."""
+    """Return `value` as JSON; all containers but lists become {kind: content}, so that every JSON object is a tag."""
 
     def store(tensor: Tensor, kind: str) -> dict[str, str]:
         name = place or "state"
-        while name in tensors:  # {"a.b": x, "a": {"b": y}} gives one place to two tensors
+        while name in tensors:  # {"a.b": x, "a": {"b": y}} has two tensors of one path
             name += "'"
         tensors[name] = tensor
         return {kind: name}

@@ -1,4 +1,4 @@
-"""Time that a run has taken, over all of its starts."""
+"""Time that a run has taken, over all its starts."""
 
 import time
 
@@ -18,12 +18,12 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """Count from here on; what passed since the last `read` is left out."""
+        """Count from now on; the time since the last `read` is left out."""
         self._before = self.wall_seconds, self.cpu_seconds
         self._began = time.perf_counter(), cpu_seconds()
 
     def read(self, others: float = 0.0) -> None:
-        """Bring both up to now; `others` are processor seconds of other processes of this rank since `start`."""
+        """Update both; `others` are processor seconds of other processes of this rank since `start`."""
         (wall, cpu), (wall_before, cpu_before) = self._began, self._before
         self.wall_seconds = wall_before + time.perf_counter() - wall
         spent = torch.tensor(cpu_seconds() - cpu + others, dtype=torch.float64)
@@ -37,7 +37,7 @@ class Clock:
 
 
 class Pace:
-    """Says when a row of metrics is due, every `seconds`, and how fast the run went since the last one."""
+    """Timer of rows of metrics, due every `seconds`, which measures the speed since the last row."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -48,8 +48,8 @@ class Pace:
         return time.perf_counter() - self.last >= self.seconds
 
     def since_last(self, steps: int, waited: float) -> tuple[float, float]:
-        """Return steps per second, and the share of the time since the last row in which the learner waited; `steps`
-        and the seconds `waited` count from the start."""
+        """Return steps per second, and the share of the time since the last row that the learner waited; `steps` and
+        the seconds `waited` are totals."""
         now = time.perf_counter()
         share = (waited - self.waited) / (now - self.last)
         self.last, self.waited = now, waited

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from runners.records.tracker import Rate
 
-# Metric names, and what the display calls them. A Gaussian policy has `m_step/kl_mu` in the place of `m_step/kl`.
+# Metrics and their labels. A Gaussian policy has `m_step/kl_mu` in the place of `m_step/kl`.
 FIELDS = {
     "steps": "steps",
     "frames": "frames",
@@ -28,11 +28,10 @@ LINE_SECONDS = 10.0
 
 
 class Display:
-    """Progress towards a `total` of what the first of `fields` counts; a context manager, `update` may be called at any
-    rate.
+    """Context that shows progress towards a `total` of the first of `fields`; `update` may be called at any rate.
 
-    `row` holds metrics by name (those of `fields` are shown, None and NaN as "-"); what it lacks keeps its last value.
-    The context restores the terminal however it is left.
+    A row has metrics by name. Those of `fields` are shown, None and NaN as "-"; one that is missing keeps its last
+    value. The terminal is restored however the context ends.
     """
 
     def __init__(

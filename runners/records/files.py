@@ -1,4 +1,4 @@
-"""Files that are whole or absent: a killed process or a full disk never leaves half of one."""
+"""Atomic writing of files: a killed process or a full disk never leaves half of one."""
 
 import os
 import shutil
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> None:
-    """Replaces `path` by `parts`, joined, in one step; on any failure the old file stands and nothing else is left.
+    """Replace `path` by `parts`, joined, in one step; after a failure the old file is there, and nothing else.
 
-    The temporary file lies in the same folder because a rename is atomic only within a file system; it is flushed to
-    the disk first because a rename may reach the disk before the bytes it names. Raises OSError, which names `path`.
+    The temporary file is in the same folder because a rename is atomic only within a file system. It is flushed first
+    because a rename may reach the disk before the bytes of the file. Raise OSError, which names `path`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -22,11 +22,11 @@ def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> Non
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # a failing write knows no name
+            error.filename = str(path)  # a failed write does not name its file
         raise
 
 
 def remove_strays(folder: Path) -> None:
-    """Remove what a process left in `folder` that was killed while it wrote."""
+    """Remove temporary files and folders that a process left in `folder` when it was killed while writing."""
     for stray in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
         shutil.rmtree(stray) if stray.is_dir() else stray.unlink()

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent, with the checksums of their files: damage to one is named when it is read."""
+"""Folders that are whole or absent, with checksums of their files, by which damage is found before they are read."""
 
 import json
 import os
@@ -16,9 +16,9 @@ BLOCK = 2**20
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which takes the place of `path` at the end, with the checksums of its files.
+    """Yield a folder to fill, which replaces `path` at the end, with the checksums of its files.
 
-    OSError where another process has made `path` meanwhile.
+    Raise OSError if another process has made `path` meanwhile.
     """
     filling, old = (path.with_name(f".{path.name}-{os.getpid()}.{end}") for end in ("tmp", "old"))
     replaces = path.exists()
@@ -37,7 +37,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def check_whole(path: Path) -> None:
-    """RunError where a file in `path` is not as it was written; a folder without checksums is not checked."""
+    """Raise RunError if a file in the folder `path` is not as it was written; without checksums check nothing."""
     if not (path / CHECKSUMS).exists():
         return
     try:
@@ -52,7 +52,7 @@ def check_whole(path: Path) -> None:
 
 
 def _checksum(path: Path) -> str:
-    """Return the CRC-32 of a file, which is on the disk when this returns."""
+    """Return the CRC-32 of a file, and flush it to the disk."""
     checksum = 0
     with open(path, "rb") as file:
         while block := file.read(BLOCK):

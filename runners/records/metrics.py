@@ -1,6 +1,6 @@
-"""Metrics of a run, as a table (metrics.csv) and as TensorBoard events; both can resume. The x axis is agent steps.
+"""Metrics of a run, as a table (metrics.csv) and as TensorBoard events, over agent steps; both can be resumed.
 
-Names carry their group: `return/train`, `e_step/eta`, `m_step/alpha`, `value/loss`, `memory/...`, `speed/...`.
+Names begin with their group: `return/train`, `e_step/eta`, `m_step/alpha`, `value/loss`, `memory/...`, `speed/...`.
 """
 
 import csv
@@ -19,7 +19,7 @@ from runners.records.files import write_atomically
 Row = Mapping[str, float | int | None]
 
 Layout = dict[str, dict[str, list]]
-"""The custom-scalars page, what to look at first: charts by category. Each holds the tags that match its expression."""
+"""Charts of TensorBoard's custom-scalars page by category, each with a regular expression of its tags."""
 
 
 def chart(tags: str) -> list:
@@ -49,16 +49,16 @@ LAYOUT: Layout = {
 
 
 class CsvLog:
-    """A table, a row per write, `steps` first; columns may join later. What is missing, None or NaN is empty."""
+    """A table with a row for each write, `steps` first; columns may be added later. None, NaN and missing are empty."""
 
     def __init__(self, path: str | os.PathLike, resumed_step: int = 0):
-        """Continues a table at `path` after `resumed_step`; later rows go, and a last row that a kill cut short."""
+        """Continue a table at `path` after `resumed_step`; remove later rows, and a last row that a kill cut short."""
         self._path = Path(path)
         self._columns = ["steps"]
         self._write([row for row in self._read() if int(row["steps"]) <= resumed_step])
 
     def write(self, steps: int, row: Row) -> None:
-        """Appends a row, on disk when this returns."""
+        """Append a row to the file."""
         new = [name for name in row if name not in self._columns]
         if new:
             rows = self._read()
@@ -87,7 +87,7 @@ class CsvLog:
 
 
 class TensorBoardLog:
-    """TensorBoard events in `folder`, a context manager; a resumed run hides what was logged past `resumed_step`."""
+    """Context for TensorBoard events in `folder`; a resumed run hides those after `resumed_step`."""
 
     def __init__(self, folder: str | os.PathLike, resumed_step: int = 0, layout: Layout = LAYOUT):
         purge_step = resumed_step + 1 if resumed_step else None
@@ -96,13 +96,13 @@ class TensorBoardLog:
         self._end = None
 
     def scalars(self, step: int, row: Row) -> None:
-        """Writes what is neither None nor NaN under its name; a name without a group is a counter, for the table."""
+        """Write values that are not None or NaN; names without a group are counters, for the table alone."""
         for name, value in row.items():
             if "/" in name and value is not None and not math.isnan(value):
                 self._writer.add_scalar(name, value, step)
 
     def hyperparameters(self, values: Mapping[str, object], metrics: tuple[str, ...] = ("return/train",)) -> None:
-        """Shows this run on the HParams page with its settings and the last values of `metrics`.
+        """Put this run on the HParams page with its settings and the last values of `metrics`.
 
         SummaryWriter.add_hparams would put them into a second run beside this one.
         """
@@ -112,7 +112,7 @@ class TensorBoardLog:
         self._add(start)
 
     def video(self, step: int, name: str, gif: bytes) -> None:
-        """Writes an encoded GIF, which the images page plays."""
+        """Write an encoded GIF, which the images page plays."""
         width, height = (int.from_bytes(gif[i : i + 2], "little") for i in (6, 8))
         image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=gif)
         self._add(Summary(value=[Summary.Value(tag=name, image=image)]), step)

@@ -1,4 +1,4 @@
-"""What a run was made by and on: versions, commit, machine."""
+"""Provenance of a run: versions of packages, commit, machine."""
 
 import platform
 import subprocess
@@ -29,7 +29,7 @@ def _version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """The commit of the code, with a mark where code that a run executes was edited since."""
+    """Return the commit of the code, with "-dirty" if code of a run was edited since; None outside of a repository."""
 
     def git(*command: str) -> str:
         return subprocess.run(["git", *command], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
@@ -42,7 +42,7 @@ def git_commit() -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the name of the processor, or its architecture if the system has no name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Statistics of a run that its agents know nothing of: recent episodes and speed."""
+"""Statistics of a run for logs alone: recent episodes and speed."""
 
 import time
 from collections import deque
@@ -18,7 +18,7 @@ class EpisodeTracker:
         self._returns, self._lengths = np.full(capacity, np.nan), np.zeros(capacity, np.int64)
 
     def add(self, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Takes arrays of one shape, time first; where the return is NaN no episode ended."""
+        """Add episodes from arrays of one shape, time first; where the return is NaN no episode ended."""
         ended = ~np.isnan(returns)
         for episode_return, length in zip(np.asarray(returns)[ended], np.asarray(lengths)[ended], strict=True):
             slot = self.count % len(self._returns)
@@ -27,12 +27,12 @@ class EpisodeTracker:
 
     @property
     def full(self) -> bool:
-        """Whether as many episodes have ended as it holds."""
+        """Return whether at least `capacity` episodes have ended."""
         return self.count >= len(self._returns)
 
     @property
     def mean_return(self) -> float:
-        """NaN before the first episode ends, as `mean_length`."""
+        """Return the mean return; NaN before the first episode ends, as `mean_length`."""
         return float(self._returns[: self.count].mean()) if self.count else float("nan")
 
     @property
@@ -47,13 +47,13 @@ class EpisodeTracker:
 
 
 class TaskTracker:
-    """An `EpisodeTracker` a task. Of several tasks the mean return is that of their human-normalised ones, percent."""
+    """An `EpisodeTracker` for each task."""
 
     def __init__(self, tasks: Sequence[str]):
         self._each = {task: EpisodeTracker() for task in tasks}
 
     def add(self, returns: np.ndarray, lengths: np.ndarray, task: np.ndarray) -> None:
-        """Takes arrays [T, B]; `task` [B] is which task each column is of."""
+        """Add episodes from arrays [T, B]; `task` [B] is the task of each column."""
         for i, tracker in enumerate(self._each.values()):
             tracker.add(returns[:, task == i], lengths[:, task == i])
 
@@ -67,14 +67,15 @@ class TaskTracker:
 
     @property
     def mean_return(self) -> float:
-        """NaN before an episode of every task has ended."""
+        """Return the mean return, of several tasks the mean of their human-normalised ones in percent; NaN before an
+        episode of every task has ended."""
         means = {task: tracker.mean_return for task, tracker in self._each.items()}
         if len(means) == 1:
             return next(iter(means.values()))
         return float(np.mean([human_normalised(task, mean) for task, mean in means.items()]))
 
     def metrics(self) -> dict[str, float]:
-        """Scalars to log; of several tasks also the mean raw return of each."""
+        """Return scalars to log, of several tasks also the mean raw return of each."""
         lengths = [tracker.mean_length for tracker in self._each.values() if tracker.count]
         metrics = {
             "return/train": self.mean_return,
@@ -94,19 +95,17 @@ class TaskTracker:
 
 
 class Rate:
-    """Units per second of a growing total, over the last `window` seconds."""
+    """Rate of a growing total, in units per second over the last `window` seconds."""
 
     def __init__(self, window: float = 30.0, clock: Callable[[], float] = time.monotonic):
         self._window, self._clock = window, clock
         self._points: deque[tuple[float, int]] = deque()
 
     def update(self, total: int) -> float:
-        """Records the total and returns the rate; NaN until two moments are known."""
+        """Record the total and return the rate; NaN at the first call."""
         now = self._clock()
         self._points.append((now, total))
-        while (
-            len(self._points) > 2 and self._points[1][0] <= now - self._window
-        ):  # keep one point from before the window
+        while len(self._points) > 2 and self._points[1][0] <= now - self._window:  # keeps one from before the window
             self._points.popleft()
         then, before = self._points[0]
         return (total - before) / (now - then) if now > then else float("nan")

@@ -1,4 +1,4 @@
-"""Episodes as animated GIFs: every browser and TensorBoard plays them, and pillow alone writes them."""
+"""Episodes as animated GIFs, which every browser and TensorBoard play, and pillow writes."""
 
 import io
 import os
@@ -13,7 +13,8 @@ MIN_DELAY = 20  # ms: browsers slow down a GIF that asks for less
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
-    """`frames` uint8 [T, H, W, 3] as an endless GIF in real time, frames left out evenly to keep both limits."""
+    """Return `frames` uint8 [T, H, W, 3] as an endless GIF in real time; frames are left out evenly to keep to
+    MAX_BYTES and MAX_FRAMES."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise ValueError(f"frames must be uint8 [T >= 1, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     stride = int(np.ceil(max(1, MIN_DELAY * fps / 1000, len(frames) / MAX_FRAMES)))
@@ -25,14 +26,14 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
 
 
 def write_gif(path: str | os.PathLike, frames: np.ndarray, fps: float) -> bytes:
-    """Writes `encode_gif(frames, fps)` atomically to `path` and returns it. Raises OSError."""
+    """Write `encode_gif(frames, fps)` atomically to `path` and return it; raise OSError."""
     data = encode_gif(frames, fps)
     write_atomically(path, data)
     return data
 
 
 def _encode(frames: np.ndarray, delay: float) -> bytes:
-    # One palette for the whole episode, from frames across it: a palette a frame flickers and compresses badly.
+    # One palette for the whole episode: with one for each frame the picture flickers and compresses badly.
     sample = frames[:: max(1, len(frames) // 64)]
     palette = Image.fromarray(sample.reshape(-1, *sample.shape[2:])).quantize(256, dither=Image.Dither.NONE)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_runs import small
 
 from runners.acting import processes
 from runners.acting.processes import ActorProcess
@@ -18,6 +17,7 @@ from runners.acting.samplers import ProcessSampler
 from runners.acting.weights import SLOTS, SharedWeights, flatten_weights, load_weights
 from runners.build import build_network, spec_of
 from runners.errors import RunError
+from support.runs import small
 
 
 class Writer:
@@ -79,7 +79,7 @@ def test_an_actor_that_hangs_is_named_with_its_stack(capfd: pytest.CaptureFixtur
     actor, _ = started({2: "hangs"}, patience=15.0)
     actor.receive()
     actor.patience = 1.0
-    with pytest.raises(RunError, match=r"^actor 7 gave nothing for 1 s \(--patience\); its stack stands above$"):
+    with pytest.raises(RunError, match=r"^actor 7 gave nothing for 1 s \(--patience\); its stack is above$"):
         actor.receive()
     assert "in sleep_for_ever" in capfd.readouterr().err
     assert not actor.process.is_alive()

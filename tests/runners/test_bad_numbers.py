@@ -7,11 +7,11 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from test_runs import batches, small
 
 from runners.errors import RunError
 from runners.learning.steps import FiniteSteps
 from runners.training import Training
+from support.runs import batches, small
 
 ALL = ["vmpo", "ppo", "awr", "dar", "at-dar", "topk-dar", "gempi"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_runs import small
 
 from envs.interface import EnvError
 from runners.launch import main
 from runners.records.checkpoint import Checkpoints
 from runners.training import Training
+from support.runs import small
 
 TIMES = ("wall_seconds", "cpu_seconds", "speed/")
 

@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from test_runs import small
 
 from runners.records.checkpoint import CheckpointError, load
 from runners.training import Training
+from support import ROOT
+from support.runs import small
 
-ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = "|".join(
     [
         r"(?<![\w.])(eval|exec|compile|__import__)\(",

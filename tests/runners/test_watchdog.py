@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from runners.machine.watchdog import watched
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 HANGING = """
 import time
 import gymnasium
@@ -51,6 +51,6 @@ def test_a_simulator_that_hangs_ends_the_run_in_a_line_with_its_stack(tmp_path: 
         text=True,
         timeout=300,
     )
-    line = "error: rank 0, which steps hanging:Hangs-v0, gave nothing for 5 s (--patience); its stack stands above"
+    line = "error: rank 0, which steps hanging:Hangs-v0, gave nothing for 5 s (--patience); its stack is above"
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == line
     assert "in wait_for_a_server" in done.stderr

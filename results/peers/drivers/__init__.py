@@ -1,1 +1,1 @@
-"""Drivers of peers, run by path with the Python of the peer's own environment; see protocol.py."""
+"""Drivers of peers, run with the Python of the peer's own environment; see protocol.py."""

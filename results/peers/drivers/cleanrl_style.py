@@ -5,12 +5,12 @@ from collections import deque
 
 import envpool
 import numpy as np
-import protocol
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-ADAM_EPSILON = 1e-5
+from results.peers.drivers import protocol
+
 State = tuple[Tensor, Tensor]
 
 
@@ -85,15 +85,8 @@ def train(chosen: Namespace) -> None:
     torch.manual_seed(chosen.seed)
     pool = envpool.make("Pong-v5", env_type="gymnasium", num_envs=envs, seed=chosen.seed, **protocol.PONG)
     agent = Agent(int(pool.action_space.n), core, hidden)
-    optimizer = torch.optim.Adam(agent.parameters(), lr=protocol.LEARNING_RATE, eps=ADAM_EPSILON)
-    protocol.describe(
-        ["torch", "envpool", "numpy"],
-        rule="PPO",
-        simulator="envpool, one thread",
-        arithmetic="float32, channels first",
-        parameters=sum(p.numel() for p in agent.parameters()),
-        **vars(chosen),
-    )
+    optimizer = torch.optim.Adam(agent.parameters(), lr=protocol.LEARNING_RATE, eps=1e-5)
+    protocol.describe(["torch", "envpool", "numpy"], agent.parameters(), rule="PPO", **protocol.ABOUT, **vars(chosen))
 
     observations = torch.zeros(unroll, envs, 4, 84, 84)
     actions = torch.zeros(unroll, envs, dtype=torch.long)
@@ -105,7 +98,7 @@ def train(chosen: Namespace) -> None:
     steps, mark = 0, protocol.Marks(chosen.bar)
     mark(steps)
     while True:
-        optimizer.param_groups[0]["lr"] = protocol.LEARNING_RATE * protocol.annealed(steps)
+        optimizer.param_groups[0]["lr"] = protocol.LEARNING_RATE * max(0.0, 1 - steps / protocol.ANNEALED_OVER)
         initial = state
         for t in range(unroll):
             observations[t], dones[t] = observation, done
@@ -124,14 +117,8 @@ def train(chosen: Namespace) -> None:
         with torch.no_grad():
             dones[unroll], values[unroll] = done, agent(observation, done, state)[1]
 
-        batch = {
-            "observation": observations,
-            "done": dones[:-1],
-            "action": actions,
-            "log_prob": log_probs,
-            "value": values[:-1],
-            "advantage": advantages_of(rewards, values, dones),
-        }
+        batch = {"observation": observations, "done": dones[:-1], "action": actions, "log_prob": log_probs}
+        batch |= {"value": values[:-1], "advantage": advantages_of(rewards, values, dones)}
         batch = {name: x.flatten(0, 1) for name, x in batch.items()}
         for _ in range(chosen.passes):
             for index in minibatches(envs, unroll, chosen.minibatches, whole=core == "lstm"):

@@ -1,10 +1,10 @@
 """Flags, settings and reports that every driver shares.
 
-A driver runs with the Python of a peer's own environment and imports nothing of this project. It writes lines of JSON
-to the file descriptor that the variable MARKS names (stdout without it): what it runs, `{"settings", "versions"}`, and
-from then on marks, `{"steps", "wall", "cpu", "mean_return"}`: after a batch that was learned from, the agent steps so
-far, what they took by then, and the mean return of the last 100 training episodes, null before there are as many.
-Clocks are read where the steps are counted: whoever reads the lines may come late.
+A driver runs with the Python of a peer's own environment and imports nothing else of this project. It prints lines of
+JSON, each after the word MARK: what it runs, `{"settings", "versions"}`, and from then on marks, `{"steps", "wall",
+"cpu", "mean_return"}`: after a batch that was learned from, the agent steps so far, what they took by then, and the
+mean return of the last 100 training episodes, null before there are as many. Clocks are read where the steps are
+counted: whoever reads the lines may come late.
 """
 
 import argparse
@@ -12,9 +12,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 PONG = {"num_threads": 1, "frame_skip": 4, "episodic_life": True, "reward_clip": True}
 """Options of envpool's Pong."""
@@ -25,7 +26,9 @@ CLIP = 0.1
 ENTROPY, VALUE = 0.01, 0.5
 DISCOUNT, GAE_LAMBDA = 0.99, 0.95
 GRADIENT_NORM = 0.5
+ABOUT = {"arithmetic": "float32, channels first", "simulator": "envpool, one thread"}
 
+MARK = "mark: "
 EPISODES = 100
 """Episodes that the mean return is taken of."""
 INTERVAL = 1.0
@@ -33,24 +36,20 @@ INTERVAL = 1.0
 
 
 def options() -> argparse.Namespace:
-    """Return the flags that both sides of a comparison share. A batch is `envs` x `unroll` agent steps."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--core", choices=("feedforward", "lstm"), required=True)
-    for name in ("hidden", "envs", "unroll", "minibatches", "passes"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    parser.add_argument("--seed", type=int, default=1)
+    """Return the flags that drivers share. A batch is `envs` x `unroll` agent steps."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--env", choices=("Pong", "CartPole-v1"), default="Pong")
+    parser.add_argument("--core", choices=("feedforward", "lstm"), default="feedforward")
+    for name in ("hidden", "envs", "unroll", "minibatches", "passes", "seed"):
+        parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--bar", type=float, help="a mean return that is marked when it is reached")
     return parser.parse_args()
 
 
-def annealed(steps: int) -> float:
-    """Return the part of the learning rate that is left after `steps`."""
-    return max(0.0, 1 - steps / ANNEALED_OVER)
-
-
-def describe(packages: Sequence[str], **settings: object) -> None:
-    """Report what runs, and with which releases of `packages`."""
-    _write({"settings": settings, "versions": {name: version(name) for name in packages}})
+def describe(packages: Sequence[str], parameters: Iterable[Any], **settings: object) -> None:
+    """Report what runs, how many of its `parameters` learn, and with which releases of `packages`."""
+    counted = {"parameters": sum(p.numel() for p in parameters if p.requires_grad)}
+    _write({"settings": settings | counted, "versions": {name: version(name) for name in packages}})
 
 
 class Marks:
@@ -98,4 +97,4 @@ def process_stats() -> Iterator[tuple[int, list[str]]]:
 
 
 def _write(line: dict) -> None:
-    os.write(int(os.environ.get("MARKS", 1)), json.dumps(line).encode() + b"\n")
+    os.write(1, f"\n{MARK}{json.dumps(line)}\n".encode())  # whatever else was printed, on a line of its own

@@ -2,20 +2,21 @@
 
 import os
 import shutil
+from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import envpool
 import gymnasium
 import numpy as np
-import protocol
 import torch
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.misc import ExperimentStatus
 from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
 from sample_factory.envs.env_utils import register_env
 from sample_factory.train import make_runner
+
+from results.peers.drivers import protocol
 
 GAME = "atari_pong"
 FOLDER = Path("runs/peers/sample-factory/train")
@@ -41,32 +42,22 @@ class Pong(gymnasium.Env):
         del self.pool  # its own close() does not go with the gymnasium that sample-factory asks for
 
 
-def make_pong(name: str, config: Any, where: Any, render_mode: str | None = None) -> Pong:
-    return Pong(config.num_envs_of_pool)
-
-
 class Batches(AlgoObserver):
     """Marks after each training iteration, which has learned from one batch."""
 
-    def __init__(self, chosen: SimpleNamespace) -> None:
+    def __init__(self, chosen: Namespace) -> None:
         self.chosen, self.mark = chosen, protocol.Marks()
 
     def on_start(self, runner: Runner) -> None:
-        network = runner.learners[0].learner.actor_critic if runner.cfg.serial_mode else None
-        protocol.describe(
-            ["torch", "sample-factory", "envpool", "gymnasium", "numpy"],
-            rule="APPO",
-            simulator="envpool, one thread, in one process (serial_mode)",
-            arithmetic="float32, channels first",
-            parameters=sum(p.numel() for p in network.parameters()) if network else None,
-            **vars(self.chosen),
-        )
+        packages = ["torch", "sample-factory", "envpool", "gymnasium", "numpy"]
+        network = runner.learners[0].learner.actor_critic
+        protocol.describe(packages, network.parameters(), rule="APPO", **protocol.ABOUT, **vars(self.chosen))
 
     def on_training_step(self, runner: Runner, training_iteration_since_resume: int) -> None:
         self.mark(training_iteration_since_resume * self.chosen.envs * self.chosen.unroll)
 
 
-def flags(chosen: SimpleNamespace) -> list[str]:
+def flags(chosen: Namespace) -> list[str]:
     """Return sample-factory's flags for the same network, batch and number of passes."""
     recurrent = chosen.core == "lstm"
     return f"""
@@ -76,9 +67,8 @@ def flags(chosen: SimpleNamespace) -> list[str]:
         --rollout={chosen.unroll} --batch_size={chosen.envs * chosen.unroll // chosen.minibatches}
         --num_batches_per_epoch={chosen.minibatches} --num_epochs={chosen.passes}
         --encoder_conv_architecture=convnet_atari --encoder_conv_mlp_layers=512 --nonlinearity=relu
-        --use_rnn={recurrent} --rnn_type=lstm --rnn_size={chosen.hidden}
+        --use_rnn={recurrent} --rnn_type=lstm --rnn_size={chosen.hidden} --obs_scale=255.0
         --recurrence={chosen.unroll if recurrent else 1} --normalize_input=False --normalize_returns=False
-        --obs_scale=255.0
         --env_frameskip={protocol.PONG["frame_skip"]} --learning_rate={protocol.LEARNING_RATE}
         --ppo_clip_ratio={protocol.CLIP} --exploration_loss_coeff={protocol.ENTROPY}
         --value_loss_coeff={protocol.VALUE} --gamma={protocol.DISCOUNT} --gae_lambda={protocol.GAE_LAMBDA}
@@ -86,20 +76,15 @@ def flags(chosen: SimpleNamespace) -> list[str]:
     """.split()
 
 
-def train(chosen: SimpleNamespace) -> int:
-    """Train without end, with a mark after each batch."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    register_env(GAME, make_pong)
-    arguments = flags(chosen)
-    parser, _ = parse_sf_args(argv=arguments)
-    parser.add_argument("--num_envs_of_pool", type=int)
-    config, runner = make_runner(parse_full_cfg(parser, argv=arguments))
-    runner.register_observer(Batches(chosen))
-    status = runner.init()
-    return runner.run() if status == ExperimentStatus.SUCCESS else status
-
-
 if __name__ == "__main__":
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     torch.set_num_threads(1)
-    raise SystemExit(train(protocol.options()))
+    chosen = protocol.options()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    register_env(GAME, lambda name, config, *_, **__: Pong(config.num_envs_of_pool))
+    parser, _ = parse_sf_args(argv=flags(chosen))
+    parser.add_argument("--num_envs_of_pool", type=int)
+    _, runner = make_runner(parse_full_cfg(parser, argv=flags(chosen)))
+    runner.register_observer(Batches(chosen))
+    status = runner.init()
+    raise SystemExit(runner.run() if status == ExperimentStatus.SUCCESS else status)

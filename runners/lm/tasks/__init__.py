@@ -1,1 +1,1 @@
-"""Built-in tasks: a prompt, what is right, and how the base model is trained; a small file each, all made in code."""
+"""Built-in tasks, each a small file: prompts, rewards, and the demonstrations of the base model, all made in code."""

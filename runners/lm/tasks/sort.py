@@ -1,4 +1,4 @@
-"""Sort eight digits: "50318274>" wants "01234578". The base model has seen demonstrations half of which are wrong."""
+"""Task of sorting eight digits: "50318274>" to "01234578". Half of the base model's demonstrations are wrong."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ def prompts(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def demonstrations(count: int, rng: np.random.Generator, wrong: float) -> list[Demonstration]:
-    """A share `wrong` of them has one digit replaced or two swapped."""
+    """Draw demonstrations; a share `wrong` of them has one digit replaced or two swapped."""
     pairs = []
     for prompt in prompts(count, rng):
         answer = sorted(prompt[:-1])
@@ -30,7 +30,7 @@ def demonstrations(count: int, rng: np.random.Generator, wrong: float) -> list[D
 
 
 def exact_match(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
-    """1 where the completion is the prompt's digits in order, else 0."""
+    """Return the reward of each completion: 1 if it is the prompt's digits in order, else 0."""
     pairs = zip(prompts, completions, strict=True)
     return [float("".join(sorted(prompt[:-1])) == completion) for prompt, completion in pairs]
 

@@ -1,4 +1,4 @@
-"""Sort eight digits, from a base model that has seen right answers alone, and too few steps of them."""
+"""Task of sorting eight digits, from a base model that is trained on right answers, but for too few steps."""
 
 from dataclasses import replace
 from functools import partial

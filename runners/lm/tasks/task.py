@@ -1,4 +1,4 @@
-"""What a task is."""
+"""The definition of a task."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,11 @@ Demonstration = tuple[str, str]
 
 @dataclass(frozen=True)
 class Task:
-    """`prompts(n, rng)` draws n prompts, `demonstrations(n, rng)` n of the base model's training pairs, and
-    `reward(prompts, completions)` gives each completion its reward. `alphabet`: every character of either.
-    The base model is fitted to `base_demonstrations` of them, in `base_steps` of `base_batch`.
+    """A task: functions that draw prompts and judge completions, and the settings of its base model.
+
+    `prompts(n, rng)` draws n prompts, `demonstrations(n, rng)` n of the base model's training pairs, and
+    `reward(prompts, completions)` returns the reward of each completion. `alphabet` has every character of either. The
+    base model is fitted to `base_demonstrations` pairs in `base_steps` of `base_batch`.
     """
 
     alphabet: str
@@ -21,7 +23,7 @@ class Task:
     demonstrations: Callable[[int, np.random.Generator], list[Demonstration]]
     reward: Callable[[Sequence[str], Sequence[str]], list[float]]
     completion_length: int
-    """Tokens, the end of text included."""
+    """Largest number of tokens of a completion, its end of text included."""
     base_steps: int
     base_demonstrations: int = 5000
     base_batch: int = 128

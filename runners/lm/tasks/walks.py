@@ -1,7 +1,7 @@
-"""Shortest paths from random walks: the prompt is a node of a directed graph, the completion a walk to the goal.
+"""Task of shortest paths: the prompt is a node of a directed graph, the completion a walk to the goal.
 
-The base model has seen random walks. A walk along edges that reaches the goal in n steps, s being the fewest possible
-from its start, has the reward (L - n) / (L - s), L = 10 the longest allowed; any other walk 0.
+The base model is trained on random walks. A walk along edges that reaches the goal in n steps, where s is the fewest
+possible from its start, has the reward (L - n) / (L - s), with L = 10 the longest allowed; any other walk has 0.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ GOAL = 0
 
 
 def _graph() -> np.ndarray:
-    """[NODES, NODES] bool: an edge from row to column; every node has one, and the goal leads nowhere."""
+    """Return edges from row to column, [NODES, NODES] bool: at least one from every node but the goal, which has
+    none."""
     rng = np.random.default_rng(GRAPH_SEED)
     while True:
         edges = rng.random((NODES, NODES)) < EDGE_SHARE
@@ -27,7 +28,7 @@ def _graph() -> np.ndarray:
 
 
 def _fewest(edges: np.ndarray) -> np.ndarray:
-    """[NODES] steps to the goal, LONGEST + 1 where there is no path that short."""
+    """Return the fewest steps to the goal, [NODES]; LONGEST + 1 where there is no path that short."""
     steps = np.full(NODES, LONGEST + 1)
     steps[GOAL] = 0
     for _ in range(LONGEST):
@@ -45,7 +46,7 @@ def prompts(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def demonstrations(count: int, rng: np.random.Generator) -> list[Demonstration]:
-    """Random walks, to the goal or LONGEST steps."""
+    """Draw random walks that end at the goal or after LONGEST steps."""
     pairs = []
     for prompt in prompts(count, rng):
         node, walk = NAMES.index(prompt), ""
@@ -57,7 +58,7 @@ def demonstrations(count: int, rng: np.random.Generator) -> list[Demonstration]:
 
 
 def optimality(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
-    """The reward above."""
+    """Return the reward of each walk, as the module describes it."""
     return [_optimality(prompt, walk) for prompt, walk in zip(prompts, completions, strict=True)]
 
 

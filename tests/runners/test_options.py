@@ -1,0 +1,50 @@
+"""Options that classes declare are flags, and those without effect are refused."""
+
+import pytest
+
+from agents.config import AgentConfig
+from agents.gempi.methods import Row
+from agents.options import declared
+from runners import cli
+from runners.errors import UsageError
+from runners.lm import cli as lm_cli
+from support.options import ELEMENTS, GAUSSIAN, NAMES, other
+
+
+def parse(runner: str, *arguments: str) -> object:
+    return lm_cli.parse(list(arguments)) if runner == "lm" else cli.parse(runner, list(arguments))
+
+
+@pytest.mark.parametrize("runner", ["atari", "control", "lm"])
+def test_every_option_of_a_class_is_a_flag(runner: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse(runner, "--help")
+    text = capsys.readouterr().out
+    for element in (*ELEMENTS, *([GAUSSIAN] if runner != "lm" else [])):
+        for each in declared(element):
+            assert f"--{each.metadata['option'].replace('_', '-')} " in text
+            assert each.metadata["doc"].split()[-1][-20:] in text
+
+
+@pytest.mark.parametrize("runner", ["control", "lm"])
+@pytest.mark.parametrize("name", [name for name in NAMES if "mu" not in name and "sigma" not in name])
+def test_a_flag_without_effect_is_refused_in_one_line(runner: str, name: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    rule = "--method" if runner == "lm" else "--agent"
+    with pytest.raises(UsageError, match=f"^{flag} has no effect on {rule} ppo as it is: leave it out"):
+        parse(runner, rule, "ppo", flag, str(other(NAMES[name])))
+
+
+def test_the_command_line_spells_a_tuple():
+    config, _ = cli.parse("control", "--agent gempi --divergence chi-square --temperature fixed --filter all".split())
+    assert config.agent.row == Row(("behaviour",), "fixed", "all", "dual", "chi-square")
+    assert config.agent.epsilon_alpha == 0.003 and config.agent.epsilon_eta == AgentConfig().epsilon_eta
+    for flags, complaint in (
+        ("--agent gempi --temperature fixed --epsilon-eta 0.3", "--epsilon-eta has no effect on --agent gempi"),
+        ("--agent gempi --divergence renyi --anchors both", "closed form for one anchor"),
+        ("--agent gempi --divergence kll", "kl"),
+        ("--agent dar --divergence chi-square", "has no effect on --agent dar"),
+        ("--agent ppo --anchors both", "has no effect on --agent ppo"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            cli.parse("control", flags.split())
