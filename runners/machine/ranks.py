@@ -101,9 +101,7 @@ class TorchRanks:
         every = self.gather(torch.tensor([checksum])).tolist()
         if strays := [str(rank) for rank, other in enumerate(every) if other != every[0]]:
             if self.rank == 0:
-                print(
-                    f"warning: weights of rank {', '.join(strays)} differ from rank 0's, which all take: unlike machines?"
-                )
+                print(f"warning: weights of rank {', '.join(strays)} differ from rank 0's, which all take now")
             self.copy_first(module)
 
     def meet(self, patience: float) -> None:

@@ -96,9 +96,7 @@ def load(path: str | os.PathLike) -> Loaded:
         version, warning = metadata["version"], ""
         if version not in (VERSION, UNCHECKED):
             raise CheckpointError(f"{path} has checkpoint version {version}; this code reads {UNCHECKED} and {VERSION}")
-        if (
-            version == VERSION or "checksum" in metadata
-        ):  # else one flipped bit would turn a 3 into a 2 and end the check
+        if version == VERSION or "checksum" in metadata:  # else one flipped bit, from 3 to 2, would disable the check
             before, after = _around_checksum(data)
             if metadata["checksum"].encode() != _checksum(before, after):
                 raise ValueError("its content does not have the checksum that it was saved with")

@@ -21,9 +21,8 @@ from runners.records.checkpoint import Checkpoints
 
 SMALL = "--env CartPole-v1 --core feedforward --envs 4 --unroll 16 --minibatches 2 --embedding 16 --no-video"
 SMALL += " --actors 0 --steps 640 --eval-episodes 2 --log-seconds 0"
-LM = (
-    "--task support.lm_task:TASK --prompts 2 --completions 2 --rollouts 6 --updates 2 --eval-prompts 8 --log-rollouts 1"
-)
+LM = "--task support.lm_task:TASK --prompts 2 --completions 2 --rollouts 6 --updates 2"
+LM += " --eval-prompts 8 --log-rollouts 1"
 
 
 def asked_in(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: int = 1, hang: bool = True) -> None:
