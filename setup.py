@@ -1,7 +1,7 @@
 from setuptools import find_packages, setup
 
 LM = ["transformers>=4.56", "tokenizers", "accelerate", "datasets", "peft"]
-TEST = ["pytest>=8", "beartype>=0.20", "pytest-xdist>=3.5", "transformers>=4.56", "tokenizers", "peft"]
+TEST = ["pytest>=8", "beartype>=0.20", "pytest-xdist>=3.5", "hypothesis>=6", "transformers>=4.56", "tokenizers", "peft"]
 
 setup(
     name="gempi",

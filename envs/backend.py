@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,12 @@ class EpisodeAccount:
         self.discard(over)
         return closed
 
+    def get_state(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._return.copy(), self._length.copy()
+
+    def set_state(self, state: tuple[np.ndarray, np.ndarray]) -> None:
+        self._return, self._length = (x.copy() for x in state)
+
 
 class BackendEnv(ABC):
     """Base of all backends: a `VectorEnv` whose simulator is in the underscored methods that subclasses fill in.
@@ -98,6 +104,13 @@ class BackendEnv(ABC):
     def _render(self) -> np.ndarray:
         """Return pictures [N, H, W, 3] uint8."""
         raise EnvError(f"{self.spec.name} has no pictures on this backend")
+
+    def _get_state(self) -> Any:
+        """Return the state of the simulator, of types that a checkpoint can hold."""
+        raise EnvError(f"{self.spec.name} cannot be saved on this backend: leave out --save-environments")
+
+    def _set_state(self, state: Any) -> None:  # noqa: B027 (called where `_get_state` gave one)
+        """Continue from what `_get_state` returned."""
 
     def _close(self) -> None:  # noqa: B027 (a simulator in numpy has nothing to release)
         """Release the simulator."""
@@ -166,6 +179,20 @@ class BackendEnv(ABC):
             raise EnvError("made without pictures: pass render=True to make_env")
         self._expect("idle", "render shows the step that recv or reset returned")
         return self._render()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that the next steps depend on; EnvError if the simulator cannot be saved."""
+        self._expect("idle", "environments are saved between steps")
+        own = {name: getattr(self, name).copy() for name in ("_first", "_observation")}
+        return {**own, "_steps": self._steps, "account": self._account.get_state(), "simulator": self._get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `get_state` of environments like these, which have been reset."""
+        self._expect("idle", "environments are saved between steps")
+        self._first, self._observation = state["_first"].copy(), state["_observation"].copy()
+        self._steps = state["_steps"]
+        self._account.set_state(state["account"])
+        self._set_state(state["simulator"])
 
     def close(self) -> None:
         if self._phase != "closed":

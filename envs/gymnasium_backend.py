@@ -15,6 +15,7 @@ from envs.backend import BackendEnv, RawStep, environment_seeds, one_line
 from envs.config import EnvConfig
 from envs.interface import Action, EnvError, EnvSpec
 from envs.names import unknown
+from envs.saving import plain_state, set_plain_state
 from envs.spaces import MASK, Reader, action_of, choices_of
 from envs.suites import Suite, gymnasium_names
 
@@ -113,6 +114,13 @@ class GymnasiumEnv(BackendEnv):
         if pictures.ndim != 4 or pictures.shape[-1] != 3:
             raise EnvError(f"gymnasium cannot draw {self.spec.name}: its render() returns no picture [H, W, 3]")
         return pictures.astype(np.uint8, copy=False)
+
+    def _get_state(self) -> list[Any]:
+        return [plain_state(env) for env in self._envs]
+
+    def _set_state(self, state: list[Any]) -> None:
+        for env, own in zip(self._envs, state, strict=True):
+            set_plain_state(env, own)
 
     def _close(self) -> None:
         for env in self._envs:

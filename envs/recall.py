@@ -1,6 +1,7 @@
 """Recall: a memory diagnostic in which only the first observation holds the answer."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,13 @@ class Recall(BackendEnv):
         observation[:, CUES:GO] = distracts * self._rng.uniform(-1.0, 1.0, (self.num_envs, FEATURES))
         observation[:, GO] = shows_go
         return observation
+
+    def _get_state(self) -> dict[str, Any]:
+        return {"rng": self._rng.bit_generator.state, "t": self._t.copy(), "cue": self._cue.copy()}
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        self._rng.bit_generator.state = state["rng"]
+        self._t, self._cue = state["t"].copy(), state["cue"].copy()
 
     def _render(self) -> np.ndarray:
         """Draw the observation: a coloured square for the cue, grey bars for distractors, a white frame for go."""

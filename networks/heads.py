@@ -102,8 +102,10 @@ class PopArtHead(nn.Module):
     ) -> None:
         """Move the statistics towards `targets` [..., B] where `mask` [..., B], and rescale the output layer for it.
 
-        `total` sums over the processes that share a batch.
+        `total` sums over the processes that share a batch. A batch with a target that is not finite is left out: it
+        would stay in the moments for ever.
         """
+        mask = mask & torch.where(mask, targets, 0).isfinite().all()
         targets = torch.where(mask, targets, 0).double()
         sums = torch.stack([mask.double(), targets, targets.square()])
         sums = sums.reshape(3, -1, targets.shape[-1]).sum(1)  # [3, B]

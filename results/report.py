@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from results import ROOT, plots, tables
 from results.experiment import Experiment, all_experiments
+from results.faults import table as faults
 from results.peers import tables as peers
 from results.speed import tables as speed
 from results.store import Figures, read_curves, read_figures, read_summaries
@@ -55,7 +56,7 @@ def pages(experiments: Sequence[Experiment], root: Path) -> dict[Path, str]:
         return [read_figures(path) | {"name": path.stem} for path in paths]
 
     jinja.globals.update(experiment=section, overview=overview, kept=kept)
-    jinja.globals.update(tables=tables, peers=peers, speed=speed, trl=trl)
+    jinja.globals.update(tables=tables, faults=faults, peers=peers, speed=speed, trl=trl)
     return {root / "docs/results" / page: jinja.from_string(text).render() for page, text in texts.items()}
 
 

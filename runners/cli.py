@@ -22,7 +22,7 @@ from runners.presets import preset_for
 
 MAY_CHANGE = frozenset(
     "steps actors learner_envs device threads compile log_seconds checkpoint_seconds video".split()
-    + ["eval_episodes", "eval_steps", "eval_policy", "evaluations", "eval_from"]
+    + ["eval_episodes", "eval_steps", "eval_policy", "evaluations", "eval_from", "patience", "patience_steps"]
 )
 """Settings that may differ from the saved ones when a run is resumed."""
 DESCRIPTION = (
@@ -39,14 +39,19 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         make = preset_for(suite, decides.env, decides.preset)
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
-        refuse_used(config.training.run_dir)
         env, notes = prepare(config.env)
         print(*notes, sep="\n", end="\n" * bool(notes))
         config = replace(config, env=env)
-        return (config if decides.actors else with_actors(config)), None
-    run_dir, saved = resumed(decides, [suite], from_dict)
-    config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
-    refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+        config = config if decides.actors else with_actors(config)
+        run_dir = unfinished(config.training.run_dir)
+        if run_dir is None:
+            return config, None
+        saved = load_config(run_dir, [suite], from_dict)
+        refuse_another(run_dir, to_dict(saved), to_dict(config), MAY_CHANGE)
+    else:
+        run_dir, saved = resumed(decides, [suite], from_dict)
+        config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
+        refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(
             f"warning: this run's learning rate was annealed over {saved.training.steps:,} steps, now over "
@@ -108,19 +113,31 @@ def load_config(run_dir: Path, runners: Sequence[str], read: Callable[[dict[str,
         raise RunError(f"{path} is not a configuration that this version wrote: {error}") from error
 
 
-def refuse_used(asked: str | None) -> None:
-    """Raise UsageError if the folder `asked` for holds a run."""
+def unfinished(asked: str | None) -> Path | None:
+    """Return the folder `asked` for if it holds a run that can continue, else None; UsageError if its run has ended."""
     run_dir = Path(asked or "")
-    if asked and ((run_dir / "summary.json").exists() or list(run_dir.glob("checkpoints/step_*"))):
-        raise UsageError(f"{run_dir} holds a run already: continue it with --resume {run_dir}, or name another folder")
+    if asked and (run_dir / "summary.json").exists():
+        raise UsageError(
+            f"{run_dir} holds a run that ended: continue it with --resume {run_dir}, or name another folder"
+        )
+    return run_dir if asked and any(run_dir.glob("checkpoints/step_*")) else None
+
+
+def refuse_another(run_dir: Path, saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
+    """Raise UsageError if the unfinished run in `run_dir` has other settings than the one that is asked for."""
+    changed = _differing(saved, asked, may_change | {"run_dir"})
+    if changed:
+        raise UsageError(
+            f"{run_dir} holds an unfinished run of another {_flags(changed)}: continue it with --resume {run_dir}, or"
+            " name another folder"
+        )
 
 
 def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: frozenset[str]) -> None:
     """Raise UsageError if settings of a resumed run differ that may not change."""
-    changed = [name for name in _differing(saved, asked) if name not in may_change]
+    changed = _differing(saved, asked, may_change)
     if changed:
-        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
-        raise UsageError(f"a resumed run keeps its configuration: leave out {flags}, or start a new run")
+        raise UsageError(f"a resumed run keeps its configuration: leave out {_flags(changed)}, or start a new run")
 
 
 def parse_flags(
@@ -164,12 +181,16 @@ def without(argv: list[str], flag: str) -> list[str]:
     return argv[:at] + argv[at + (1 if "=" in argv[at] else 2) :]
 
 
-def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Return the names of the leaves in which two configurations differ."""
+def _differing(a: dict[str, Any], b: dict[str, Any], may_differ: frozenset[str]) -> list[str]:
+    """Return the names of the leaves in which two configurations differ, without those that may."""
     names = []
     for key, value in a.items():
         if isinstance(value, dict):
-            names += _differing(value, b[key])
-        elif value != b[key]:
+            names += _differing(value, b[key], may_differ)
+        elif value != b[key] and key not in may_differ:
             names.append(key)
     return names
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join(f"--{flag(name)}" for name in names)

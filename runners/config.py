@@ -102,6 +102,10 @@ class TrainingConfig:
     """Adam's epsilon."""
     max_gradient_norm: float = 0.5
     """Clip the network's gradient to this norm; 0 never clips."""
+    patience: float = 600.0
+    """Seconds without a result of an actor, rank or simulator after which the run ends with an error that names it."""
+    patience_steps: int = 100
+    """Number of gradients in a row that are not finite, each of which is left out, after which the run ends."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the learner."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -126,6 +130,9 @@ class TrainingConfig:
     the checkpoint `best`, and evaluated again on other seeds. 0: none, the last weights are evaluated."""
     eval_from: float = 0.0
     """Share of the run after which --evaluations begin."""
+    save_environments: bool = False
+    """With --actors 0, keep the environments in checkpoints: a run that was cut and resumed then equals one that was
+    not, bit for bit. For tasks in numpy and those of gymnasium whose state is numbers."""
     log_seconds: float = 5.0
     """Seconds between rows of metrics."""
     checkpoint_seconds: float = 120.0
@@ -135,16 +142,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         at_least_one(self, ("steps", "envs", "passes", "minibatches", "target_period", "eval_episodes", "eval_steps"))
+        at_least_one(self, ("patience_steps",))
         if self.unroll < 2:
             raise ValueError(f"--unroll must be at least 2, not {self.unroll}")
         not_negative(self, ("actors", "value_warmup", "evaluations", "threads"))
         not_negative(self, ("max_gradient_norm", "dual_learning_rate", "log_seconds"))
-        positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds"))
+        positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds", "patience"))
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
         for name in ("anneal_from", "anneal_to", "weight_average", "eval_from"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{flag(name)} must lie in [0, 1), not {getattr(self, name)}")
+        if self.save_environments and self.actors:
+            raise ValueError("--save-environments needs --actors 0: actors are never all between two unrolls")
         own = max(0, self.learner_envs)
         if not -1 <= self.learner_envs < self.envs:
             raise ValueError(f"--learner-envs must be -1 or lie in 0..{self.envs - 1}, not {self.learner_envs}")

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, strftime
@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from runners.machine.ranks import Ranks, join
-from runners.machine.signals import StopSignal
+from runners.machine.signals import Stopped, StopSignal
 from runners.records.checkpoint import Checkpoints, fits
 from runners.records.display import Display
-from runners.records.files import write_atomically
+from runners.records.files import remove_strays, write_atomically
 from runners.records.metrics import CsvLog, Layout, Row, TensorBoardLog
 from runners.records.provenance import git_commit, machine, package_versions
 
@@ -41,8 +41,9 @@ class Training(Protocol):
     def prepare(self) -> None:
         """Do everything that precedes the first step."""
 
-    def run(self) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
+    def run(self, stop: StopSignal) -> Iterator[Row]:
+        """Train to the end of the budget, yielding after each batch and soon after a stop signal: a row of metrics, or
+        an empty one in between."""
 
     def finish(self, run_dir: Path | None) -> dict[str, Any]:
         """Evaluate the result, save it in `run_dir`, and return the training's part of the summary."""
@@ -103,39 +104,33 @@ def live(job: Job) -> int:
 def _follow(job: Job, training: Training) -> None:
     """Train as a rank other than the first, which writes nothing."""
     training.prepare()
-    if _train(job, training, NoRecords()):
-        training.finish(None)
+    with StopSignal() as stop, suppress(Stopped):
+        _train(job, training, NoRecords(), stop)
+        with stop.at_once():
+            training.finish(None)
 
 
 def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> None:
     """Train as the first rank, or the only one, which keeps the run's folder."""
+    remove_strays(run_dir)
     write_atomically(run_dir / "config.json", json.dumps(job.settings, indent=2).encode())
     print(*training.introduce(run_dir), f"watch: tensorboard --logdir {run_dir}", sep="\n")
     training.prepare()
-    with TensorBoardLog(run_dir, training.done, job.layout) as board:
-        records = Records(job, run_dir, training.done, board)
-        if not _train(job, training, records):
+    with TensorBoardLog(run_dir, training.done, job.layout) as board, StopSignal() as stop:
+        try:
+            _train(job, training, Records(job, run_dir, training.done, board), stop)
+            with stop.at_once():  # if it is cut short, the resumed run repeats it
+                _conclude(job, training, run_dir, board, commit)
+        except Stopped:
             again = f"python -m runners.{job.runner} --resume {run_dir}"
             print(f"stopped at {job.unit} {training.done:,}; continue: {again}")
-            return
-        summary = training.finish(run_dir)
-        flat = {k: v for part in job.settings.values() for k, v in part.items() if isinstance(v, int | float | str)}
-        board.hyperparameters(flat, (job.judged_by,))
-        summary |= {
-            "ranks": training.ranks.size,
-            "versions": package_versions(job.packages),
-            "git_commit": commit,
-            "machine": {**machine(), "device": str(training.device)},
-        }
-        write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
-        training.show(summary, run_dir, board)
 
 
-def _train(job: Job, training: Training, records: "Records | NoRecords") -> bool:
-    """Train and save; return True when the budget is spent, False if a signal stopped the run."""
+def _train(job: Job, training: Training, records: "Records | NoRecords", stop: StopSignal) -> None:
+    """Train to the end of the budget and save; raise Stopped, after saving, if a signal stopped the run before."""
     saved = -float("inf")  # saves the first batch at once, so that a killed run can be resumed
-    with StopSignal() as stop, records.showing():
-        for row in training.run():
+    with records.showing():
+        for row in training.run(stop):
             records.write(training.done, row)
             if training.best_at == training.done:
                 records.save_best(training)
@@ -145,9 +140,23 @@ def _train(job: Job, training: Training, records: "Records | NoRecords") -> bool
                 records.save(training)
                 saved = monotonic()
             if stopping:
-                return False
+                raise Stopped
     records.save(training)
-    return True
+
+
+def _conclude(job: Job, training: Training, run_dir: Path, board: TensorBoardLog, commit: str | None) -> None:
+    """Evaluate the result, and write and show the summary."""
+    summary = training.finish(run_dir)
+    flat = {k: v for part in job.settings.values() for k, v in part.items() if isinstance(v, int | float | str)}
+    board.hyperparameters(flat, (job.judged_by,))
+    summary |= {
+        "ranks": training.ranks.size,
+        "versions": package_versions(job.packages),
+        "git_commit": commit,
+        "machine": {**machine(), "device": str(training.device)},
+    }
+    write_atomically(run_dir / "summary.json", json.dumps(summary, indent=2, allow_nan=False).encode())
+    training.show(summary, run_dir, board)
 
 
 class Records:

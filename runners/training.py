@@ -11,17 +11,19 @@ import torch
 from agents.factory import make_agent
 from agents.ranks import ALONE
 from envs.interface import EnvError
+from envs.saving import check_saves
 from networks.actor_critic import ActorCritic
 from runners.acting.samplers import LocalSampler, ProcessSampler, Sampler
 from runners.acting.unrolls import Buffer
 from runners.acting.weights import evaluated
-from runners.build import actions_of, build_network, observed, pick_device, random_observations, spec_of
+from runners.build import actions_of, build_env, build_network, observed, pick_device, random_observations, spec_of
 from runners.config import RunConfig, TrainingConfig
 from runners.evaluation import evaluate, evaluate_briefly, figure, record_video, worst_mean
 from runners.learning.learner import Learner
 from runners.machine.allocator import keep_freed_memory
 from runners.machine.ranks import ONE_RANK, Ranks
 from runners.machine.settle import settle
+from runners.machine.signals import NEVER, Stopped, StopSignal
 from runners.records.checkpoint import Checkpoints
 from runners.records.clock import Clock, Pace
 from runners.records.metrics import Row, TensorBoardLog
@@ -38,6 +40,8 @@ class Training:
         self.ranks, self.device, self.spec = ranks, pick_device(config), spec_of(config)
         self.settled = settle(config, self.spec, self.device, ranks)
         self.config = config = self.settled.applied_to(config)
+        if config.training.save_environments:
+            check_saves(lambda stream: build_env(config, len(config.env.tasks), stream, tasks=None))
         torch.set_num_threads(self.settled.threads)
         self.network = build_network(config, self.spec)
         if config.network.centre_pixels or self.network.normalises:
@@ -81,29 +85,36 @@ class Training:
     def prepare(self) -> None:
         """Do nothing: an agent's start needs no evaluation."""
 
-    def run(self) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
+    def run(self, stop: StopSignal = NEVER) -> Iterator[Row]:
+        """Train to the end of the budget, yielding after each batch and soon after a stop signal: a row of metrics, or
+        an empty one in between."""
         training = self.config.training
         sampler = self.sampler = self._make_sampler()
         self.starts += 1
         self.clock.start()
         pace = Pace(training.log_seconds)
+        alone = self.ranks.size == 1  # ranks stop together, after a batch
         try:
+            if self._evaluation_due():  # a run that was stopped in an evaluation repeats it
+                yield self._choose(stop)
             while self.steps < training.steps:
-                batch = sampler.next()
-                self._learn(batch)
+                try:
+                    with stop.at_once(alone and not training.save_environments):
+                        batch = sampler.next()
+                except Stopped:
+                    yield {}
+                    return
+                self._learn(batch, stop if alone else NEVER)
                 if self.batches % training.target_period == 0:
                     sampler.publish(self.network)
                 self._track(batch)
                 sampler.release()
                 yield self._row(pace) if pace.due() or self.steps >= training.steps else {}
                 if self._evaluation_due():
-                    yield self._choose()
+                    yield self._choose(stop)
         finally:
             self._sampler_state = sampler.get_state()
             sampler.close()
-        if self._evaluation_due():  # a run that was killed in its last evaluation resumes without a batch left
-            yield self._choose()
 
     def _make_sampler(self) -> Sampler:
         training, ranks = self.config.training, self.ranks
@@ -112,10 +123,13 @@ class Training:
             return ProcessSampler(*arguments, own=self.settled.learner_envs)
         return LocalSampler(*arguments, self.device, self.settled.simulator_threads, self.settled.groups)
 
-    def _learn(self, batch: Buffer) -> None:
+    def _learn(self, batch: Buffer, stop: StopSignal) -> None:
+        self.ranks.meet(self.config.training.patience)
         progress, value_only = self.steps / self.config.training.steps, self.steps < self.warmup_steps
-        self.learner.train(batch.unroll, progress, value_only)
+        self.learner.train(batch.unroll, progress, value_only, stop)
         self.batches += 1
+        if self.batches % COMPARED == 0:
+            self.ranks.keep_alike(self.network)
 
     def _track(self, batch: Buffer) -> None:
         """Count the steps of the batch, and the episodes that ended in it, on all ranks."""
@@ -137,21 +151,27 @@ class Training:
             "speed/steps_per_second": speed,
             "speed/frames_per_second": speed * self.spec.frames_per_step,
             "speed/learner_waiting_share": waiting,
+            "speed/actor_restarts": self.sampler.restarts,
         }
 
     def _evaluation_due(self) -> bool:
         due = evaluations_due(self.config.training, self.steps)
         return due > evaluations_due(self.config.training, self.evaluated_at)
 
-    def _choose(self) -> Row:
+    def _choose(self, stop: StopSignal) -> Row:
         """Evaluate the present weights, on the first rank, and note whether they are the best so far."""
+        row: Row = {}
+        if not self.ranks.rank:
+            try:
+                with stop.at_once():
+                    score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
+            except Stopped:
+                return {}
+            if score >= self.best_return:  # of equal ones the later has learned more
+                self.best_return, self.best_at = score, self.steps
+            row = {"return/evaluation": score}
         self.evaluated_at = self.steps
-        if self.ranks.rank:
-            return {}
-        score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
-        if score >= self.best_return:  # of equal ones the later has learned more
-            self.best_return, self.best_at = score, self.steps
-        return {"return/evaluation": score}
+        return row
 
     def acting_network(self) -> ActorCritic:
         """Return a copy of the network for evaluation, of its moving average if there is one."""
@@ -167,7 +187,8 @@ class Training:
         if training.evaluations:
             best = Checkpoints(run_dir / "checkpoints").best()
             self.final.load_state_dict(evaluated(best.state["learner"]))
-            print(f"taking the weights of step {best.step:,}, the best in the evaluations while training")
+            did_best = f"taking the weights of step {best.step:,}, the best in the evaluations while training"
+            print(f"warning: {best.warning}" if best.warning else did_best)
         print(f"evaluating {training.eval_episodes} episodes")
         config, mean = self.config, self.tracker.mean_return
         return {
@@ -211,6 +232,7 @@ class Training:
             "sampler": self.sampler.get_state(),
             "tracker": self.tracker.get_state(),
             "torch_generator": torch.get_rng_state(),
+            "reference_memory": self.learner.reference_memory if self.config.training.save_environments else None,
             "counters": {name: getattr(self, name) for name in COUNTERS} | self.clock.get_state(),
         }
 
@@ -219,6 +241,7 @@ class Training:
         self.tracker.set_state(state["tracker"])
         torch.set_rng_state(state["torch_generator"])
         self._sampler_state = state["sampler"]
+        self.learner.reference_memory = state.get("reference_memory")
         self.clock.set_state(state["counters"])
         for name in COUNTERS:
             setattr(self, name, state["counters"].get(name, getattr(self, name)))
@@ -230,6 +253,8 @@ class Training:
             torch.manual_seed(int(torch.randint(2**62, ())) + self.ranks.rank)
 
 
+COMPARED = 100
+"""Number of batches between comparisons of the ranks' weights."""
 COUNTERS = ("steps", "batches", "starts", "warmup_steps", "evaluated_at", "best_at", "best_return")
 
 

@@ -1,13 +1,14 @@
 """An actor: environments and a copy of the network, which write unrolls."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from agents.types import Unroll
-from envs.interface import VectorEnv
+from envs.interface import TimeStep, VectorEnv
 from networks.actor_critic import ActorCritic
 from networks.cores import Stepper
 from networks.distributions import Distribution
@@ -44,6 +45,23 @@ class Actor:
     def load(self, parameters: Tensor) -> None:
         """Load new weights, one vector [P]."""
         load_weights(self.network, parameters)
+        self.stepper = self.ahead = None
+
+    def get_state(self) -> dict[str, Any]:
+        """Return everything that the next unroll depends on, except the weights."""
+        return {
+            "environments": self.env.get_state(),
+            "step": tuple(self.step),
+            "previous_action": self.previous_action,
+            "core": self.state,
+            "generator": self.generator.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.env.set_state(state["environments"])
+        self.step, self.previous_action = TimeStep(*state["step"]), state["previous_action"]
+        self.state = tuple(x.to(self.device) for x in state["core"])
+        self.generator.set_state(state["generator"])
         self.stepper = self.ahead = None
 
     def collect(self, buffer: Buffer) -> None:

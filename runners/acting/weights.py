@@ -1,11 +1,13 @@
 """The network's weights as one shared vector with a version, which the learner publishes and actors fetch."""
 
 from collections.abc import Callable
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+SLOTS = 4
+"""Number of versions of the weights in memory."""
 
 
 @torch.no_grad()
@@ -28,31 +30,40 @@ def load_weights(module: nn.Module, vector: Tensor) -> None:
 
 
 class SharedWeights:
-    """Weights in shared memory, with a version that begins at 1 with a copy of `vector` [P]."""
+    """The newest weights [P] and their version, from 1, in memory that processes share without locks: a process that
+    dies or is stopped holds up no other.
 
-    def __init__(self, vector: Tensor, context: BaseContext) -> None:
-        self.vector = vector.to("cpu", copy=True).share_memory_()
-        self.version = context.Value("q", 1)
+    Version v is in slot v % SLOTS. Version v + SLOTS overwrites it, after v + SLOTS - 1 was announced: a reader's copy
+    is whole if no more than v + SLOTS - 2 was announced when it was done.
+    """
 
-    def publish(self, module: nn.Module, timeout: float) -> bool:
-        """Copy the weights of `module` to the actors and return True; False if the lock is not free for `timeout`
-        seconds, as when a process died that held it."""
-        vector, lock = flatten_weights(module).cpu(), self.version.get_lock()
-        if not lock.acquire(timeout=timeout):
-            return False
-        try:
-            self.vector.copy_(vector)
-            self.version.value += 1
-        finally:
-            lock.release()
-        return True
+    def __init__(self, vector: Tensor) -> None:
+        self._slots = vector.to("cpu").repeat(SLOTS, 1).share_memory_()
+        self._version = torch.ones(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def version(self) -> int:
+        return int(self._version)
+
+    @property
+    def vector(self) -> Tensor:
+        """Return the newest weights, in the process that publishes them."""
+        return self._slots[self.version % SLOTS]
+
+    def publish(self, module: nn.Module) -> None:
+        """Copy the weights of `module` to a slot, and then announce it."""
+        version = self.version + 1
+        self._slots[version % SLOTS].copy_(flatten_weights(module))
+        self._version.fill_(version)
 
     def fetch(self, load: Callable[[Tensor], None], version: int) -> int:
-        """Call `load` with the weights if they are newer than `version`, and return their version."""
-        with self.version.get_lock():
-            if self.version.value != version:
-                load(self.vector)
-            return self.version.value
+        """Call `load` with the weights if they are newer than `version`, again if they were overwritten meanwhile, and
+        return their version."""
+        while (newest := self.version) != version:
+            load(self._slots[newest % SLOTS])
+            if self.version <= newest + SLOTS - 2:
+                return newest
+        return version
 
 
 def evaluated(state: dict[str, Any]) -> dict[str, Tensor]:

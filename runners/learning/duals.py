@@ -1,13 +1,14 @@
 """Gradient steps on the dual variables of the E-step, those of its temperature."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from agents.gempi.e_step import EStep
 from agents.gempi.em import EM, Settle
+from runners.learning.steps import FiniteSteps
 from runners.machine.ranks import ONE_RANK, Ranks
 
 
@@ -20,7 +21,8 @@ class DualSteps:
 
     def __init__(self, agent: nn.Module, learning_rate: float, ranks: Ranks = ONE_RANK) -> None:
         self.parameters = list(agent.temperature.parameters()) if isinstance(agent, EM) else []
-        self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate) if self.parameters else None
+        self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True) if self.parameters else None
+        self.steps = FiniteSteps(self.optimizer)
         self.ranks = ranks
 
     def settle(self, steps: int) -> Settle:
@@ -29,11 +31,12 @@ class DualSteps:
         def settled(step: Callable[[], EStep]) -> EStep:
             for _ in range(steps if self.optimizer else 0):
                 self.optimizer.zero_grad(set_to_none=True)
-                step().dual_loss.backward()
+                loss = step().dual_loss
+                loss.backward()
                 for parameter in self.parameters:
                     parameter.grad /= self.ranks.size
                 self.ranks.sum_gradients(self.parameters)
-                self.optimizer.step()
+                self.steps.take(loss.detach() + gradient_sum(self.parameters), {})
             return step()
 
         return settled
@@ -49,3 +52,8 @@ class DualSteps:
 def multipliers(agent: nn.Module) -> Iterator[nn.Parameter]:
     """Return the dual variables of the M-step, those of the trust region."""
     return agent.trust_region.parameters() if isinstance(agent, EM) else iter(())
+
+
+def gradient_sum(parameters: Iterable[nn.Parameter]) -> Tensor | float:
+    """Return the sum of all gradients, which is finite only if each of them is."""
+    return sum((parameter.grad.sum() for parameter in parameters if parameter.grad is not None), 0.0)

@@ -13,12 +13,13 @@ from agents.factory import Agent
 from agents.types import Plan, Unroll
 from networks.actor_critic import ActorCritic
 from runners.config import RunConfig, TrainingConfig
-from runners.errors import RunError
-from runners.learning.duals import DualSteps, multipliers
+from runners.learning.duals import DualSteps, gradient_sum, multipliers
 from runners.learning.passes import ForwardPasses
 from runners.learning.reference import Reference
+from runners.learning.steps import FiniteSteps
 from runners.machine.compilation import compiled
 from runners.machine.ranks import ONE_RANK, Ranks
+from runners.machine.signals import NEVER, StopSignal
 
 
 def annealed(training: TrainingConfig, progress: float) -> float:
@@ -51,6 +52,7 @@ class Learner:
             {"params": list(multipliers(agent)), "lr": training.dual_learning_rate},
         ]
         self.optimizer = torch.optim.Adam([g for g in groups if g["params"]], eps=training.adam_epsilon, fused=True)
+        self.steps = FiniteSteps(self.optimizer)
         apart = training.statistics == "rank"
         self.duals = DualSteps(agent, training.dual_learning_rate, ranks if apart else ONE_RANK)
         self.average: AveragedModel | None = None
@@ -67,11 +69,13 @@ class Learner:
         self.updates = 0
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()
+        """Sum of each metric since the last drain, and number of its values: a tensor if a GPU may leave steps out."""
         self._made = self._planned = 0
         """Gradient steps made since the last drain, and those planned, which an early stop leaves out in part."""
 
-    def train(self, unroll: Unroll, progress: float, value_only: bool = False) -> None:
-        """Learn from one batch; `progress` in [0, 1] is the share of the run that is done."""
+    def train(self, unroll: Unroll, progress: float, value_only: bool = False, stop: StopSignal = NEVER) -> None:
+        """Learn from one batch; `progress` in [0, 1] is the share of the run that is done. When `stop` is overdue the
+        rest of the batch's gradient steps is left out."""
         training, agent_config = self.config.training, self.config.agent
         annealing = annealed(training, progress)
         self.optimizer.param_groups[0]["lr"] = training.learning_rate * annealing
@@ -93,14 +97,14 @@ class Learner:
                 part_plan = self._plan(part, 1, value_only)
             kl = self._step(part, part_plan, annealing, value_only)
             self.updates += 1
-            if 0 < agent_config.target_kl < kl:
+            if 0 < agent_config.target_kl < kl or stop.overdue:
                 break
         if self.reference:
             self.reference.follow(self.network)
         # Last, so that learning from a batch uses the moments that it was acted with.
         self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         self._log({"m_step/learning_rate": torch.tensor(training.learning_rate * annealing)})
-        self._check()
+        self.steps.check(training.patience_steps, self.updates)
 
     @torch.no_grad()
     def _values(self, unroll: Unroll) -> Tensor:
@@ -144,17 +148,20 @@ class Learner:
             self.ranks.sum_gradients(self.network.parameters())
         limit = self.config.training.max_gradient_norm or torch.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
-        self.optimizer.step()
+        taken = self.steps.take(norm + gradient_sum(multipliers(self.agent)), loss.metrics)
         if self.average:
             self.average.update_parameters(self.network)
-        self._log(loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm})
+        self._log(loss.metrics | self.network.core.metrics(unroll.state) | {"m_step/gradient_norm": norm}, taken)
         self._made += 1
         return 0.0 if kl is None else float(kl)
 
-    def _log(self, metrics: dict[str, Tensor]) -> None:
+    def _log(self, metrics: dict[str, Tensor], counts: bool | Tensor = True) -> None:
+        """Add the metrics of a batch to the means, those of a gradient step only if it `counts`."""
         for name, value in metrics.items():
+            if counts is not True:
+                value = torch.where(torch.as_tensor(counts, device=value.device), value, 0)
             self._sums[name] = self._sums.get(name, 0) + value
-            self._counts[name] += 1
+            self._counts[name] += counts
 
     def _average_over_ranks(self, kl: Tensor | None) -> Tensor | None:
         """Average the gradients of network and multipliers, and `kl`, over ranks whose losses are separate."""
@@ -166,20 +173,25 @@ class Learner:
         return None if kl is None else self.ranks.total(kl) / self.ranks.size
 
     def drain_metrics(self) -> dict[str, float]:
-        """Return the mean of each metric since the last call, over the batches or gradient steps that logged it."""
-        means = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        """Return the mean of each metric since the last call, over the batches or gradient steps that logged it; NaN
+        if no step was taken."""
+        counts = {name: float(count) for name, count in self._counts.items()}
+        means = {name: float(x) / counts[name] if counts[name] else math.nan for name, x in self._sums.items()}
+        means["m_step/skipped"] = int(self.steps.skipped)
         if self.config.agent.target_kl:
             means["m_step/steps_share"] = self._made / self._planned
         self._sums, self._counts, self._made, self._planned = {}, Counter(), 0, 0
         return means
 
-    def _check(self) -> None:
-        """Raise RunError if a gradient was not finite, before anything saves the network."""
-        if not math.isfinite(self._sums["m_step/gradient_norm"]):
-            raise RunError(
-                f"training diverged by gradient step {self.updates}: the gradient is not finite;"
-                " --resume goes back to the last checkpoint, a lower --learning-rate may help"
-            )
+    @property
+    def reference_memory(self) -> tuple[Tensor, ...] | None:
+        """Return the core's state of pi_ref, which belongs to the environments and is saved with them."""
+        return self.reference and self.reference.state
+
+    @reference_memory.setter
+    def reference_memory(self, state: tuple[Tensor, ...] | None) -> None:
+        if self.reference and state is not None:
+            self.reference.state = tuple(x.to(self.device) for x in state)
 
     def get_state(self) -> dict:
         return {

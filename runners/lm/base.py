@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
@@ -13,12 +12,14 @@ from torch import nn
 from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
 from networks.language import Completions
+from runners.errors import RunError
 from runners.lm.batches import Batch, demonstrated
 from runners.lm.config import LearnerConfig, LMConfig
 from runners.lm.learner import Learner
 from runners.lm.model import load_model, new_model, save_model
 from runners.lm.problem import Problem
 from runners.lm.tasks.task import Task
+from runners.records.folders import check_whole
 
 BASE = 3
 """Stream of random numbers of the demonstrations; held-out and training prompts have others."""
@@ -32,14 +33,15 @@ def base_name(task: Task, seed: int, dropout: float) -> str:
 
 
 def kept_base_model(problem: Problem, seed: int, dropout: float, folder: Path) -> nn.Module:
-    """Load the base model from `folder`, after training and saving it there if it is missing."""
+    """Load the base model from `folder`, after training and saving it there if it is missing or damaged."""
+    try:
+        check_whole(folder)
+    except RunError as error:
+        print(f"warning: {error}; training the base model anew")
+        shutil.rmtree(folder)
     if not folder.exists():
-        model = base_model(problem, seed, dropout)
-        making = folder.with_name(f".{folder.name}-{os.getpid()}")
-        save_model(model, problem.tokenizer, making)
         with contextlib.suppress(OSError):  # another run has saved it meanwhile, and its model is the same
-            making.rename(folder)
-        shutil.rmtree(making, ignore_errors=True)
+            save_model(base_model(problem, seed, dropout), problem.tokenizer, folder)
     return load_model(str(folder)).to(problem.device)
 
 

@@ -4,7 +4,17 @@ from pathlib import Path
 from typing import get_args
 
 from agents.sequences.config import MethodName
-from runners.cli import parse_flags, peek, refuse_changes, refuse_used, resumed, suited, without
+from runners.cli import (
+    load_config,
+    parse_flags,
+    peek,
+    refuse_another,
+    refuse_changes,
+    resumed,
+    suited,
+    unfinished,
+    without,
+)
 from runners.errors import usage_errors
 from runners.lm.config import LMConfig, from_dict, to_dict
 from runners.lm.presets import PRESETS, small
@@ -13,7 +23,7 @@ DESCRIPTION = (
     "Fine-tune a causal language model. --resume RUN_DIR continues a run with its saved configuration."
     " Defaults are those of the preset and the method."
 )
-MAY_CHANGE = frozenset("rollouts shard device threads micro_batch checkpoint_seconds".split())
+MAY_CHANGE = frozenset("rollouts shard device threads micro_batch checkpoint_seconds patience patience_steps".split())
 """Settings that may differ from the saved ones when a run is resumed."""
 
 
@@ -26,11 +36,15 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         with usage_errors():
             default = suited(PRESETS.get(decides.preset, small), method, decides)
         config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, default)
-        refuse_used(config.learner.run_dir)
-        return config, None
-    run_dir, saved = resumed(decides, ["lm"], from_dict)
-    config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
-    refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+        run_dir = unfinished(config.learner.run_dir)
+        if run_dir is None:
+            return config, None
+        saved = load_config(run_dir, ["lm"], from_dict)
+        refuse_another(run_dir, to_dict(saved), to_dict(config), MAY_CHANGE)
+    else:
+        run_dir, saved = resumed(decides, ["lm"], from_dict)
+        config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
+        refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
     if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
         print(
             f"warning: this run's learning rate was annealed over {saved.learner.rollouts} rollouts, now over "

@@ -86,6 +86,10 @@ class LearnerConfig:
     """AdamW's weight decay."""
     max_gradient_norm: float = 1.0
     """Clip the model's gradient to this norm; 0 never clips."""
+    patience: float = 3600.0
+    """Seconds without a batch of a rank after which the run ends with an error that names it."""
+    patience_steps: int = 20
+    """Number of gradients in a row that are not finite, each of which is left out, after which the run ends."""
     dropout: float | None = None
     """Dropout of the model in the training of a task's base model and in the M-step; by default as its configuration
     says, and 0 for a task's own."""
@@ -116,8 +120,8 @@ class LearnerConfig:
     """Seconds between checkpoints."""
 
     def __post_init__(self) -> None:
-        at_least_one(self, ("rollouts", "updates", "micro_batch", "threads", "log_rollouts"))
-        positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds"))
+        at_least_one(self, ("rollouts", "updates", "micro_batch", "threads", "log_rollouts", "patience_steps"))
+        positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds", "patience"))
         not_negative(self, ("weight_decay", "max_gradient_norm"))
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from agents.sequences.types import Plan, Samples, SequenceAgent
 from agents.sequences.value import PromptValue
 from networks.language import Prompts, packed_log_probs, token_log_probs
-from runners.learning.duals import DualSteps, multipliers
+from runners.learning.duals import DualSteps, gradient_sum, multipliers
+from runners.learning.steps import FiniteSteps
 from runners.lm.batches import Batch
 from runners.lm.config import LMConfig
 from runners.lm.model import has_dropout
@@ -40,6 +41,7 @@ class Learner:
             if parameters := list(parameters):
                 groups.append({"params": parameters, "lr": rate, "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.steps = FiniteSteps(self.optimizer)
         self.parameters = [p for group in groups for p in group["params"]]
         self.sharded = any(map(is_sharded, self.trained))
         compared = config.agent.method not in ("sft", "dpo")
@@ -77,10 +79,10 @@ class Learner:
         self._sum_gradients()
         limit = self.config.learner.max_gradient_norm or torch.inf
         norm = gathered(nn.utils.clip_grad_norm_(self.trained, limit))
-        self.optimizer.step()
+        metrics = {name: self.ranks.total(metrics[name]) for name in sorted(metrics)}
+        self.steps.take(norm + gradient_sum(self.parameters[len(self.trained) :]), metrics)
         self.updates += 1
-        metrics = plan.metrics | {name: self.ranks.total(metrics[name]) for name in sorted(metrics)}
-        return {name: value.detach() for name, value in metrics.items()} | {"m_step/gradient_norm": norm}
+        return {name: x.detach() for name, x in (plan.metrics | metrics | {"m_step/gradient_norm": norm}).items()}
 
     def _parts(self, kept: Tensor) -> list[tuple[Tensor, bool]]:
         """Return micro-batches of the samples `kept`, at least one, each with whether it counts.

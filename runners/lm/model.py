@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from jinja2 import TemplateError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
@@ -21,8 +22,9 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
 from networks.drop_path import DropPath
-from runners.errors import UsageError, needs_extra
+from runners.errors import RunError, UsageError, needs_extra
 from runners.lm.tasks.task import Task
+from runners.records.folders import check_whole, written_whole
 
 END, PAD = "<end>", "<pad>"
 logging.disable_progress_bar()
@@ -104,6 +106,9 @@ def load_model(name: str, dropout: float | None = None) -> nn.Module:
         model.came_in = came_in
     if "position_ids" not in inspect.signature(type(model).forward).parameters:
         raise UsageError(f"--model {name} takes no position_ids, which prompts of different lengths need")
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.clone()  # memory mapped from the file changes with the file
     return model
 
 
@@ -132,6 +137,10 @@ def _merged(name: str, dropout: float | None) -> nn.Module:
 @contextlib.contextmanager
 def _loading(name: str) -> Iterator[None]:
     try:
+        check_whole(Path(name))
+    except RunError as error:
+        raise UsageError(f"--model {name}: {error}; its run's --resume saves it anew") from error
+    try:
         yield
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -150,11 +159,13 @@ def add_lora(model: nn.Module, rank: int) -> nn.Module:
 def save_model(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Tensor] | None = None
 ) -> None:
-    """Save model and tokenizer as transformers does, of a model with an adapter only that; `state` replaces values."""
-    model.save_pretrained(folder, state_dict=state)
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_padding()  # the last call's padding would be saved, too
-    tokenizer.save_pretrained(folder)
+    """Save model and tokenizer as transformers does, of a model with an adapter only that; `state` replaces values. The
+    folder is whole or absent."""
+    with written_whole(folder) as filling:
+        model.save_pretrained(filling, state_dict=state)
+        if tokenizer.is_fast:
+            tokenizer.backend_tokenizer.no_padding()  # the last call's padding would be saved, too
+        tokenizer.save_pretrained(filling)
 
 
 def has_dropout(model: nn.Module) -> bool:

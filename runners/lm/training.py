@@ -14,9 +14,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
 from networks.drop_path import drop_blocks
-from runners.errors import RunError, UsageError, usage_errors
+from runners.errors import UsageError, usage_errors
 from runners.lm.base import base_model, base_name, kept_base_model
-from runners.lm.batches import kind_of
+from runners.lm.batches import Batch, kind_of
 from runners.lm.config import LMConfig
 from runners.lm.evaluation import evaluate, show_change
 from runners.lm.learner import Learner
@@ -37,6 +37,8 @@ from runners.lm.rows import Row as DataRow
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
 from runners.machine.devices import device_named
 from runners.machine.ranks import ONE_RANK, Ranks
+from runners.machine.signals import NEVER, Stopped, StopSignal
+from runners.machine.watchdog import watched
 from runners.records.clock import Clock
 from runners.records.metrics import Row, TensorBoardLog
 
@@ -113,13 +115,25 @@ class Training:
             if self.ranks.rank == 0:
                 self.before = self.before or evaluate(self.config, self.problem, self.model)
 
-    def run(self) -> Iterator[Row]:
-        """Train to the end of the budget, yielding after each batch: a row of metrics, or an empty one in between."""
+    def run(self, stop: StopSignal = NEVER) -> Iterator[Row]:
+        """Train to the end of the budget, yielding after each batch and soon after a stop signal: a row of metrics, or
+        an empty one in between."""
         options = self.config.learner
+        alone = self.ranks.size == 1  # ranks stop together, after a batch
+        drawer = f"rank {self.ranks.rank}, which draws and judges completions,"
         while self.rollouts < options.rollouts:
             self.clock.start()
-            metrics = {name: float(value) for name, value in self._step().items()}
-            self._check(metrics["m_step/gradient_norm"])
+            drawn_from = self.batches.get_state()
+            try:
+                self.ranks.meet(options.patience)
+                with stop.at_once(alone), self.policies.whole(), watched(drawer, options.patience):
+                    batch = self.batches.next()
+            except Stopped:
+                self.batches.set_state(drawn_from)  # the resumed run draws the batch again
+                yield {}
+                return
+            metrics = {name: float(value) for name, value in self._learn(batch, stop if alone else NEVER).items()}
+            self.learner.steps.check(options.patience_steps, self.learner.updates)
             for name, value in metrics.items():
                 self.sums[name].append(value)
             self.rollouts += 1
@@ -130,33 +144,25 @@ class Training:
             yield {
                 "rollouts": self.rollouts,
                 "updates": self.learner.updates,
+                "m_step/skipped": int(self.learner.steps.skipped),
                 **self.clock.get_state(),
                 **{name: _known_mean(values) for name, values in self.sums.items()},
             }
             self.sums.clear()
 
-    def _step(self) -> dict[str, torch.Tensor]:
-        """Make a batch and the gradient steps on it, and return the metrics of the batch and of the last step."""
+    def _learn(self, batch: Batch, stop: StopSignal) -> dict[str, torch.Tensor]:
+        """Take the gradient steps on a batch, fewer if `stop` is overdue; return the metrics of the batch and of the
+        last step."""
         options, limit = self.config.learner, self.config.agent.target_kl
         annealing = 1 - self.rollouts / options.rollouts if options.anneal else 1.0
-        with self.policies.whole():
-            batch = self.batches.next()
         metrics = {name: self._mean(value) for name, value in batch.metrics.items()}
         plan = self.learner.plan(batch.samples, options.updates)
         for _ in range(options.updates):
             step = self.learner.train(batch, plan, annealing)
             metrics = metrics | step
-            if limit and step["m_step/kl"] > limit:
+            if limit and step["m_step/kl"] > limit or stop.overdue:
                 break
         return metrics
-
-    def _check(self, gradient_norm: float) -> None:
-        """Raise RunError, before the model is saved, if the last gradient was not finite, as all are after one."""
-        if not math.isfinite(gradient_norm):
-            raise RunError(
-                f"training diverged by gradient step {self.learner.updates}: the gradient is not finite;"
-                " --resume goes back to the last checkpoint, a lower --learning-rate may help"
-            )
 
     def _mean(self, value: torch.Tensor) -> torch.Tensor:
         """Return the mean of `value` over the ranks where it is not NaN."""

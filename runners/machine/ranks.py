@@ -5,6 +5,8 @@ so that every copy takes the same step.
 """
 
 import os
+import signal
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from agents.ranks import Alone
-from runners.errors import UsageError
+from runners.errors import RunError, UsageError
+from runners.machine.signals import die_with_parent
 
 
 class OneRank(Alone):
@@ -27,6 +30,12 @@ class OneRank(Alone):
         pass
 
     def copy_first(self, module: nn.Module) -> None:
+        pass
+
+    def meet(self, patience: float) -> None:
+        pass
+
+    def keep_alike(self, module: nn.Module) -> None:
         pass
 
     def any(self, flag: bool) -> bool:
@@ -84,6 +93,28 @@ class TorchRanks:
             dist.broadcast(sent, 0)
             tensor.copy_(sent)
 
+    def keep_alike(self, module: nn.Module) -> None:
+        """Compare the ranks' `module` by checksums; if one differs, warn and copy the first rank's to all."""
+        checksum = 0
+        for tensor in module.state_dict().values():
+            checksum = zlib.crc32(tensor.detach().cpu().numpy().tobytes(), checksum)
+        every = self.gather(torch.tensor([checksum])).tolist()
+        if strays := [str(rank) for rank, other in enumerate(every) if other != every[0]]:
+            if self.rank == 0:
+                print(f"warning: weights of rank {', '.join(strays)} differ from rank 0's, which all take now")
+            self.copy_first(module)
+
+    def meet(self, patience: float) -> None:
+        """Wait for all ranks; after `patience` seconds raise RunError, which names the missing ones. With NCCL, which
+        has no such call, return at once: it has a timeout of its own."""
+        if dist.get_backend() != "gloo":
+            return
+        try:
+            dist.monitored_barrier(timeout=timedelta(seconds=patience), wait_all_ranks=True)
+        except RuntimeError as error:
+            what = " ".join(str(error).split())
+            raise RunError(f"ranks waited {patience:g} s for others (--patience): {what}") from error
+
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on any rank."""
         return self.any_each(flag)[0]
@@ -114,6 +145,7 @@ def join(device: torch.device) -> Iterator[Ranks]:
         if own >= gpus:
             raise UsageError(f"more processes than the {gpus} GPUs of this machine: --nproc-per-node {gpus} at most")
         torch.cuda.set_device(own)
+    die_with_parent(signal.SIGTERM)  # a killed torchrun tells its ranks nothing: they save and stop
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     ranks = TorchRanks()
     try:

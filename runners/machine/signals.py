@@ -1,14 +1,49 @@
-"""Signals that ask a run to stop."""
+"""Signals that ask a run to stop, and processes that end with the one that started them."""
 
+import ctypes
+import multiprocessing
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+GRACE = 4.0
+"""Seconds after a signal at which a batch is cut short: schedulers send a SIGKILL after ten."""
+
+
+class Stopped(Exception):
+    """Raised by a signal, in code that may be interrupted at any place."""
 
 
 class StopSignal:
     """Context in which the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as it did before."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked_at: float | None = None
+        self._at_once = False
+
+    @property
+    def asked(self) -> bool:
+        return self._asked_at is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Return whether the signal came more than GRACE seconds ago."""
+        return self.asked and monotonic() - self._asked_at > GRACE
+
+    @contextmanager
+    def at_once(self, able: bool = True) -> Iterator[None]:
+        """Make a signal raise Stopped at once, if `able`; for code that changes nothing of what is saved."""
+        self._at_once = able
+        try:
+            if able and self.asked:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
 
     def __enter__(self) -> "StopSignal":
         self._before = {}
@@ -17,9 +52,23 @@ class StopSignal:
         return self
 
     def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
+        self._asked_at = monotonic()
         signal.signal(number, self._before[number])
+        if self._at_once:
+            raise Stopped
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+NEVER = StopSignal()
+"""Signal that never comes."""
+
+
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    parent = multiprocessing.parent_process()
+    if parent and not parent.is_alive():  # it ended before the call
+        os._exit(1)

@@ -2,11 +2,14 @@
 
 Tensors and arrays are stored under their dotted path in the state (`model.core.layers.0.weight`); everything else, with
 the structure, is one JSON string in the file's metadata.
+
+The metadata also hold a CRC-32 of the whole file, computed with zeros for its own eight digits.
 """
 
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from runners.errors import RunError
-from runners.records.files import write_atomically
+from runners.records.files import remove_strays, write_atomically
 
-FORMAT, VERSION = "gempi-checkpoint", 2
+FORMAT, VERSION, UNCHECKED = "gempi-checkpoint", "3", "2"
+"""Version of the format; UNCHECKED is the same without a checksum."""
+UNKNOWN = "00000000"
+CHECKSUM = re.compile(rb'"checksum":"([0-9a-f]{8})"')
+"""Pattern of the checksum in a file's header. It matches once, as quotes in other texts are escaped there."""
 
 
 class CheckpointError(RunError):
@@ -29,7 +36,7 @@ class CheckpointError(RunError):
 
 
 class Loaded(NamedTuple):
-    """A checkpoint that was read; `warning` is a line about newer files that could not be read, or empty."""
+    """A checkpoint that was read; `warning` is a line about files that could not be read or checked, or empty."""
 
     step: int
     state: Any
@@ -45,10 +52,11 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, "", tensors)
-    metadata = {"format": FORMAT, "version": str(VERSION), "step": str(step), "state": json.dumps(tree)}
+    metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "state": json.dumps(tree), "checksum": UNKNOWN}
     data = safetensors.torch.save(tensors, metadata)
+    before, after = _around_checksum(data)
     try:
-        write_atomically(path, data)
+        write_atomically(path, before, _checksum(before, after), after)
     except OSError as error:
         raise CheckpointError(
             f"cannot write checkpoint {path} ({len(data) / 1e6:.1f} MB): {error.strerror}; free some space there"
@@ -69,30 +77,56 @@ def fits(path: Path) -> Iterator[None]:
 def load(path: str | os.PathLike) -> Loaded:
     """Read a checkpoint, with tensors on the CPU; subclasses of dict and tuple come back as dict and tuple.
 
-    Raise CheckpointError if `path` is missing, damaged, or not a checkpoint.
+    The tensors own their memory: a later change of the file does not change them. Raise CheckpointError if `path` is
+    missing, damaged, or not a checkpoint.
     """
     path = Path(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{path} is a safetensors file but no checkpoint of this suite (no {FORMAT!r} tag)"
-                )
-            if metadata["version"] != str(VERSION):
-                raise CheckpointError(f"{path} has checkpoint version {metadata['version']}; this code reads {VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return Loaded(int(metadata["step"]), _decode(json.loads(metadata["state"]), tensors), path, "")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(
             f"no checkpoint at {path}: expected a .safetensors file from a run's checkpoints/"
         ) from None
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
-    except (SafetensorError, KeyError, ValueError) as error:
+    try:
+        metadata = _header(data).get("__metadata__", {})
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is a safetensors file but no checkpoint of this suite (no {FORMAT!r} tag)")
+        version, warning = metadata["version"], ""
+        if version not in (VERSION, UNCHECKED):
+            raise CheckpointError(f"{path} has checkpoint version {version}; this code reads {UNCHECKED} and {VERSION}")
+        if version == VERSION or "checksum" in metadata:  # else one flipped bit, from 3 to 2, would disable the check
+            before, after = _around_checksum(data)
+            if metadata["checksum"].encode() != _checksum(before, after):
+                raise ValueError("its content does not have the checksum that it was saved with")
+        else:
+            warning = f"{path} is of version {UNCHECKED}, which has no checksum: damage to it cannot be found"
+        state = _decode(json.loads(metadata["state"]), safetensors.torch.load(data))
+        return Loaded(int(metadata["step"]), state, path, warning)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is damaged, truncated or no checkpoint ({error}); expected a whole .safetensors file of this suite"
         ) from error
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """Return the header of a safetensors file, whose length is in the first eight bytes."""
+    length = int.from_bytes(data[:8], "little")
+    if not 0 < length <= len(data) - 8:
+        raise ValueError(f"its header is said to have {length} bytes, and the file has {len(data)}")
+    return json.loads(data[8 : 8 + length])
+
+
+def _around_checksum(data: bytes) -> tuple[memoryview, memoryview]:
+    """Return the parts of a file before and after the digits of its checksum."""
+    start, end = CHECKSUM.search(data).span(1)
+    return memoryview(data)[:start], memoryview(data)[end:]
+
+
+def _checksum(before: memoryview, after: memoryview) -> bytes:
+    digits = zlib.crc32(after, zlib.crc32(UNKNOWN.encode(), zlib.crc32(before)))
+    return f"{digits:08x}".encode()
 
 
 class Checkpoints:
@@ -124,7 +158,7 @@ class Checkpoints:
         steps = self._steps()
         if not steps:
             raise CheckpointError(
-                f"no checkpoint in {self.folder}: expected step_*.safetensors, which a training run writes"
+                f"no checkpoint in {self.folder}: expected step_*.safetensors, which a run writes after its first batch"
             )
         failures = []
         for step in sorted(steps, reverse=True):
@@ -133,24 +167,33 @@ class Checkpoints:
             except CheckpointError as error:
                 failures.append(str(error))
             else:
-                warning = "; ".join([*failures, f"continuing from {loaded.path.name}"]) if failures else ""
-                return loaded._replace(warning=warning)
+                if loaded.warning:
+                    failures.append(loaded.warning)
+                if failures:
+                    failures.append(f"continuing from {loaded.path.name}")
+                return loaded._replace(warning="; ".join(failures))
         raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
 
     def best(self) -> Loaded:
-        """Return the checkpoint of the best evaluation while training; CheckpointError if there was none."""
+        """Return the checkpoint of the best evaluation while training, or the newest readable one, with a `warning`, if
+        that is damaged; CheckpointError if there was no evaluation."""
         path = self.folder / "best.safetensors"
         if not path.exists() and self._steps():
             raise CheckpointError(f"no {path}: no evaluation was made yet (--evaluations); take --checkpoint latest")
-        return load(path)
+        try:
+            return load(path)
+        except CheckpointError as error:
+            if not self._steps():
+                raise
+            last = self.latest()
+            return last._replace(warning="; ".join([str(error), last.warning or f"taking {last.path.name}"]))
 
     def _save(self, path: Path, step: int, state: Any) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot make the checkpoint folder {self.folder}: {error.strerror}") from error
-        for stray in self.folder.glob(".*.tmp"):  # left by a process that was killed while writing
-            stray.unlink()
+        remove_strays(self.folder)
         save(path, state, step)
 
     def _steps(self) -> dict[int, Path]:

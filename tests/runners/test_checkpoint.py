@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from runners.records.checkpoint import VERSION, CheckpointError, Checkpoints, load, save
+from runners.records.checkpoint import UNCHECKED, VERSION, CheckpointError, Checkpoints, load, save
 
 
 def assert_same(a, b, place="state"):
@@ -138,10 +138,10 @@ def test_foreign_safetensors_other_versions_missing_files_and_folders_are_named(
         (lambda: save_file({"w": torch.ones(2)}, path), "no checkpoint of this suite"),
         (lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": "99"}), "version 99"),
         (
-            lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": str(VERSION - 1)}),
-            f"version {VERSION - 1}",
+            lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": "1"}),
+            f"version 1; this code reads {UNCHECKED} and {VERSION}",
         ),
-        (lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": str(VERSION)}), "damaged"),
+        (lambda: save_file({}, path, {"format": "gempi-checkpoint", "version": VERSION}), "damaged"),
         (path.unlink, "no checkpoint at"),
         (path.mkdir, "cannot read"),
     ]
@@ -150,6 +150,51 @@ def test_foreign_safetensors_other_versions_missing_files_and_folders_are_named(
         with pytest.raises(CheckpointError) as error:
             load(path)
         assert expected in one_line(error) and str(path) in str(error.value)
+
+
+def test_a_file_of_before_the_checksum_is_read_with_a_line(tmp_path):
+    path = tmp_path / "step_000000000007.safetensors"
+    metadata = {"format": "gempi-checkpoint", "version": UNCHECKED, "step": "7", "state": '{"dict": [["n", 3]]}'}
+    save_file({"w": torch.ones(2)}, path, metadata)
+    loaded = Checkpoints(tmp_path).latest()
+    assert loaded[:2] == (7, {"n": 3}) and "\n" not in loaded.warning
+    assert loaded.warning == f"{load(path).warning}; continuing from {path.name}" and "no checksum" in loaded.warning
+
+
+def test_one_bit_cannot_make_a_file_pass_for_one_of_before_the_checksum(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save(path, {"w": torch.randn(8)})
+    whole = path.read_bytes()
+    for changed in (b'"version":"2"', b'"version":"3"'):
+        for digits in (b'"checksum"', b'"cheaksum"'):
+            altered = whole.replace(b'"version":"3"', changed).replace(b'"checksum"', digits)
+            path.write_bytes(altered)
+            if altered != whole and (changed, digits) != (b'"version":"2"', b'"cheaksum"'):
+                with pytest.raises(CheckpointError, match="damaged"):
+                    load(path)
+
+
+def test_what_was_loaded_owns_its_memory(tmp_path):
+    path = tmp_path / "x.safetensors"
+    state = {"w": torch.randn(100), "a": np.random.rand(50)}
+    save(path, state)
+    loaded = load(path).state
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert_same(loaded, state)
+    loaded["w"].zero_()
+    loaded["a"][:] = 1
+
+
+def test_a_damaged_best_is_named_and_the_newest_taken(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    best = checkpoints.save_best(1, {"n": "best"})
+    best.write_bytes(best.read_bytes()[:-1])
+    with pytest.raises(CheckpointError):
+        checkpoints.best()
+    newest = checkpoints.save_last(2, {"n": "newest"})
+    loaded = checkpoints.best()
+    assert loaded.state == {"n": "newest"} and str(best) in loaded.warning and newest.name in loaded.warning
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,23 +118,6 @@ def test_an_actor_that_fails_says_why_in_one_line(capfd: pytest.CaptureFixture) 
     assert capfd.readouterr().err == ""
 
 
-def test_an_actor_killed_with_the_lock_of_the_weights_hangs_nobody() -> None:
-    sampler, network = make_sampler(ProcessSampler, small("feedforward", actors=2))
-    sampler.next()
-    holder = threading.Thread(target=sampler.weights.version.get_lock().acquire)  # and never lets go
-    holder.start()
-    holder.join()
-    sampler.processes[1].kill()
-    with pytest.raises(RunError, match=r"^actor 1 died \(exit code -9\)"):
-        sampler.publish(network)
-    with pytest.raises(RunError, match="^actor 1 died"):  # actor 0 lives, and waits for the lock
-        for _ in range(4):
-            sampler.next()
-            sampler.release()
-    sampler.close()
-    assert not any(process.is_alive() for process in sampler.processes)
-
-
 def test_a_forgotten_sampler_ends_at_exit() -> None:
     """Its actors block the SIGTERM by which multiprocessing would end them."""
     program = (
@@ -194,5 +176,5 @@ def test_a_killed_learner_leaves_no_actors(tmp_path: Path) -> None:
     process = start_run(tmp_path)
     assert len(alive(process.pid)) > 1
     process.kill()
+    assert eventually(lambda: not alive(process.pid), 5)
     process.communicate(timeout=60)  # ends when no process holds its streams
-    assert eventually(lambda: not alive(process.pid), 10)

@@ -15,6 +15,7 @@ from runners import training as training_module
 from runners.build import build_env, build_network
 from runners.config import RunConfig
 from runners.launch import main as launch
+from runners.machine.signals import NEVER
 from runners.records.checkpoint import Checkpoints
 from runners.training import Training, evaluations_due
 from support.runs import batches, small, small_atari
@@ -166,7 +167,7 @@ def test_the_best_weights_are_those_of_the_best_evaluation(monkeypatch: pytest.M
         training.steps = step
         result = {"mean": mean} | ({} if by_mode is None else {"by_mode": {"mean": by_mode}})
         monkeypatch.setattr(training_module, "evaluate_briefly", lambda *_, result=result: result)
-        assert training._choose() == {"return/evaluation": min(mean, mean if by_mode is None else by_mode)}
+        assert training._choose(NEVER) == {"return/evaluation": min(mean, mean if by_mode is None else by_mode)}
         best.append(training.best_at)
     assert best == [10, 10, 30, 30, 50]
 

@@ -1,0 +1,144 @@
+"""Whatever is written on a command line or in a config.json: it is taken, or refused in one line."""
+
+import dataclasses
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+pytest.importorskip("hypothesis")
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agents.checks import flag
+from agents.config import AgentConfig
+from agents.sequences.config import SequenceConfig
+from networks.config import NetworkConfig
+from runners import cli
+from runners.config import TrainingConfig, from_dict, to_dict
+from runners.errors import RunError, UsageError, describe
+from runners.lm import cli as lm_cli
+from runners.lm.config import DataConfig, LearnerConfig, LMConfig
+from runners.lm.config import from_dict as lm_from_dict
+from runners.lm.config import to_dict as lm_to_dict
+from runners.presets import PRESETS
+
+CASES = settings(max_examples=170, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+NUMBERS = [
+    "0",
+    "1",
+    "2",
+    "-1",
+    "8",
+    "0.5",
+    "1.5",
+    "1e-3",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "99999999999999999999",
+    "0x10",
+]
+WORDS = ["", "x", "true", "None", "\U0001f600", "-", "--", "a b", "../..", "vmpo", "lstm", "auto"]
+KINDS = {
+    "atari": (TrainingConfig, AgentConfig, NetworkConfig),
+    "control": (TrainingConfig, AgentConfig, NetworkConfig),
+    "lm": (LearnerConfig, SequenceConfig, DataConfig),
+}
+LEFT_OUT = ("run_dir", "data", "model", "eval_data", "reward", "reference", "task", "base_dir")
+"""Options that name files and modules: an honest one would be read."""
+
+
+def fields(runner: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for kind in KINDS[runner]:
+        hints = get_type_hints(kind)
+        found |= {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.init and f.name not in LEFT_OUT}
+    return found
+
+
+@st.composite
+def command_lines(draw: st.DrawFn, runner: str) -> list[str]:
+    argv: list[str] = []
+    known = fields(runner)
+    for name in draw(st.lists(st.sampled_from(sorted(known)), max_size=3, unique=True)):
+        kind = known[name]
+        if kind is bool:
+            argv.append(draw(st.sampled_from([f"--{flag(name)}", f"--no-{flag(name)}"])))
+            continue
+        choices = list(get_args(kind)) if get_origin(kind) is Literal else []
+        value = draw(st.sampled_from([*map(str, choices), *NUMBERS, *WORDS]))
+        argv += [f"--{flag(name)}", value]
+    return argv
+
+
+def parse(runner: str, argv: list[str]) -> None:
+    lm_cli.parse(argv) if runner == "lm" else cli.parse(runner, argv)
+
+
+@pytest.mark.parametrize("runner", KINDS)
+def test_any_command_line_is_taken_or_refused_in_a_line_that_names_an_option(runner: str) -> None:
+    taken, refused = [], []
+
+    @CASES
+    @given(command_lines(runner))
+    def check(argv: list[str]) -> None:
+        try:
+            parse(runner, argv)
+            taken.append(argv)
+        except UsageError as error:
+            refused.append(argv)
+            code, line = describe(error)
+            assert code == 2 and line and "\n" not in line and "Traceback" not in line
+            assert any(part in line for part in argv if part.startswith("--")) or "--" in line, (argv, line)
+
+    check()
+    assert len(taken) > 10 and len(refused) > 100
+
+
+@st.composite
+def configurations(draw: st.DrawFn, tree: dict[str, Any]) -> Any:
+    """A config.json with up to three values of another kind, names that nobody knows, or parts left out."""
+    tree = json.loads(json.dumps(tree))
+    strange = st.sampled_from([None, True, -1, 0, 3, 0.5, "x", "nan", [], [1], {}, {"a": 1}, 10**30, 1e300])
+    for _ in range(draw(st.integers(1, 3))):
+        part = draw(st.sampled_from(sorted(tree))) if tree else ""
+        if not isinstance(tree.get(part), dict) or not tree[part]:
+            continue
+        name = draw(st.sampled_from([*sorted(tree[part]), "unknown"]))
+        match draw(st.sampled_from(["value", "value", "value", "without", "part"])):
+            case "value":
+                tree[part][name] = draw(strange)
+            case "without":
+                tree[part].pop(name, None)
+            case "part":
+                tree[part] = draw(strange)
+    return tree
+
+
+@pytest.mark.parametrize("runner", ["atari", "lm"])
+def test_any_config_json_is_read_or_refused_in_a_line_that_names_it(runner: str) -> None:
+    whole = lm_to_dict(LMConfig()) if runner == "lm" else to_dict(PRESETS["atari", "small"]("vmpo"))
+    read = lm_from_dict if runner == "lm" else from_dict
+
+    @CASES
+    @given(configurations(whole))
+    def check(tree: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.json"
+            path.write_text(json.dumps(tree))
+            try:
+                cli.load_config(Path(folder), [runner], read)
+            except (UsageError, RunError) as error:
+                assert folder in str(error) and "\n" not in describe(error)[1]
+
+    check()
+    for text in ("", "{", "[]", "null", "3", '"x"', "\x00", math.nan):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(str(text))
+            with pytest.raises(RunError, match="is not a configuration"):
+                cli.load_config(Path(folder), [runner], read)

@@ -1,0 +1,56 @@
+"""What hangs is named, and where it hangs."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runners.machine.watchdog import watched
+from support import ROOT
+
+HANGING = """
+import time
+import gymnasium
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+class Hangs(CartPoleEnv):
+    def step(self, action):
+        if getattr(self, "steps", 0) > {steps}:
+            self.wait_for_a_server()
+        self.steps = getattr(self, "steps", 0) + 1
+        return super().step(action)
+
+    def wait_for_a_server(self):
+        time.sleep(1000)
+
+gymnasium.register("Hangs-v0", entry_point=Hangs)
+"""
+
+
+def test_what_ends_in_time_ends_nothing() -> None:
+    with watched("a quick one", 0.2):
+        pass
+    time.sleep(0.4)
+    with pytest.raises(ValueError), watched("one that fails", 0.2):
+        raise ValueError
+    time.sleep(0.4)
+
+
+def test_a_simulator_that_hangs_ends_the_run_in_a_line_with_its_stack(tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING.format(steps=100))
+    flags = "-m runners.control --env hanging:Hangs-v0 --core feedforward --actors 0 --envs 2 --unroll 16"
+    flags += f" --minibatches 1 --embedding 16 --no-video --patience 5 --run-dir {tmp_path / 'run'}"
+    done = subprocess.run(
+        [sys.executable, *flags.split()],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    line = "error: rank 0, which steps hanging:Hangs-v0, gave nothing for 5 s (--patience); its stack is above"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == line
+    assert "in wait_for_a_server" in done.stderr
