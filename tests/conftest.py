@@ -8,4 +8,5 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in the processes that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits it ignored
 # Here, and nowhere else, calls are checked against the shapes in their signatures. These modules are imported later.
-install_import_hook(["agents.returns", "agents.gempi", "networks.attention", "networks.gates"], "beartype.beartype")
+GEMPI = [f"agents.gempi.{module}" for module in ("anchors", "e_step", "filters", "kl", "m_step", "target")]
+install_import_hook(["agents.returns", *GEMPI, "networks.attention", "networks.gates"], "beartype.beartype")
