@@ -123,8 +123,13 @@ def small_control(agent: str, **choices: str) -> RunConfig:
 def small_minigrid(agent: str, **choices: str) -> RunConfig:
     """Learns to look at an object, to remember it and to choose one like it (MiniGrid-MemoryS7) on one core."""
     config = small_control(agent, **choices)
-    rule = replace(config.agent, discount=0.999, gae_lambda=0.8, entropy_coefficient=0.1)
-    return replace(config, agent=rule, training=replace(config.training, steps=2_000_000, anneal_from=0.6))
+    ppo = agent == "ppo"
+    em = dict(epsilon_eta=0.5, epsilon_alpha=0.005)
+    rule = replace(
+        config.agent, discount=0.999, gae_lambda=0.8, entropy_coefficient=0.1, **options_of(agent, choices, **em)
+    )
+    training = replace(config.training, steps=2_000_000, target_period=1 if ppo else 4, anneal_from=0.0 if ppo else 0.6)
+    return replace(config, agent=rule, training=training)
 
 
 def paper_control(agent: str, **choices: str) -> RunConfig:
