@@ -12,22 +12,15 @@ from agents.evaluation import evaluate_policy
 from agents.factory import Agent
 from agents.types import Plan, Unroll
 from networks.actor_critic import ActorCritic
-from runners.config import RunConfig, TrainingConfig
+from runners.config import RunConfig
 from runners.learning.duals import DualSteps, gradient_sum, multipliers
 from runners.learning.passes import ForwardPasses
 from runners.learning.reference import Reference
+from runners.learning.schedule import annealed
 from runners.learning.steps import FiniteSteps
 from runners.machine.compilation import compiled
 from runners.machine.ranks import ONE_RANK, Ranks
 from runners.machine.signals import NEVER, StopSignal
-
-
-def annealed(training: TrainingConfig, progress: float) -> float:
-    """Return the share of learning rate and entropy bonus that is left after `progress` in [0, 1] of the run."""
-    if not training.anneal:
-        return 1.0
-    left = min(1.0, (1 - progress) / (1 - training.anneal_from))
-    return training.anneal_to + (1 - training.anneal_to) * left
 
 
 class Learner:
