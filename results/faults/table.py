@@ -42,7 +42,7 @@ def _cells(kills: list[Figures]) -> list[str]:
         len(kills),
         sum(not kill["whole"] for kill in kills),
         sum(map(lost, kills)),
-        f"{max(kill['lost_seconds'] for kill in kills):.1f}",
+        f"{max((kill['lost_seconds'] for kill in kills), default=0.0):.1f}",
         sum(kill["seconds_until_gone"] > GONE for kill in kills),
         sum(bool(kill["left"]) for kill in kills),
         sum(kill["tracebacks"] for kill in kills),

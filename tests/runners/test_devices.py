@@ -15,6 +15,7 @@ from runners.acting.samplers import LocalSampler
 from runners.build import actions_of
 from runners.config import RunConfig
 from runners.learning.learner import Learner
+from runners.learning.steps import FiniteSteps
 from support.runs import make_sampler, small
 
 ELSEWHERE = torch.device("meta")
@@ -25,9 +26,17 @@ SHORT = {"passes": 1, "minibatches": 2}
 def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the meta device does not offer, and the one check a batch that reads a number back."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    adam = torch.optim.Adam
-    monkeypatch.setattr(torch.optim, "Adam", lambda groups, **options: adam(groups, **{**options, "fused": None}))
-    monkeypatch.setattr(Learner, "_check", lambda _: None)
+    monkeypatch.setattr(torch.optim, "Adam", PlainAdam)
+    monkeypatch.setattr(FiniteSteps, "check", lambda *_: None)
+
+
+class PlainAdam(torch.optim.Adam):
+    """Adam without the fused kernel, which alone reads `found_inf`."""
+
+    found_inf = property(lambda self: None, lambda self, value: None)
+
+    def __init__(self, groups: list[dict], fused: bool, **options: float) -> None:
+        super().__init__(groups, **options)
 
 
 def train_elsewhere(config: RunConfig) -> Learner:
