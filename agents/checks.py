@@ -28,5 +28,12 @@ def not_negative(config: object, names: Iterable[str]) -> None:
             raise ValueError(f"--{flag(name)} must not be negative, not {getattr(config, name)}")
 
 
+def at_most_a_month(config: object, names: Iterable[str]) -> None:
+    """Raise ValueError if one of these settings in seconds is longer than the clocks of timeouts can count."""
+    for name in names:
+        if not getattr(config, name) <= 30 * 86400:
+            raise ValueError(f"--{flag(name)} must be at most {30 * 86400} seconds, not {getattr(config, name):g}")
+
+
 def flag(name: str) -> str:
     return name.replace("_", "-")

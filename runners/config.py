@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import numpy as np
 import tyro
 
-from agents.checks import at_least_one, flag, not_negative, positive
+from agents.checks import at_least_one, at_most_a_month, flag, not_negative, positive
 from agents.config import AgentConfig
 from envs.config import EnvConfig, hidden_options
 from envs.multi_task import share_out
@@ -148,6 +148,7 @@ class TrainingConfig:
         not_negative(self, ("actors", "value_warmup", "evaluations", "threads"))
         not_negative(self, ("max_gradient_norm", "dual_learning_rate", "log_seconds"))
         positive(self, ("learning_rate", "adam_epsilon", "checkpoint_seconds", "patience"))
+        at_most_a_month(self, ("patience",))
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must lie in 0..{2**31 - 1}, not {self.seed}")
         for name in ("anneal_from", "anneal_to", "weight_average", "eval_from"):

@@ -15,7 +15,7 @@ from runners.machine.ranks import Ranks, join
 from runners.machine.signals import Stopped, StopSignal
 from runners.records.checkpoint import Checkpoints, fits
 from runners.records.display import Display
-from runners.records.files import remove_strays, write_atomically
+from runners.records.files import held, remove_strays, write_atomically
 from runners.records.metrics import CsvLog, Layout, Row, TensorBoardLog
 from runners.records.provenance import git_commit, machine, package_versions
 
@@ -97,7 +97,9 @@ def live(job: Job) -> int:
             return 0
         if loaded and loaded.warning:
             print(f"warning: {loaded.warning}")
-        _lead(job, training, job.resumed or new_folder(job.run_dir, job.name), commit)
+        run_dir = job.resumed or new_folder(job.run_dir, job.name)
+        with held(run_dir):
+            _lead(job, training, run_dir, commit)
     return 0
 
 
@@ -113,6 +115,8 @@ def _follow(job: Job, training: Training) -> None:
 def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> None:
     """Train as the first rank, or the only one, which keeps the run's folder."""
     remove_strays(run_dir)
+    if (ended := run_dir / "summary.json").exists() and training.done < job.budget:
+        ended.rename(run_dir / f"summary_{training.done}.json")  # the run goes on, with more steps
     write_atomically(run_dir / "config.json", json.dumps(job.settings, indent=2).encode())
     print(*training.introduce(run_dir), f"watch: tensorboard --logdir {run_dir}", sep="\n")
     training.prepare()

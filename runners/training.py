@@ -18,6 +18,7 @@ from runners.acting.unrolls import Buffer
 from runners.acting.weights import evaluated
 from runners.build import actions_of, build_env, build_network, observed, pick_device, random_observations, spec_of
 from runners.config import RunConfig, TrainingConfig
+from runners.errors import UsageError
 from runners.evaluation import evaluate, evaluate_briefly, figure, record_video, worst_mean
 from runners.learning.learner import Learner
 from runners.machine.allocator import keep_freed_memory
@@ -41,6 +42,8 @@ class Training:
         self.settled = settle(config, self.spec, self.device, ranks)
         self.config = config = self.settled.applied_to(config)
         if config.training.save_environments:
+            if ranks.size > 1:
+                raise UsageError("--save-environments is for one process: leave it out under torchrun")
             check_saves(lambda stream: build_env(config, len(config.env.tasks), stream, tasks=None))
         torch.set_num_threads(self.settled.threads)
         self.network = build_network(config, self.spec)

@@ -50,7 +50,7 @@ def in_writing() -> None:
     write = checkpoint.write_atomically
 
     def half(path: Path, *parts: bytes | memoryview) -> None:
-        with open(path.with_name(f".{path.name}.tmp"), "wb") as file:
+        with open(path.with_name(f".{path.name}.gempi-tmp"), "wb") as file:
             file.write(b"".join(parts)[: sum(map(len, parts)) // 2])
         strike()
         write(path, *parts)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.checks import at_least_one, flag, not_negative, positive
+from agents.checks import at_least_one, at_most_a_month, flag, not_negative, positive
 from agents.sequences.config import SequenceConfig
 
 
@@ -122,6 +122,7 @@ class LearnerConfig:
     def __post_init__(self) -> None:
         at_least_one(self, ("rollouts", "updates", "micro_batch", "threads", "log_rollouts", "patience_steps"))
         positive(self, ("learning_rate", "dual_learning_rate", "value_learning_rate", "checkpoint_seconds", "patience"))
+        at_most_a_month(self, ("patience",))
         not_negative(self, ("weight_decay", "max_gradient_norm"))
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must lie in [0, 1), not {self.dropout}")

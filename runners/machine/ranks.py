@@ -105,8 +105,11 @@ class TorchRanks:
             self.copy_first(module)
 
     def meet(self, patience: float) -> None:
-        """Wait for all ranks; after `patience` seconds raise RunError, which names the missing ones. With NCCL, which
-        has no such call, return at once: it has a timeout of its own."""
+        """Wait for all ranks; after `patience` seconds raise RunError on the first rank, which names the missing ones.
+
+        The others wait for the first as long as it takes. With NCCL, which has no such call, return at once: it has a
+        timeout of its own.
+        """
         if dist.get_backend() != "gloo":
             return
         try:

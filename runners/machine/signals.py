@@ -12,14 +12,17 @@ from time import monotonic
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 GRACE = 4.0
 """Seconds after a signal at which a batch is cut short: schedulers send a SIGKILL after ten."""
+REPEAT = 1.0
+"""Seconds within which another signal is the same request: torchrun passes on what its ranks were sent too."""
 
 
-class Stopped(Exception):
-    """Raised by a signal, in code that may be interrupted at any place."""
+class Stopped(BaseException):
+    """Raised by a signal, in code that may be interrupted at any place. It is no Exception, as a user's reward or
+    environment that handles all of those would swallow it."""
 
 
 class StopSignal:
-    """Context in which the first Ctrl-C or SIGTERM only sets `asked`; a second one acts as it did before."""
+    """Context in which a Ctrl-C or SIGTERM only sets `asked`; one that comes REPEAT seconds later acts as before."""
 
     def __init__(self) -> None:
         self._asked_at: float | None = None
@@ -52,8 +55,12 @@ class StopSignal:
         return self
 
     def _ask(self, number: int, frame: object) -> None:
+        if self.asked:
+            if monotonic() - self._asked_at > REPEAT:
+                signal.signal(number, self._before[number])
+                signal.raise_signal(number)
+            return
         self._asked_at = monotonic()
-        signal.signal(number, self._before[number])
         if self._at_once:
             raise Stopped
 

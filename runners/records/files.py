@@ -1,8 +1,16 @@
 """Atomic writing of files: a killed process or a full disk never leaves half of one."""
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from runners.errors import RunError
+
+UNFINISHED, REPLACED = "gempi-tmp", "gempi-old"
+"""Endings of the hidden names of files and folders that are being written, or replaced."""
 
 
 def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> None:
@@ -12,7 +20,7 @@ def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> Non
     because a rename may reach the disk before the bytes of the file. Raise OSError, which names `path`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{UNFINISHED}")
     try:
         with open(temporary, "wb") as file:
             file.writelines(parts)
@@ -28,5 +36,18 @@ def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> Non
 
 def remove_strays(folder: Path) -> None:
     """Remove temporary files and folders that a process left in `folder` when it was killed while writing."""
-    for stray in (*folder.glob(".*.tmp"), *folder.glob(".*.old")):
+    for stray in (*folder.glob(f".*.{UNFINISHED}"), *folder.glob(f".*.{REPLACED}")):
         shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing the run in `folder`; RunError if one does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise RunError(f"{folder} is the folder of a run that another process goes on with") from None
+    finally:
+        os.close(descriptor)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runners.errors import RunError
+from runners.records.files import REPLACED, UNFINISHED
 
 CHECKSUMS = "checksums.json"
 BLOCK = 2**20
@@ -20,7 +21,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Raise OSError if another process has made `path` meanwhile.
     """
-    filling, old = (path.with_name(f".{path.name}-{os.getpid()}.{end}") for end in ("tmp", "old"))
+    filling, old = (path.with_name(f".{path.name}-{os.getpid()}.{end}") for end in (UNFINISHED, REPLACED))
     replaces = path.exists()
     filling.mkdir(parents=True)
     try:

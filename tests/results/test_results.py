@@ -198,7 +198,7 @@ def test_state_and_command_of_every_kind_of_folder(tmp_path):
 
     (folder / "checkpoints").mkdir(parents=True)
     command_file(folder).write_text(run.line)
-    (folder / "checkpoints/.step_000000000064.safetensors.tmp").touch()  # killed while it wrote its first
+    (folder / "checkpoints/.step_000000000064.safetensors.gempi-tmp").touch()  # killed while it wrote its first
     assert state(run, folder) == "missing"
 
     (folder / "checkpoints/step_000000000064.safetensors").touch()

@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch):
 def test_the_last_three_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save_last(1, {})
-    (tmp_path / "checkpoints" / ".step_000000000002.safetensors.tmp").write_bytes(b"left by a kill")
+    (tmp_path / "checkpoints" / ".step_000000000002.safetensors.gempi-tmp").write_bytes(b"left by a kill")
     for step in (5, 100, 20_000, 123_456):
         checkpoints.save_last(step, {"n": step})
     checkpoints.save_best(100, {"n": "best"})

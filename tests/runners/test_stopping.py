@@ -11,13 +11,15 @@ import torch
 from runners import run as run_module
 from runners import training as training_module
 from runners.acting.samplers import ProcessSampler
-from runners.errors import UsageError
+from runners.errors import RunError, UsageError
 from runners.launch import main
 from runners.learning.learner import Learner
 from runners.lm.batches import Rollouts
 from runners.lm.launch import main as lm_main
 from runners.machine import signals
+from runners.machine.signals import REPEAT, StopSignal
 from runners.records.checkpoint import Checkpoints
+from runners.records.files import held
 
 SMALL = "--env CartPole-v1 --core feedforward --envs 4 --unroll 16 --minibatches 2 --embedding 16 --no-video"
 SMALL += " --actors 0 --steps 640 --eval-episodes 2 --log-seconds 0"
@@ -72,10 +74,12 @@ def test_a_run_that_has_saved_nothing_begins_anew(tmp_path: Path, monkeypatch: p
         patched.setattr(run_module.Records, "write", lambda *_: signal.default_int_handler(2, None))
         control(tmp_path)
     assert (tmp_path / "config.json").exists() and not (tmp_path / "checkpoints").exists()
-    (tmp_path / ".metrics.csv.tmp").touch()
-    (tmp_path / ".model-7.old").mkdir()
+    (tmp_path / ".metrics.csv.gempi-tmp").touch()
+    (tmp_path / ".model-7.gempi-old").mkdir()
+    (tmp_path / ".somebody-elses.old").mkdir()
     control(tmp_path, "--learning-rate", "2e-3")
-    assert steps(tmp_path) == list(range(64, 641, 64)) and not list(tmp_path.glob(".*"))
+    assert steps(tmp_path) == list(range(64, 641, 64))
+    assert list(tmp_path.glob(".*")) == [tmp_path / ".somebody-elses.old"]
 
 
 def test_of_another_runner_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,3 +149,27 @@ def test_a_language_model_whose_rollout_was_cut_short_draws_it_again(
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
     with pytest.raises(UsageError, match="holds a run that ended"):
         lm_main([*LM.split(), "--run-dir", str(tmp_path / "cut")])
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(RunError, match="another process"), held(tmp_path):
+        pass
+    with held(tmp_path):  # free again
+        pass
+
+
+def test_a_run_that_goes_on_with_more_steps_keeps_the_summary_of_its_end(tmp_path: Path) -> None:
+    control(tmp_path)
+    ended = (tmp_path / "summary.json").read_text()
+    assert main("control", ["--resume", str(tmp_path), "--steps", "1280"]) == 0
+    assert (tmp_path / "summary_640.json").read_text() == ended != (tmp_path / "summary.json").read_text()
+
+
+def test_only_a_signal_that_comes_later_is_a_second_one() -> None:
+    """A signal that arrives twice at once, as torchrun passes it on, is one request."""
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+        stop._asked_at -= REPEAT
+        signal.raise_signal(signal.SIGINT)
