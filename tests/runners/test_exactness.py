@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from envs.interface import EnvError
+from runners.errors import UsageError
 from runners.launch import main
+from runners.machine.ranks import OneRank
 from runners.records.checkpoint import Checkpoints
 from runners.training import Training
 from support.runs import small
@@ -76,3 +78,13 @@ def test_what_cannot_be_saved_is_said_at_the_start() -> None:
         Training(replace(config, env=replace(config.env, backend="envpool")))
     with pytest.raises(ValueError, match="--save-environments needs --actors 0"):
         small("lstm", actors=1, save_environments=True)
+
+
+def test_environments_of_several_ranks_are_not_saved() -> None:
+    """Only the first rank writes checkpoints, so the others would act as it does when the run goes on."""
+
+    class Ranks(OneRank):
+        size = 2
+
+    with pytest.raises(UsageError, match="--save-environments is for one process"):
+        Training(small("lstm", "recall-3", "vmpo", save_environments=True, actors=0), Ranks())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from runners.config import TrainingConfig
+from runners.lm.config import LearnerConfig
 from runners.machine.watchdog import watched
 from support import ROOT
 
@@ -54,3 +56,10 @@ def test_a_simulator_that_hangs_ends_the_run_in_a_line_with_its_stack(tmp_path: 
     line = "error: rank 0, which steps hanging:Hangs-v0, gave nothing for 5 s (--patience); its stack is above"
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == line
     assert "in wait_for_a_server" in done.stderr
+
+
+@pytest.mark.parametrize("config", [TrainingConfig, LearnerConfig])
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e10])
+def test_a_patience_that_no_clock_counts_is_refused(config: type, seconds: float) -> None:
+    with pytest.raises(ValueError, match="--patience must be"):
+        config(patience=seconds)
