@@ -69,7 +69,7 @@ def e_step(
         if saturated is not None:
             diagnostics["e_step/saturated"] = saturated
         if len(anchors) > 1:
-            diagnostics |= {f"e_step/lambda_{name}": c for name, c in zip(anchors, coefficients, strict=True)}
+            diagnostics |= {f"e_step/lambda_{name}": c for name, c in zip(anchors, coefficients.detach(), strict=True)}
     return EStep(psi, dual_loss, diagnostics)
 
 

@@ -94,7 +94,8 @@ class LearnerConfig:
     """Dropout of the model in the training of a task's base model and in the M-step; by default as its configuration
     says, and 0 for a task's own."""
     drop_path: float = 0.0
-    """Probability that a block of the model is left out for a sample in the M-step (DropPath, stochastic depth)."""
+    """Probability that a block of the model is left out for a row of its input in the M-step (DropPath, stochastic
+    depth): for a completion, for a prompt that several share, or with --packing for all of a row."""
     dropout_scheme: Literal["whole", "masked"] = "whole"
     """Network that trust region and ratios compare with pi_t where there is dropout: the whole one, or the masked one.
     PPO, whose loss has only ratios, trains without dropout under `whole`."""

@@ -158,3 +158,11 @@ def test_ratios_of_any_size_stay_finite(name, offset):
     step.dual_loss.backward()
     (raw,) = temperature.parameters()
     assert raw.grad.abs() <= FARTHEST
+
+
+def test_what_is_logged_has_no_gradient():
+    """Metrics are summed until they are written: one with a gradient would keep every batch's graph."""
+    ratios, mask = torch.stack([torch.randn(8), torch.zeros(8)]), torch.ones(8, dtype=torch.bool)
+    step = e_step(torch.randn(8), ratios, mask, KL(), Dual((0.5, 0.1), (0.5, 0.1)), All(), ("reference", "behaviour"))
+    assert {"e_step/lambda_reference", "e_step/lambda_behaviour"} <= step.diagnostics.keys()
+    assert step.dual_loss.requires_grad and not any(value.requires_grad for value in step.diagnostics.values())
