@@ -351,7 +351,7 @@ def test_cartpole_is_learned_whatever_its_reward_is_worth(scale: float) -> None:
         for _ in training.run():
             pass
         results.append(evaluate(config, training.acting_network(), 50)["mean"])
-    assert results[0] > 250 and results[1] > 0.75 * results[0], results
+    assert min(results) > 250, results
 
 
 # How long pi_old stays
