@@ -390,7 +390,7 @@ def test_collecting_keeps_runs_made_elsewhere_and_drops_changed_commands(tmp_pat
 def test_committed_rows_are_written_again_as_they_are(name, tmp_path):
     """Nothing of a run that was made elsewhere changes when another is collected."""
     if not (DATA / name).exists():
-        pytest.skip("not run yet")
+        pytest.skip("this experiment is not run yet: there are no rows to compare")
     shutil.copytree(DATA / name, tmp_path / name)
     rows, curves = (pd.read_csv(tmp_path / name / file, dtype=str) for file in ("summary.csv", "curves.csv"))
     assert collect(load(name), tmp_path / "runs", tmp_path) == len(rows)
