@@ -78,6 +78,14 @@ RECALL = Suite(
     video_fps=10,
     examples=("recall-30", "recall-100"),
 )
+NUMPAD = Suite(
+    "numpad",
+    "control",
+    {"numpy": "envs.numpad:Numpad"},
+    pattern=r"numpad(-\d|-?$)",
+    video_fps=10,
+    examples=("numpad-2", "numpad-3"),
+)
 POPGYM = Suite(
     "popgym",
     "control",
@@ -129,7 +137,7 @@ ANY = Suite(
     pattern=r"(?!ALE/)",  # registered only if ale-py happens to be imported, and of the suite atari
     options=("max_episode_steps", "action_bound"),
 )
-SUITES = (ATARI, RECALL, POPGYM, MINIGRID, DM_CONTROL, CONTROL, OTHERS, ANY)
+SUITES = (ATARI, RECALL, NUMPAD, POPGYM, MINIGRID, DM_CONTROL, CONTROL, OTHERS, ANY)
 """All suites; an environment belongs to the first that has its name."""
 
 
@@ -149,7 +157,7 @@ def backend_of(suite: Suite, name: str, asked: str) -> str:
     """Return the backend that runs `name`: the one `asked` for, or with "auto" the suite's first."""
     backend = next(iter(suite.backends)) if asked == "auto" else asked
     if backend not in suite.backends:
-        if suite is RECALL:
+        if suite in (RECALL, NUMPAD):
             raise EnvError(f"{name} is built in, {asked} does not run it: leave the backend at auto")
         raise EnvError(f"{asked} does not run {name}: leave the backend at auto, or take {' or '.join(suite.backends)}")
     return backend

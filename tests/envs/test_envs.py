@@ -28,6 +28,7 @@ CASES = {
     "envpool-Pendulum": EnvConfig("Pendulum-v1", "control"),
     "gymnasium-Pendulum": EnvConfig("Pendulum-v1", "control", "gymnasium"),
     "recall": EnvConfig("recall-5", "control"),
+    "numpad": EnvConfig("numpad-3", "control"),
     "envpool-MiniGrid": EnvConfig("MiniGrid-Empty-Random-5x5-v0", "control", max_episode_steps=40),
     "gymnasium-MiniGrid": EnvConfig("MiniGrid-Empty-Random-5x5-v0", "control", "gymnasium", max_episode_steps=40),
     "envpool-dm_control": EnvConfig("CartpoleBalance-v1", "control", max_episode_steps=40),
@@ -39,7 +40,7 @@ CASES = {
         + [f"Masked-{mask}-{observation}" for mask in ("part", "info") for observation in ("vector", "dict")]
     },
 }
-FEW_SIGHTS = ("envpool-MiniGrid", "gymnasium-MiniGrid", "popgym")
+FEW_SIGHTS = ("envpool-MiniGrid", "gymnasium-MiniGrid", "popgym", "numpad")
 """Where a first observation may look as a last one does."""
 NO_PICTURES = ("envpool-dm_control", "popgym")
 NEEDS = {"gymnasium-MiniGrid": "minigrid", "popgym": "popgym"}
@@ -225,9 +226,9 @@ def test_an_environment_may_stand_still(case):
     env.close()
 
 
-@pytest.mark.parametrize("case", [param(case) for case in CASES if case not in ("ale-Pong", "recall")])
+@pytest.mark.parametrize("case", [param(case) for case in CASES if case not in ("ale-Pong", "recall", "numpad")])
 def test_environments_go_on_where_they_stood_still(case):
-    """Left out: recall draws distractors for all at once, and ale steps all."""
+    """Left out: recall and numpad draw numbers for all at once, and ale steps all."""
     env = make_env(CASES[case], ENVS, 7, threads=2)
     actions, expected = actions_of(env.spec.action, STEPS, ENVS), rollout(case)
     env.reset()
@@ -659,8 +660,8 @@ def test_garbage_in_a_reset_step_and_two_flags_at_once():
 def test_known_names_can_be_made():
     assert len(known_names("atari")) >= 100
     assert {"Pong", "Breakout", "MsPacman", "MontezumaRevenge", "UpNDown"} <= set(known_names("atari"))
-    tasks = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "recall-30")
-    assert set(tasks) <= {*known_names("control"), *known_names("recall")}
+    tasks = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1", "recall-30", "numpad-2")
+    assert set(tasks) <= {*known_names("control"), *known_names("recall"), *known_names("numpad")}
     for name in tasks:
         play(EnvConfig(name, "control"), 3)
     for name in ("UpNDown", "TicTacToe3d", "Pitfall2"):
@@ -681,6 +682,7 @@ def test_known_names_can_be_made():
         ({"name": "recall", "suite": "control"}, "recall-30"),
         ({"name": "recall-0", "suite": "control"}, "delay N of 1 or more"),
         ({"name": "recall-5", "suite": "control", "backend": "gymnasium"}, "built in"),
+        ({"name": "numpad-2", "suite": "control", "backend": "envpool"}, "built in"),
         ({"suite": "arcade"}, "choose one of atari, control"),
         ({"backend": "openai"}, "choose one of auto, envpool, ale, gymnasium"),
         ({"backend": "gymnasium"}, "choose auto or envpool or ale"),

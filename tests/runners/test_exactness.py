@@ -38,6 +38,7 @@ def test_a_seed_makes_one_table(tmp_path: Path) -> None:
     [
         ("recall-3", "auto", "gtrxl", "vmpo", 1),
         ("recall-3", "auto", "gtrxl", "at-dar", 3),
+        ("numpad-2", "auto", "lstm", "vmpo", 1),
         ("CartPole-v1", "gymnasium", "lstm", "vmpo", 3),
         ("Pendulum-v1", "gymnasium", "gtrxl", "ppo", 1),
         ("MountainCar-v0", "gymnasium", "feedforward", "vmpo", 1),
