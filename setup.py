@@ -27,6 +27,7 @@ setup(
         "scipy>=1.15",
         "pandas>=2.2",
         "jinja2>=3",
+        "markdown>=3.4",
     ],
     extras_require={
         "test": TEST,

@@ -1,7 +1,8 @@
 """Rebuild every table and plot from the committed data: `python -m results.report`.
 
 A file results/pages/NAME.md is the text of a page, with Jinja's {{ placeholders }} for tables and figures;
-docs/results/NAME.md is that page filled in. Plots go to docs/results/plots/.
+docs/results/NAME.md is that page filled in. Plots go to docs/results/plots/. With `--html FILE` all pages and plots are
+also one HTML file.
 """
 
 import re
@@ -15,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from results import ROOT, plots, tables
 from results.experiment import Experiment, all_experiments
 from results.faults import table as faults
+from results.html import one_page
 from results.peers import tables as peers
 from results.speed import tables as speed
 from results.store import Figures, read_curves, read_figures, read_summaries
@@ -94,7 +96,9 @@ def report(experiments: Sequence[Experiment], root: Path) -> list[Path]:
 def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m results.report", description="Rebuild the pages and plots of docs/results/.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is stale")
-    check = parser.parse_args(argv).check
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write all pages and plots as one HTML file")
+    options = parser.parse_args(argv)
+    check = options.check
     with usage_errors():
         experiments = list(all_experiments().values())
     paths = stale(experiments, ROOT) if check else report(experiments, ROOT)
@@ -104,6 +108,10 @@ def main(argv: list[str]) -> int:
         raise RunError("the pages do not match the committed data; run `python -m results.report`")
     if not paths:
         print("all up to date")
+    if options.html:
+        texts = {path: path.read_text() for path in pages(experiments, ROOT)}
+        write_atomically(options.html, one_page(texts).encode())
+        print(f"wrote {options.html}")
     return 0
 
 
