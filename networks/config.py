@@ -28,28 +28,29 @@ class NetworkConfig:
     centre_pixels: bool = False
     """Subtract the mean picture of play by random actions from every observation."""
     core: Literal[tuple(CORES)] = "gtrxl"
-    """Memory: none (feedforward), an LSTM, a GRU, or a transformer (post-norm, identity map reordering, gated)."""
+    """Memory: none (feedforward), an LSTM, a GRU, layers of minGRU (a recurrence that learns in parallel over time), or
+    a transformer (post-norm, identity map reordering, gated)."""
     gate: Literal[tuple(GATES)] = "gru"
     """Gate in the place of GTrXL's residual connections."""
     gate_bias: float | None = None
     """b_g at initialisation; by default the paper's: 2 for a GRU gate, which starts it near the identity, else 1."""
     embedding: int = 128
-    """Width of the core: the transformer's model size, the LSTM's or GRU's hidden size."""
+    """Width of the core: the transformer's or minGRU's model size, the LSTM's or GRU's hidden size."""
     layers: int = 2
-    """Transformer layers."""
+    """Layers of a transformer or of minGRU."""
     heads: int = 4
     """Attention heads a layer."""
     key_size: int = 32
     """Size of keys, queries and values, a head."""
     mlp_size: int = 256
-    """Inner size of the transformer's position-wise MLP."""
+    """Inner size of the position-wise MLP in each layer of a transformer or of minGRU."""
     memory: int = 64
-    """Previous steps a transformer layer attends to, besides the present one; the longest time that an LSTM's or GRU's
-    units keep what they hold when training begins."""
+    """Previous steps a transformer layer attends to, besides the present one; the longest time that the units of an
+    LSTM, GRU or minGRU keep what they hold when training begins."""
     dropout: float = 0.0
     """Probability that a unit is dropped while learning, in the torso's features, the output of each of the core's
-    sub-blocks (a transformer's attention and MLP, the LSTM or GRU) and the attention weights. Acting, evaluation and
-    value targets use the whole network."""
+    sub-blocks (a transformer's attention, a minGRU, an MLP, the LSTM or GRU) and the attention weights. Acting,
+    evaluation and value targets use the whole network."""
     drop_path: float = 0.0
     """Probability that a transformer's sub-block is left out while learning, for an environment's whole unroll
     (DropPath, stochastic depth)."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from networks.mingru import MinGRULayer
 from networks.transformer import State, TransformerActing, TransformerCore
 
 if TYPE_CHECKING:
@@ -182,12 +183,44 @@ class GRUCore(RecurrentCore):
         return y, (h,)
 
 
-Core = FeedforwardCore | RecurrentCore | TransformerCore
+class MinGRUCore(nn.Module):
+    """Layers of minGRU and MLP. The state is `h` [B, L, D], each layer's hidden state."""
+
+    def __init__(self, d_model: int, layers: int, mlp_size: int, dropout: float = 0.0, span: int = 64) -> None:
+        super().__init__()
+        self.output_size = d_model
+        self.layers = nn.ModuleList(MinGRULayer(d_model, mlp_size, dropout, span) for _ in range(layers))
+
+    @classmethod
+    def from_config(cls, config: "NetworkConfig") -> Self:
+        return cls(config.embedding, config.layers, config.mlp_size, config.dropout, config.memory)
+
+    def initial_state(self, batch: int) -> State:
+        return (self.layers[0].norm.weight.new_zeros(batch, len(self.layers), self.output_size),)
+
+    def forward(self, x: Tensor, first: Tensor, state: State, need_state: bool = True) -> tuple[Tensor, State | None]:
+        """Return [T, B, D] for `x` [T, B, D], `first` [T, B] bool, and the state after the last step, detached."""
+        ends = []
+        for layer, h in zip(self.layers, state[0].unbind(1), strict=True):
+            x, end = layer(x, first, h)
+            ends.append(end.detach())
+        return x, (torch.stack(ends, 1),) if need_state else None
+
+    def metrics(self, state: State) -> dict[str, Tensor]:
+        """Return the root mean square of the state."""
+        return {"memory/h_rms": state[0].square().mean().sqrt()}
+
+    def acting(self, state: State, horizon: int) -> ForwardActing:
+        return ForwardActing(self, state)
+
+
+Core = FeedforwardCore | RecurrentCore | MinGRUCore | TransformerCore
 Stepper = ForwardActing | TransformerActing
 CORES: dict[str, type[Core]] = {
     "feedforward": FeedforwardCore,
     "lstm": LSTMCore,
     "gru": GRUCore,
+    "mingru": MinGRUCore,
     "trxl": TransformerCore,
     "trxl-i": TransformerCore,
     "gtrxl": TransformerCore,

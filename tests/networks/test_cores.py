@@ -16,7 +16,7 @@ from torch import Tensor
 
 from networks.config import NetworkConfig
 from networks.cores import CORES as NAMED
-from networks.cores import FeedforwardCore, GRUCore, LSTMCore, make_core
+from networks.cores import FeedforwardCore, GRUCore, LSTMCore, MinGRUCore, make_core
 from networks.transformer import TransformerCore
 from support import oracles
 from support.oracles import array
@@ -43,12 +43,10 @@ class Kind:
     def make(self, seed: int = 0, dtype: torch.dtype = torch.float32, layers: int = LAYERS) -> torch.nn.Module:
         """Every parameter random, biases and norms too: what starts at zero or one must count in a test."""
         torch.manual_seed(seed)
-        if self.name == "feedforward":
-            core = FeedforwardCore(SIZE)
-        elif self.name in ("lstm", "gru"):
-            core = NAMED[self.name](SIZE, SIZE)
-        else:
-            core = TransformerCore(SIZE, layers, HEADS, KEY_SIZE, MLP_SIZE, self.memory, self.name, self.gate, 0.5)
+        sizes = dict(embedding=SIZE, layers=layers, heads=HEADS, key_size=KEY_SIZE, mlp_size=MLP_SIZE)
+        core = make_core(
+            NetworkConfig(core=self.name, gate=self.gate, gate_bias=0.5, memory=self.memory or 64, **sizes)
+        )
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in core.parameters():
@@ -57,7 +55,8 @@ class Kind:
 
 
 TRANSFORMERS = [Kind(name, gate, memory) for name, gate in VARIANTS for memory in MEMORIES]
-RECURRENT = [Kind("lstm"), Kind("gru"), *TRANSFORMERS]
+OTHERS = [Kind(name) for name, core in NAMED.items() if core not in (FeedforwardCore, TransformerCore)]
+RECURRENT = [*OTHERS, *TRANSFORMERS]
 CORES = [Kind("feedforward"), *RECURRENT]
 every = partial(pytest.mark.parametrize, ids=str)
 every_core = every("kind", CORES)
@@ -95,7 +94,7 @@ def used_state(core: torch.nn.Module, seed: int = 0, steps: int = 4) -> tuple[Te
 
 
 def valid(state: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return what of a state has a meaning: a transformer's newest `length` slots, an LSTM's or a GRU's all."""
+    """Return what of a state has a meaning: a transformer's newest `length` slots, all of another core's."""
     if len(state) == 2 and state[0].dim() == 4:
         memory, length = state
         return [length, *(memory[b, :, memory.shape[2] - n :] for b, n in enumerate(length.tolist()))]
@@ -362,7 +361,7 @@ def test_shapes(kind: Kind) -> None:
     assert not any(part.requires_grad for part in stepper.state())
 
 
-@every("kind", [Kind("lstm"), Kind("gru"), Kind("gtrxl", "gru", 3)])
+@every("kind", [*OTHERS, Kind("gtrxl", "gru", 3)])
 def test_acting_in_inference_mode_leaves_learning_intact(kind: Kind) -> None:
     """One process acts, then learns: what acting computed once and kept (tables) must be fit for a gradient."""
     core = kind.make()
@@ -514,7 +513,7 @@ def test_reach_grows_by_the_memory_with_every_layer(layers: int) -> None:
     assert seen.tolist() == [1 <= t <= 1 + 2 * layers for t in range(STEPS)]
 
 
-@every_transformer
+@every_recurrent
 def test_no_gradient_into_the_memory(kind: Kind) -> None:
     """The memory that an unroll left behind is data to the next one: its loss stops at the cut."""
     core = kind.make()
@@ -530,7 +529,7 @@ def test_no_gradient_into_the_memory(kind: Kind) -> None:
 def test_gradients_flow_between_the_steps_of_an_unroll() -> None:
     """Only the memory is held: within the unroll an earlier input has its share in a later output's gradient."""
     transformers = Kind("trxl", memory=3), Kind("trxl-i", memory=3), Kind("gtrxl", "gru", 3)
-    for kind in (*transformers, Kind("lstm"), Kind("gru")):
+    for kind in (*transformers, *OTHERS):
         core = kind.make()
         x = inputs(18).requires_grad_()
         y, _ = core(x, firsts("never"), core.initial_state(BATCH))
@@ -539,18 +538,13 @@ def test_gradients_flow_between_the_steps_of_an_unroll() -> None:
         assert not x.grad[6:].any()
 
 
-@every("kind", [Kind("lstm"), Kind("gru"), *(kind for kind in TRANSFORMERS if kind.memory == 3)])
+@every("kind", [*OTHERS, *(kind for kind in TRANSFORMERS if kind.memory == 3)])
 def test_gradients_by_finite_differences(kind: Kind) -> None:
     """Check gradients to inputs and parameters, from a used memory, with an episode that begins in the middle."""
     small = 4
     torch.manual_seed(0)
-    sizes = dict(layers=2, heads=2, key_size=2, mlp_size=3, memory=2)
-    core = (
-        NAMED[kind.name](small, small)
-        if not kind.memory
-        else TransformerCore(small, **sizes, variant=kind.name, gate=kind.gate)
-    )
-    core = core.double()
+    sizes = dict(embedding=small, layers=2, heads=2, key_size=2, mlp_size=3, memory=2)
+    core = make_core(NetworkConfig(core=kind.name, gate=kind.gate, **sizes)).double()
     with torch.no_grad():
         for parameter in core.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -634,11 +628,14 @@ def test_make_core(name: str) -> None:
         core=name, gate="output", gate_bias=1.0, embedding=SIZE, layers=3, heads=2, key_size=5, mlp_size=11, memory=4
     )
     core = make_core(config)
-    kinds = {"feedforward": FeedforwardCore, "lstm": LSTMCore, "gru": GRUCore}
+    kinds = {"feedforward": FeedforwardCore, "lstm": LSTMCore, "gru": GRUCore, "mingru": MinGRUCore}
     assert isinstance(core, kinds.get(name, TransformerCore))
     assert core.output_size == SIZE
     y, state = core(inputs(0), firsts("random"), core.initial_state(BATCH))
     assert y.shape == (STEPS, BATCH, SIZE)
+    if isinstance(core, MinGRUCore):
+        assert state[0].shape == (BATCH, 3, SIZE)
+        assert core.layers[0].mlp[0].weight.shape == (11, SIZE)
     if isinstance(core, TransformerCore):
         assert state[0].shape == (BATCH, 3, 4, SIZE)
         assert core.layers[0].attention.content_bias.shape == (2, 5)

@@ -57,7 +57,7 @@ def test_a_core_leaves_out_blocks_of_an_environment_at_a_time(core):
 
 
 def test_drop_path_is_of_transformers():
-    for core in ("lstm", "gru", "feedforward"):
+    for core in ("lstm", "gru", "mingru", "feedforward"):
         with pytest.raises(ValueError, match=f"--drop-path leaves out .*, and --core {core} has none"):
             NetworkConfig(core=core, drop_path=0.1)
     with pytest.raises(ValueError, match="--drop-path must lie in"):

@@ -60,7 +60,7 @@ def assert_learns_alike(config: RunConfig) -> None:
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("core", ["feedforward", "gtrxl", "trxl"])
+@pytest.mark.parametrize("core", ["feedforward", "mingru", "gtrxl", "trxl"])
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_one_graph_learns_alike(core: str, env: str, as_traced: None) -> None:
     assert_learns_alike(small(core, env, passes=1, minibatches=2))

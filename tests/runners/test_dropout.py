@@ -8,13 +8,13 @@ from torch import Tensor
 
 from agents.types import Loss, Unroll, rows
 from networks.actor_critic import Output
+from networks.cores import CORES
 from runners.config import RunConfig
 from runners.learning.passes import under_mask
 from runners.training import Training
 from support.agent_oracles import plan_of
 from support.runs import small
 
-CORES = ["feedforward", "lstm", "gru", "trxl", "trxl-i", "gtrxl"]
 SCHEMES = ["whole", "masked", "paired"]
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from agents.factory import make_agent
+from networks.cores import CORES
 from runners.acting.actor import Actor
 from runners.acting.unrolls import make_buffer
 from runners.acting.weights import flatten_weights
@@ -36,8 +37,6 @@ from runners.training import Training
 from support import ROOT
 from support.agent_oracles import learned, space
 from support.runs import ONE_TASK, batches, empty_charts, small
-
-CORES = ["feedforward", "lstm", "gru", "trxl", "trxl-i", "gtrxl"]
 
 
 def command(*arguments: str, **options) -> subprocess.CompletedProcess:

@@ -200,6 +200,23 @@ def gru(w_x, w_h, b_x, b_h, x, first, h):
     return y, h
 
 
+def mingru(layers, x, first, h):
+    """x [T, B, D], `layers` the state dictionaries of layers, h [B, L, D] zero where an episode begins."""
+    h, y = h.copy(), x.copy()
+    for t, b in np.ndindex(x.shape[:2]):
+        if first[t, b]:
+            h[b] = 0.0
+        for i, p in enumerate(layers):
+            n = layer_norm(y[t, b], p["norm.weight"], p["norm.bias"])
+            z = sigmoid(p["gate.weight"] @ n + p["gate.bias"])
+            h[b, i] = (1 - z) * h[b, i] + z * (p["candidate.weight"] @ n + p["candidate.bias"])
+            u = y[t, b] + h[b, i]
+            n = layer_norm(u, p["mlp_norm.weight"], p["mlp_norm.bias"])
+            inner = np.maximum(p["mlp.0.weight"] @ n + p["mlp.0.bias"], 0.0)
+            y[t, b] = u + p["mlp.2.weight"] @ inner + p["mlp.2.bias"]
+    return y, h
+
+
 # --- distributions --------------------------------------------------------------------------------
 
 
