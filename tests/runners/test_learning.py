@@ -34,9 +34,14 @@ def test_cartpole_is_learned(agent: str, core: str) -> None:
 
 
 @pytest.mark.slow
-def test_gtrxl_recalls_and_feedforward_cannot() -> None:
+@pytest.mark.parametrize("core", ["gtrxl", "mingru"])
+def test_a_memory_recalls(core: str) -> None:
+    assert train("recall-10", "vmpo", core, 150_000, enough=0.98, memory=16) > 0.9
+
+
+@pytest.mark.slow
+def test_feedforward_cannot_recall() -> None:
     """Chance is 0.25."""
-    assert train("recall-10", "vmpo", "gtrxl", 150_000, enough=0.98, memory=16) > 0.9
     assert train("recall-10", "vmpo", "feedforward", 20_000, enough=0.98) < 0.5
 
 
