@@ -81,6 +81,19 @@ class RelativeAttention(nn.Module):
         by_offset = self.position_scores(query, self.positions(keys.shape[2] - 1))
         return self.attend(query, keys, values, relative_shift(by_offset), mask[:, None])
 
+    def weights(
+        self,
+        query_input: Float[Tensor, "B T D"],
+        memory_and_input: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "B T S"],
+    ) -> Float[Tensor, "B H T S"]:
+        """Return the weights [B, H, T, M+T] by which `forward` of the same arguments mixes values; none is dropped."""
+        keys, _ = self.keys_values(memory_and_input)
+        query = self._split(self.query(query_input))
+        by_offset = self.position_scores(query, self.positions(keys.shape[2] - 1))
+        bias = relative_shift(by_offset).masked_fill(~mask[:, None], -math.inf)
+        return softmax_weights(query + self.content_bias[:, None], keys, bias)
+
     def step(
         self,
         query_input: Float[Tensor, "B D"],
@@ -130,6 +143,13 @@ def plain_attention(
 
     `dropout` is the probability that a weight of the softmax is dropped.
     """
-    logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias
-    weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    weights = softmax_weights(query, keys, bias)
     return nn.functional.dropout(weights.to(values.dtype), dropout, training=dropout > 0) @ values
+
+
+def softmax_weights(
+    query: Float[Tensor, "B H T K"], keys: Float[Tensor, "B H S K"], bias: Float[Tensor, "B H T S"]
+) -> Float[Tensor, "B H T S"]:
+    """Return softmax(q . k / sqrt(key_size) + bias), [B, H, T, S], in float32 or the wider type of the arguments."""
+    logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-1, -2) + bias
+    return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))

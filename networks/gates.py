@@ -1,6 +1,7 @@
 """The gating layers of GTrXL (arXiv 1910.06764, eqs. 15-26): g(x, y) with x the skip stream and y a sub-block's output.
 
-All map [..., D] and [..., D] to [..., D]; no two gates of a network share parameters. s is the sigmoid.
+All map [..., D] and [..., D] to [..., D]; no two gates of a network share parameters. s is the sigmoid. `openness` is
+the factor in [0, 1] on what the sub-block brings in; the input gate, which lets all of y in, has none.
 """
 
 import torch
@@ -29,6 +30,10 @@ class GRUGate(nn.Module):
         h = torch.tanh(y_h + self.candidate(r * x))
         return torch.lerp(x, h, z)
 
+    def openness(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        """Return z."""
+        return torch.sigmoid(self.from_y(y).chunk(3, -1)[1] + self.from_x(x).chunk(2, -1)[1] - self.bias)
+
 
 class InputGate(nn.Module):
     """Gate g = s(W x) * x + y; it has no bias, `bias` is ignored."""
@@ -50,7 +55,10 @@ class OutputGate(nn.Module):
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
     def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
-        return x + torch.sigmoid(self.weight(x) - self.bias) * y
+        return x + self.openness(x, y) * y
+
+    def openness(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        return torch.sigmoid(self.weight(x) - self.bias)
 
 
 class HighwayGate(nn.Module):
@@ -64,6 +72,9 @@ class HighwayGate(nn.Module):
     def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
         return torch.lerp(y, x, torch.sigmoid(self.weight(x) + self.bias))
 
+    def openness(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        return torch.sigmoid(-self.weight(x) - self.bias)
+
 
 class SigTanhGate(nn.Module):
     """Gate g = x + s(W y - b) * tanh(U y)."""
@@ -75,7 +86,10 @@ class SigTanhGate(nn.Module):
         self.bias = nn.Parameter(torch.full((size,), float(bias)))
 
     def forward(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
-        return x + torch.sigmoid(self.gate(y) - self.bias) * torch.tanh(self.candidate(y))
+        return x + self.openness(x, y) * torch.tanh(self.candidate(y))
+
+    def openness(self, x: Float[Tensor, "*lead D"], y: Float[Tensor, "*lead D"]) -> Float[Tensor, "*lead D"]:
+        return torch.sigmoid(self.gate(y) - self.bias)
 
 
 GATES = {"gru": GRUGate, "input": InputGate, "output": OutputGate, "highway": HighwayGate, "sigtanh": SigTanhGate}

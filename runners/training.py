@@ -10,9 +10,11 @@ import torch
 
 from agents.factory import make_agent
 from agents.ranks import ALONE
+from agents.types import Unroll
 from envs.interface import EnvError
 from envs.saving import check_saves
 from networks.actor_critic import ActorCritic
+from networks.inside import gate_metrics
 from runners.acting.samplers import LocalSampler, ProcessSampler, Sampler
 from runners.acting.unrolls import Buffer
 from runners.acting.weights import evaluated
@@ -111,8 +113,9 @@ class Training:
                 if self.batches % training.target_period == 0:
                     sampler.publish(self.network)
                 self._track(batch)
+                row = self._row(pace, batch.unroll) if pace.due() or self.steps >= training.steps else {}
                 sampler.release()
-                yield self._row(pace) if pace.due() or self.steps >= training.steps else {}
+                yield row
                 if self._evaluation_due():
                     yield self._choose(stop)
         finally:
@@ -141,8 +144,10 @@ class Training:
         self.steps += self.config.steps_per_batch * self.ranks.size
         self.clock.read(self.sampler.cpu_seconds())
 
-    def _row(self, pace: Pace) -> Row:
+    def _row(self, pace: Pace, unroll: Unroll) -> Row:
         speed, waiting = pace.since_last(self.steps, self.sampler.wait_seconds)
+        one = unroll.columns(slice(0, 1)).to(self.device)
+        inputs = one.observation, one.previous_action, one.reward, one.first, one.state, one.task
         return {
             "steps": self.steps,
             "frames": self.frames,
@@ -151,6 +156,7 @@ class Training:
             "updates": self.learner.updates,
             **self.tracker.metrics(),
             **self.learner.drain_metrics(),
+            **{name: float(x) for name, x in gate_metrics(self.network, *inputs).items()},
             "speed/steps_per_second": speed,
             "speed/frames_per_second": speed * self.spec.frames_per_step,
             "speed/learner_waiting_share": waiting,

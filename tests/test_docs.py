@@ -313,6 +313,7 @@ def test_every_metric_is_explained():
         "e_step/lambda_{name}",
         "m_step/alpha{suffix}",
         "m_step/kl{suffix}",
+        "memory/gate_{name}_{i + 1}",
         "memory/{name}_rms",
         "return/{task}",
     }

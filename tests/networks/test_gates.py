@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from networks.gates import make_gate
-from support.oracles import array, gate_function
+from support.oracles import array, gate_function, sigmoid
 
 NAMES = ["gru", "input", "output", "highway", "sigtanh"]
 BIASED = ["gru", "output", "highway", "sigtanh"]
@@ -71,6 +71,22 @@ def test_a_large_bias_closes_the_gate(name: str) -> None:
     gate = make_gate(name, SIZE, 50.0).double()
     x, y = streams()
     torch.testing.assert_close(gate(x, y), x)
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_openness_is_the_share_of_the_sub_block_in_the_output(name: str) -> None:
+    """Recovered from the output: (g - x) / what the sub-block would bring in if the gate were open."""
+    gate = random_gate(name)
+    x, y = streams()
+    brought = array({"output": y, "highway": y - x}.get(name, y))
+    if name == "sigtanh":
+        brought = np.tanh(array(y) @ array(gate.candidate.weight).T)
+    elif name == "gru":
+        r = sigmoid(array(y) @ array(gate.from_y.weight)[:SIZE].T + array(x) @ array(gate.from_x.weight)[:SIZE].T)
+        brought = np.tanh(
+            array(y) @ array(gate.from_y.weight)[2 * SIZE :].T + (r * array(x)) @ array(gate.candidate.weight).T
+        ) - array(x)
+    np.testing.assert_allclose(array(gate.openness(x, y)) * brought, array(gate(x, y) - x), atol=1e-9)
 
 
 def test_input_gate_lets_the_sub_block_through_unchanged() -> None:

@@ -105,6 +105,21 @@ def test_the_rate_falls_as_the_run_goes_on() -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 0.5e-3])
 
 
+# Gates
+
+
+def test_a_row_says_how_far_the_gates_open_and_to_look_changes_nothing() -> None:
+    """At the start a GRU gate passes s(-2) of what comes in; cores without gates that open have no such metric."""
+    row = next(Training(small("gtrxl", learning_rate=1e-9)).run())
+    gates = {name: value for name, value in row.items() if name.startswith("memory/gate")}
+    assert set(gates) == {f"memory/gate_{part}_{layer}" for part in ("attention", "mlp") for layer in (1, 2)}
+    assert list(gates.values()) == pytest.approx([1 / (1 + np.e**2)] * 4, abs=0.02)
+    for core in ("trxl-i", "lstm", "feedforward"):
+        assert not [name for name in next(Training(small(core)).run()) if name.startswith("memory/gate")]
+    seen, unseen = (batches(small("gtrxl", log_seconds=seconds), 3).network for seconds in (0.0, 1e9))
+    assert all(torch.equal(a, b) for a, b in zip(seen.parameters(), unseen.parameters(), strict=True))
+
+
 # Evaluation and the best checkpoint
 
 
@@ -122,7 +137,11 @@ class Clockwork:
         ends = [self.clock and self.clock % (i + 1) == 0 for i in range(self.num_envs)]
         self.clock += 1
         returns = np.where(ends, np.arange(self.num_envs), np.nan)
-        return SimpleNamespace(episode_return=returns, reward=np.zeros(self.num_envs))
+        lengths = np.arange(self.num_envs) + 1
+        nothing = np.zeros(self.num_envs)
+        return SimpleNamespace(
+            episode_return=returns, episode_length=lengths, reward=nothing, first=nothing.astype(bool)
+        )
 
     def send(self, action: np.ndarray | None, playing: np.ndarray) -> None:
         pass

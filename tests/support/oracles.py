@@ -78,24 +78,33 @@ def sinusoid(offset, size):
     return np.array([np.sin(offset * f) for f in frequencies] + [np.cos(offset * f) for f in frequencies])
 
 
-def attend(p, query_input, keys_input, offsets):
-    """One query vector [D] over a list of key vectors [D], each `offsets[j]` steps in the past; p: attention weights.
+def attended_to(p, query_input, keys_input, offsets):
+    """Weights [H, K] of one query vector [D] on a list of key vectors [D], each `offsets[j]` steps in the past.
 
-    logit_j = ((q + u_h) . k_j + (q + v_h) . (W_R Phi(offset_j))) / sqrt(key_size), for each head h.
+    logit_j = ((q + u_h) . k_j + (q + v_h) . (W_R Phi(offset_j))) / sqrt(key_size), for each head h; p: attention's
+    parameters.
     """
     u, v = p["content_bias"], p["position_bias"]
     heads, key_size = u.shape
-    mixed = []
+    weights = []
     for h in range(heads):
         rows = slice(h * key_size, (h + 1) * key_size)
         q = p["query.weight"][rows] @ query_input
-        logits, values = [], []
+        logits = []
         for key_input, offset in zip(keys_input, offsets, strict=True):
             k = p["key.weight"][rows] @ key_input
             r = p["relative.weight"][rows] @ sinusoid(offset, p["relative.weight"].shape[1])
             logits.append(((q + u[h]) @ k + (q + v[h]) @ r) / np.sqrt(key_size))
-            values.append(p["value.weight"][rows] @ key_input)
-        weights = softmax(np.array(logits))
+        weights.append(softmax(np.array(logits)))
+    return np.stack(weights)
+
+
+def attend(p, query_input, keys_input, offsets):
+    """One query vector [D] over a list of key vectors [D], as in `attended_to`: the mixed values, projected, [D]."""
+    mixed = []
+    for h, weights in enumerate(attended_to(p, query_input, keys_input, offsets)):
+        rows = slice(h * len(p["content_bias"][0]), (h + 1) * len(p["content_bias"][0]))
+        values = [p["value.weight"][rows] @ key_input for key_input in keys_input]
         mixed.append(sum(w * value for w, value in zip(weights, values, strict=True)))
     return p["output.weight"] @ np.concatenate(mixed)
 
