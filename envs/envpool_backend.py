@@ -51,12 +51,10 @@ class EnvpoolAtari(EnvpoolEnv):
     the last 2 of its 4 frames.
 
     FIRE is pressed on reset in games that have it (some start only then), and again after a lost life where that ends
-    the learner's episode.
+    the learner's episode. Games without it start with one no-op at least, also where `noop_max` is 0.
     """
 
     def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
-        if config.noop_max < 1:
-            raise EnvError("envpool needs noop_max of 1 or more: ale takes 0")  # at 0 it never returns from a reset
         max_episode_steps = config.max_episode_frames // FRAME_SKIP
         pool = _make(
             f"{config.name}-v5",
@@ -66,7 +64,7 @@ class EnvpoolAtari(EnvpoolEnv):
             render,
             frame_skip=FRAME_SKIP,
             stack_num=config.frame_stack,
-            noop_max=config.noop_max,
+            noop_max=max(1, config.noop_max),  # at 0 it would never return from a reset
             episodic_life=config.episodic_life,
             reward_clip=False,
             full_action_space=config.full_actions,

@@ -1,22 +1,29 @@
 """Command `python -m runners.evaluate RUN_DIR`: play episodes with a trained agent."""
 
+import csv
+import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
+from envs.protocols import PROTOCOLS, under
+from networks.actor_critic import ActorCritic
 from runners.acting.weights import evaluated
+from runners.attention import check_attends, record_attention
 from runners.build import build_env, build_network
 from runners.cli import load_config, parse_flags
-from runners.config import from_dict
+from runners.config import RunConfig, from_dict
 from runners.errors import UsageError, main_guard, usage_errors
 from runners.evaluation import evaluate, figure, record_video
 from runners.machine.precision import settle_precision
-from runners.records.checkpoint import Checkpoints, fits
+from runners.records.checkpoint import Checkpoints, Loaded, fits
 from runners.records.files import write_atomically
+from runners.records.video import ffmpeg
 
 
 @dataclass(frozen=True)
@@ -25,16 +32,21 @@ class Options:
 
     run_dir: Annotated[str, tyro.conf.Positional]
     """Folder of a run."""
-    episodes: int = 30
+    episodes: int = 100
     """Episodes to play."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The newest checkpoint, or the best one in the evaluations of a run with --evaluations."""
     policy: Literal["mode", "sample", "both"] | None = None
     """Act by the policy's mode, samples of it, or both; by default as the run's final evaluation did."""
+    protocol: Literal[tuple(PROTOCOLS)] | None = None
+    """What Atari leaves to chance: up to 30 no-ops at the start, sticky actions of 0.25, or nothing; by default what
+    the run's final evaluation did."""
     seed: int | None = None
     """Seed of environments and actions; by default that of the run's final evaluation."""
     video: bool = False
-    """Also record an episode to videos/evaluation.gif."""
+    """Also record an episode to videos/evaluation.mp4, or .gif where there is no ffmpeg."""
+    attention: bool = False
+    """Also record what a transformer attends to along an episode, and how far its gates open: attention.png, .npz."""
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
@@ -46,33 +58,70 @@ def main(argv: list[str]) -> int:
     run_dir = Path(options.run_dir)
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
-    config = load_config(run_dir, ["atari", "control"], from_dict)
-    asked = {"eval_policy": options.policy, "seed": options.seed}
-    with usage_errors():
-        asked = {name: value for name, value in asked.items() if value is not None}
-        config = replace(config, training=replace(config.training, **asked))
+    config = asked_for(options, load_config(run_dir, ["atari", "control"], from_dict))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     loaded = checkpoints.best() if options.checkpoint == "best" else checkpoints.latest()
     if loaded.warning:
         print(f"warning: {loaded.warning}")
 
     torch.set_num_threads(1)
+    network = network_of(config, loaded)
+    result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
+    write_atomically(run_dir / "evaluation.json", json.dumps(result, indent=2).encode())
+    write_atomically(run_dir / "evaluation.csv", table(config.env.name, result).encode())
+    for each in by_policy(result):
+        normalised = f", human-normalised {each['human_normalised']:.1f}%" if "human_normalised" in each else ""
+        print(
+            f"{config.env.name} at step {loaded.step:,}: {figure(each['mean'])} +- {figure(each['std'])}{normalised}, "
+            f"median {each['median']:g}, least {each['least']:g}, {each['episodes']} episodes ({each['protocol']})"
+        )
+    if options.video:
+        record_video(config, network, run_dir / "videos" / f"evaluation.{'mp4' if ffmpeg() else 'gif'}")
+    if options.attention:
+        record_attention(config, network, run_dir)
+    return 0
+
+
+def asked_for(options: Options, config: RunConfig) -> RunConfig:
+    """Return the configuration of the run with what is asked for in its place; UsageError for what it cannot have."""
+    if options.attention:
+        check_attends(config.network)
+    asked = {"eval_policy": options.policy, "seed": options.seed}
+    with usage_errors():
+        env = under(config.env, options.protocol) if options.protocol else config.env
+        asked = {name: value for name, value in asked.items() if value is not None}
+        return replace(config, env=env, training=replace(config.training, **asked))
+
+
+def network_of(config: RunConfig, loaded: Loaded) -> ActorCritic:
+    """Return the network of a checkpoint."""
     env = build_env(config, 1, stream=0)
     network = build_network(settle_precision(config, env.spec, torch.device("cpu")), env.spec)
     env.close()
     with fits(loaded.path):
         network.load_state_dict(evaluated(loaded.state["learner"]))
-    result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
-    write_atomically(run_dir / "evaluation.json", json.dumps(result, indent=2).encode())
-    for each in (result, result.get("by_mode")):
-        if each:
-            print(
-                f"{config.env.name} at step {loaded.step:,}: {figure(each['mean'])} +- {figure(each['std'])}, median "
-                f"{each['median']:g}, least {each['least']:g}, {each['episodes']} episodes ({each['protocol']})"
-            )
-    if options.video:
-        record_video(config, network, run_dir / "videos" / "evaluation.gif")
-    return 0
+    return network
+
+
+def by_policy(result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the result of each policy that was evaluated."""
+    yield result
+    if "by_mode" in result:
+        yield result["by_mode"]
+
+
+def table(name: str, result: dict[str, Any]) -> str:
+    """Return a CSV with a row for each episode; `name` is the environment's."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(["env", "policy", "episode", "environment", "return", "length", "cut"])
+    for each in by_policy(result):
+        for task, game in each.get("games", {name: each}).items():
+            whole = game["episodes"] - game["cut"]
+            played = zip(game["environments"], game["returns"], game["lengths"], strict=True)
+            for i, episode in enumerate(played):
+                write([task, game["policy"], i, *episode, int(i >= whole)])
+    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Evaluation: raw returns of whole episodes under a frozen network, and a recorded episode."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from envs.atari57 import human_normalised
+from envs.atari57 import RANDOM_AND_HUMAN, human_normalised
 from envs.factory import resolve
 from envs.interface import TimeStep, VectorEnv
+from envs.protocols import described
 from networks.actor_critic import ActorCritic
 from runners.acting.actor import no_action
 from runners.build import CHOICE, EVALUATION, VIDEO, build_env, stream_seed
 from runners.config import RunConfig, cores
 from runners.errors import while_running
-from runners.records.video import write_gif
+from runners.records.video import write_video
 
 MOST_ENVS = 32
 MOST_FRAMES = 3_000
@@ -119,8 +120,10 @@ def worst_mean(result: dict[str, Any]) -> float:
 def play(
     config: RunConfig, network: ActorCritic, episodes: int, stream: int, progress: "Progress"
 ) -> Generator[None, None, dict[str, Any]]:
-    """Play `episodes` of one task and return their raw returns with mean, std, median, least and the protocol in words;
-    yield in each step while the environments work.
+    """Play `episodes` of one task and return their raw returns with mean, std, median, least, the human-normalised mean
+    of a game of Atari-57 in percent, and the protocol in words; yield in each step while the environments work.
+
+    Of each episode there is also its length in agent steps, and which environment played it.
 
     The number of episodes of each environment is fixed beforehand, so that short episodes do not count more often than
     long ones; an environment that has played its share stops. After `eval_steps` steps of all environments together,
@@ -132,8 +135,9 @@ def play(
     env = build_env(config, envs, stream=stream, threads=min(envs, cores()))
     sample = training.eval_policy == "sample"
     player = Player(env, network, sample, stream_seed(config, stream))
-    returns: list[list[float]] = [[] for _ in range(envs)]
-    played, unfinished = np.zeros(envs, np.int64), np.zeros(envs)
+    ended: list[list[tuple[float, int]]] = [[] for _ in range(envs)]
+    """Return and length of each environment's episodes."""
+    played, length, unfinished = np.zeros(envs, np.int64), np.zeros(envs, np.int64), np.zeros(envs)
     taken = 0
     try:
         step = env.reset()
@@ -143,28 +147,32 @@ def play(
             step = env.recv()
             taken += int(playing.sum())
             unfinished += step.reward / config.env.reward_scale
+            length += ~step.first
             for i in np.flatnonzero(playing & ~np.isnan(step.episode_return)):
-                returns[i].append(float(step.episode_return[i]))
+                ended[i].append((float(step.episode_return[i]), int(step.episode_length[i])))
                 played[i] += 1
-                unfinished[i] = 0
+                unfinished[i] = length[i] = 0
                 progress.played += 1
             progress.add(int(playing.sum()))
     finally:
         env.close()
     cut = np.flatnonzero(played < quota)
-    scores = [score for got in returns for score in got] + unfinished[cut].tolist()
+    environments = [i for i, own in enumerate(ended) for _ in own] + cut.tolist()
+    scores = [score for own in ended for score, _ in own] + unfinished[cut].tolist()
+    lengths = [steps for own in ended for _, steps in own] + length[cut].tolist()
     how = "samples of the policy" if sample else "the policy's mode"
     protocol = f"{how}, raw returns of whole episodes, shared evenly by {envs} environments"
     if config.env.suite == "atari":
-        protocol += f", up to {config.env.noop_max} no-ops at the start"
-        if config.env.sticky_actions:
-            protocol += f", sticky actions {config.env.sticky_actions:g}"
+        protocol += f", {described(config.env)}"
     if len(cut):
         protocol += f", {len(cut)} of them cut after {taken:,} steps of all (--eval-steps)"
         print(
             f"evaluation: {len(cut)} of {len(scores)} episodes had not ended after --eval-steps {training.eval_steps:,}"
         )
-    return _summary(scores, protocol) | {"cut": len(cut)}
+    result = _summary(scores, protocol) | {"lengths": lengths, "environments": environments, "cut": len(cut)}
+    if config.env.name in RANDOM_AND_HUMAN:
+        result["human_normalised"] = human_normalised(config.env.name, result["mean"])
+    return result | {"policy": training.eval_policy}
 
 
 class Progress:
@@ -217,24 +225,35 @@ def _with_task(config: RunConfig, task: str) -> RunConfig:
     return replace(config, env=replace(config.env, name=task, full_actions=True))
 
 
-def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
-    """Write a GIF of one episode, up to MOST_FRAMES steps, to `path`, of several tasks of the first one; EnvError if
-    the environment cannot be drawn."""
+def play_one(
+    config: RunConfig, network: ActorCritic, watch: Callable[[VectorEnv, Player, TimeStep], None], render: bool = False
+) -> str:
+    """Play an episode, up to MOST_FRAMES steps, of several tasks of the first one; `watch` is called with each step
+    before the action that answers it. Return how the episode went, in words."""
     if len(config.env.tasks) > 1:
         config = _with_task(config, config.env.tasks[0])
     config = replace(config, env=config.env.evaluated)
-    env = build_env(config, 1, stream=VIDEO, render=True)
+    env = build_env(config, 1, stream=VIDEO, render=render)
     player = Player(env, network, config.training.eval_policy != "mode", stream_seed(config, VIDEO))
-    frames = []
+    taken = 0
     try:
         step = env.reset()
-        while len(frames) < MOST_FRAMES and np.isnan(step.episode_return[0]):
-            frames.append(env.render()[0])
+        while taken < MOST_FRAMES and np.isnan(step.episode_return[0]):
+            watch(env, player, step)
             step = env.step(player.act(step))
+            taken += 1
     finally:
         env.close()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    gif = write_gif(path, np.stack(frames), fps=resolve(config.env)[0].video_fps)
     score = step.episode_return[0]
-    print(f"video of an episode, {'cut short' if np.isnan(score) else f'return {score:g}'}: {path}")
-    return gif
+    return f"{taken:,} steps, {'cut short' if np.isnan(score) else f'return {score:g}'}"
+
+
+def record_video(config: RunConfig, network: ActorCritic, path: Path) -> bytes:
+    """Write a video of one episode to `path`, whose ending is its format, and return it; EnvError if the environment
+    cannot be drawn."""
+    frames: list[np.ndarray] = []
+    how = play_one(config, network, lambda env, *_: frames.append(env.render()[0]), render=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video = write_video(path, np.stack(frames), fps=resolve(config.env)[0].video_fps)
+    print(f"video of an episode, {how}: {path}")
+    return video

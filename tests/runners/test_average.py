@@ -75,7 +75,8 @@ def test_an_evaluation_plays_by_the_average(tmp_path: Path, monkeypatch: pytest.
 
     def play(config, network, episodes, *_, **__):
         played.append(frozen_copy(network))
-        return {"mean": 1.0, "std": 0.0, "median": 1.0, "least": 1.0, "returns": [1.0], "episodes": 1, "protocol": "p"}
+        summary = {"mean": 1.0, "std": 0.0, "median": 1.0, "least": 1.0, "episodes": 1, "protocol": "p"}
+        return summary | {"policy": "mode", "returns": [1.0], "lengths": [1], "environments": [0], "cut": 0}
 
     monkeypatch.setattr("runners.evaluate.evaluate", play)
     assert evaluate_main([str(tmp_path), "--episodes", "1"]) == 0

@@ -14,7 +14,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from runners.records import video
 from runners.records.metrics import CsvLog, TensorBoardLog
-from runners.records.video import encode_gif, write_gif
+from runners.records.video import encode_gif, write_video
 
 NAN = float("nan")
 
@@ -140,7 +140,7 @@ def moving_square(length: int) -> np.ndarray:
 
 def test_a_video_reads_back_from_tensorboard_frame_by_frame(tmp_path):
     frames = moving_square(30)
-    gif = write_gif(tmp_path / "episode.gif", frames, fps=15)
+    gif = write_video(tmp_path / "episode.gif", frames, fps=15)
     assert (tmp_path / "episode.gif").read_bytes() == gif and len(list(tmp_path.iterdir())) == 1
     with TensorBoardLog(tmp_path) as log:
         log.video(1234, "episode/video", gif)
