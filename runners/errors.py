@@ -68,11 +68,13 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
         threading.excepthook = _thread_failed
     try:
         code = main([argument for argument in argv if argument != "--debug"])
+        print(end="", flush=True)  # here, where the failure of the last output can still be reported
     except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            traceback.print_exc()
-        code, line = describe(error)
-        print(f"error: {line}", file=sys.stderr)
+        code = _report(error, debug)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):  # which rich turns into an exit without a word
+            raise
+        code = _report(end.__context__, debug)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # In a rank of torchrun, sharded tensors keep the process group alive. Its thread would release the last of
         # them, and so a Python object, while the interpreter shuts down, which aborts the process.
@@ -80,6 +82,19 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
         sys.stderr.flush()
         os._exit(code or 0)
     sys.exit(code)
+
+
+def _report(error: BaseException, debug: bool) -> int:
+    """Print an exception, and return the exit code for it."""
+    if debug:
+        traceback.print_exception(error)
+    code, line = describe(error)
+    print(f"error: {line}", file=sys.stderr)
+    try:
+        print(end="", flush=True)
+    except OSError:  # the interpreter would try again while it ends, and complain in lines of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def describe(error: BaseException) -> tuple[int, str]:
@@ -95,6 +110,8 @@ def describe(error: BaseException) -> tuple[int, str]:
         case OSError() if _disk_full(error):
             where = f" to write {error.filename}" if error.filename else ""
             return 1, f"the disk is full: no space left{where}; free some, or choose a folder on another disk"
+        case BrokenPipeError():
+            return 1, "nothing reads the output any more; send it to a file, or to a command that reads to the end"
         case OSError(strerror=str(why)) if error.filename:
             return 1, f"{error.filename}: {why}"
         case _:
@@ -106,6 +123,6 @@ def _disk_full(error: BaseException | None) -> bool:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """Report an exception in a thread, but not a full disk: TensorBoard's writer passes that to the main thread."""
-    if not _disk_full(failure.exc_value):
+    """Report an exception in a thread, but not in TensorBoard's writer, which passes it to the main thread."""
+    if not type(failure.thread).__module__.startswith("tensorboard."):
         threading.__excepthook__(failure)

@@ -67,14 +67,14 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(1)
     network = network_of(config, loaded)
     result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
-    write_atomically(run_dir / "evaluation.json", json.dumps(result, indent=2).encode())
-    write_atomically(run_dir / "evaluation.csv", table(config.env.name, result).encode())
     for each in by_policy(result):
         normalised = f", human-normalised {each['human_normalised']:.1f}%" if "human_normalised" in each else ""
         print(
             f"{config.env.name} at step {loaded.step:,}: {figure(each['mean'])} +- {figure(each['std'])}{normalised}, "
             f"median {each['median']:g}, least {each['least']:g}, {each['episodes']} episodes ({each['protocol']})"
         )
+    write_atomically(run_dir / "evaluation.json", json.dumps(result, indent=2).encode())
+    write_atomically(run_dir / "evaluation.csv", table(config.env.name, result).encode())
     if options.video:
         record_video(config, network, run_dir / "videos" / f"evaluation.{'mp4' if ffmpeg() else 'gif'}")
     if options.attention:

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, strftime
@@ -86,7 +86,9 @@ class Job:
 def live(job: Job) -> int:
     """Run `job` from its start, or from where it was stopped, to its end, and return the exit code."""
     commit = git_commit()  # now, as the files may be edited while the run goes on
-    with join(job.device) as ranks:
+    with join(job.device) as ranks, ExitStack() as first:
+        if job.resumed and not ranks.rank:
+            first.enter_context(held(job.resumed))  # before it is read: another process may still be saving
         training = job.train(ranks, job.resumed is None)
         loaded = Checkpoints(job.resumed / "checkpoints").latest() if job.resumed else None
         if loaded:
@@ -98,8 +100,9 @@ def live(job: Job) -> int:
         if loaded and loaded.warning:
             print(f"warning: {loaded.warning}")
         run_dir = job.resumed or new_folder(job.run_dir, job.name)
-        with held(run_dir):
-            _lead(job, training, run_dir, commit)
+        if not job.resumed:
+            first.enter_context(held(run_dir))
+        _lead(job, training, run_dir, commit)
     return 0
 
 

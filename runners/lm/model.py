@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from jinja2 import TemplateError
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
@@ -162,7 +163,10 @@ def save_model(
     """Save model and tokenizer as transformers does, of a model with an adapter only that; `state` replaces values. The
     folder is whole or absent."""
     with written_whole(folder) as filling:
-        model.save_pretrained(filling, state_dict=state)
+        try:
+            model.save_pretrained(filling, state_dict=state)
+        except SafetensorError as error:  # of a full disk, too
+            raise RunError(f"{folder}: {error}") from error
         if tokenizer.is_fast:
             tokenizer.backend_tokenizer.no_padding()  # the last call's padding would be saved, too
         tokenizer.save_pretrained(filling)

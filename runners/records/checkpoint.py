@@ -48,19 +48,15 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
     """Write `state` atomically to `path`, with the number of steps after which it was reached.
 
     `state` nests dicts (keys: str or int), lists and tuples of tensors, numpy arrays and scalars, int of any size,
-    float, bool, str and None. Raise CheckpointError if the file cannot be written, TypeError for other content.
+    float, bool, str and None. Raise OSError, which names `path`, if the file cannot be written, TypeError for other
+    content.
     """
     tensors: dict[str, Tensor] = {}
     tree = _encode(state, "", tensors)
     metadata = {"format": FORMAT, "version": VERSION, "step": str(step), "state": json.dumps(tree), "checksum": UNKNOWN}
     data = safetensors.torch.save(tensors, metadata)
     before, after = _around_checksum(data)
-    try:
-        write_atomically(path, before, _checksum(before, after), after)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write checkpoint {path} ({len(data) / 1e6:.1f} MB): {error.strerror}; free some space there"
-        ) from error
+    write_atomically(path, before, _checksum(before, after), after)
 
 
 @contextmanager
@@ -189,10 +185,7 @@ class Checkpoints:
             return last._replace(warning="; ".join([str(error), last.warning or f"taking {last.path.name}"]))
 
     def _save(self, path: Path, step: int, state: Any) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"cannot make the checkpoint folder {self.folder}: {error.strerror}") from error
+        self.folder.mkdir(exist_ok=True)  # without parents: if the run's folder was removed, the run cannot be resumed
         remove_strays(self.folder)
         save(path, state, step)
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runners.errors import RunError
@@ -28,9 +28,20 @@ def write_atomically(path: str | os.PathLike, *parts: bytes | memoryview) -> Non
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that cannot be written holds none
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = str(path)  # a failed write does not name its file
+        raise
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Name `path` in an OSError of the code inside that names no file, as that of a failed write does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = os.fsdecode(error.filename or path)  # TensorBoard names its file in bytes
         raise
 
 
@@ -45,9 +56,10 @@ def held(folder: Path) -> Iterator[None]:
     """Keep other processes from writing the run in `folder`; RunError if one does."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder} is the folder of a run that another process goes on with") from None
         yield
-    except BlockingIOError:
-        raise RunError(f"{folder} is the folder of a run that another process goes on with") from None
     finally:
         os.close(descriptor)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runners.errors import RunError
-from runners.records.files import REPLACED, UNFINISHED
+from runners.records.files import REPLACED, UNFINISHED, naming
 
 CHECKSUMS = "checksums.json"
 BLOCK = 2**20
@@ -25,13 +25,14 @@ def written_whole(path: Path) -> Iterator[Path]:
     replaces = path.exists()
     filling.mkdir(parents=True)
     try:
-        yield filling
-        files = sorted(file for file in filling.rglob("*") if file.is_file())
-        checksums = {str(file.relative_to(filling)): _checksum(file) for file in files}
-        (filling / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
-        if replaces:
-            path.rename(old)
-        filling.rename(path)
+        with naming(path):
+            yield filling
+            files = sorted(file for file in filling.rglob("*") if file.is_file())
+            checksums = {str(file.relative_to(filling)): _checksum(file) for file in files}
+            (filling / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
+            if replaces:
+                path.rename(old)
+            filling.rename(path)
     finally:
         for left in (filling, old):
             shutil.rmtree(left, ignore_errors=True)

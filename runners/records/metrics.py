@@ -14,7 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from runners.records.files import write_atomically
+from runners.records.files import naming, write_atomically
 
 Row = Mapping[str, float | int | None]
 
@@ -65,7 +65,7 @@ class CsvLog:
             self._columns += new
             self._write(rows)
         cells = {name: value for name, value in row.items() if value is not None and not math.isnan(value)}
-        with open(self._path, "a", newline="") as file:
+        with naming(self._path), open(self._path, "a", newline="") as file:
             file.write(self._lines([{**cells, "steps": steps}]))
 
     def _read(self) -> list[dict[str, str]]:
@@ -91,15 +91,18 @@ class TensorBoardLog:
 
     def __init__(self, folder: str | os.PathLike, resumed_step: int = 0, layout: Layout = LAYOUT):
         purge_step = resumed_step + 1 if resumed_step else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)
-        self._writer.add_custom_scalars(layout)
+        self._folder = folder
+        with naming(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=30)
+            self._writer.add_custom_scalars(layout)
         self._end = None
 
     def scalars(self, step: int, row: Row) -> None:
         """Write values that are not None or NaN; names without a group are counters, for the table alone."""
-        for name, value in row.items():
-            if "/" in name and value is not None and not math.isnan(value):
-                self._writer.add_scalar(name, value, step)
+        with naming(self._folder):
+            for name, value in row.items():
+                if "/" in name and value is not None and not math.isnan(value):
+                    self._writer.add_scalar(name, value, step)
 
     def hyperparameters(self, values: Mapping[str, object], metrics: tuple[str, ...] = ("return/train",)) -> None:
         """Put this run on the HParams page with its settings and the last values of `metrics`.
@@ -120,7 +123,8 @@ class TensorBoardLog:
     def close(self) -> None:
         if self._end is not None:
             self._add(self._end)
-        self._writer.close()
+        with naming(self._folder):
+            self._writer.close()
 
     def __enter__(self) -> "TensorBoardLog":
         return self
@@ -129,4 +133,5 @@ class TensorBoardLog:
         self.close()
 
     def _add(self, summary: Summary, step: int | None = None) -> None:
-        self._writer.file_writer.add_summary(summary, step)
+        with naming(self._folder):
+            self._writer.file_writer.add_summary(summary, step)

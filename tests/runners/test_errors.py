@@ -8,11 +8,13 @@ import sys
 import threading
 
 import pytest
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from envs.interface import EnvError
 from runners.errors import RunError, UsageError, main_guard, needs_extra, usage_errors
 from runners.records.checkpoint import CheckpointError
 from runners.records.files import write_atomically
+from runners.records.metrics import TensorBoardLog
 from support import ROOT
 
 
@@ -83,10 +85,9 @@ def test_success_exit_codes_and_parsers_that_exit_pass_through(capsys):
     assert outcome(capsys, SystemExit(2)) == (2, "")
 
 
-@pytest.mark.parametrize(("error", "reported"), [(OSError(errno.ENOSPC, "full"), False), (ValueError("a bug"), True)])
-def test_a_thread_that_meets_a_full_disk_leaves_the_report_to_the_main_thread(capsys, error, reported):
+def test_a_thread_that_fails_is_reported(capsys):
     def fail():
-        raise error
+        raise ValueError("a bug")
 
     def main(_):
         thread = threading.Thread(target=fail)
@@ -95,7 +96,45 @@ def test_a_thread_that_meets_a_full_disk_leaves_the_report_to_the_main_thread(ca
 
     with pytest.raises(SystemExit):
         main_guard(main, [])
-    assert ("Traceback" in capsys.readouterr().err) == reported
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_events_that_cannot_be_written_are_one_line_that_names_their_folder(capsys, tmp_path, monkeypatch, cause):
+    """The thread that writes them passes its error to the main thread, and reports nothing itself."""
+    log = TensorBoardLog(tmp_path)
+
+    def refuse(*_):
+        raise OSError(cause, os.strerror(cause))
+
+    def main(_):
+        monkeypatch.setattr(LocalFileSystem, "_write", refuse)
+        with log:
+            for step in range(100):
+                log.scalars(step, {"a/b": 1.0})
+
+    with pytest.raises(SystemExit):
+        main_guard(main, [])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path) in said
+    assert ("no space left" if cause == errno.ENOSPC else os.strerror(cause)) in said
+
+
+@pytest.mark.parametrize("where", ["| head -1", "> /dev/full"])
+@pytest.mark.parametrize("body", ["print(i)", "console.print(i)"])
+def test_output_that_goes_nowhere_is_one_line(tmp_path, where, body):
+    """Of a reader that ended, or of a full disk; the last output, too, which Python keeps until the end."""
+    script = tmp_path / "talks.py"
+    script.write_text(
+        "from rich.console import Console; from runners.errors import main_guard\n"
+        f"def main(_):\n  console = Console()\n  for i in range(100_000): {body}\n"
+        "main_guard(main, [])"
+    )
+    command = f"set -o pipefail; {sys.executable} {script} {where}"
+    done = subprocess.run(["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    said = done.stderr.decode()
+    assert done.returncode == 1 and said.startswith("error: ") and said.count("\n") == 1, said
+    assert ("no space left" if "full" in where else "nothing reads the output any more") in said
 
 
 def test_settings_that_cannot_be_are_usage_errors():

@@ -91,6 +91,7 @@ def test_it_can_come_from_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     one = Training(small())
     loop = one.run()
     next(loop)
+    (tmp_path / "run").mkdir()
     Checkpoints(tmp_path / "run" / "checkpoints").save_last(64, one.get_state())
     loop.close()
     for source in (tmp_path / "run", tmp_path / "run/checkpoints/step_000000000064.safetensors"):
@@ -106,6 +107,7 @@ def test_it_can_come_from_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Training(gone, fresh=False).settled.learner_envs >= 0  # what is measured at the start asks for it no more
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         Training(with_reference(reference=str(tmp_path / "nothing")))
+    (tmp_path / "lstm").mkdir()
     Checkpoints(tmp_path / "lstm" / "checkpoints").save_last(1, Training(small(core="lstm")).learner.get_state())
     with pytest.raises(CheckpointError, match="does not fit"):
         Training(with_reference(reference=str(tmp_path / "lstm")))
