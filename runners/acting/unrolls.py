@@ -9,6 +9,7 @@ from torch import Tensor
 from agents.types import Unroll
 from envs.interface import EnvSpec, TimeStep
 from networks.cores import State
+from runners.acting.shared import share
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,5 @@ def make_buffer(spec: EnvSpec, unroll: int, task: np.ndarray, policy_size: int, 
     )
     if shared:
         for tensor in (*buffer.unroll[:-2], *buffer.unroll.state, buffer.episode_return, buffer.episode_length):
-            tensor.share_memory_()
+            share(tensor)
     return buffer

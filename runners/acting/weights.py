@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runners.acting.shared import share
+
 SLOTS = 4
 """Number of versions of the weights in memory."""
 
@@ -38,8 +40,8 @@ class SharedWeights:
     """
 
     def __init__(self, vector: Tensor) -> None:
-        self._slots = vector.to("cpu").repeat(SLOTS, 1).share_memory_()
-        self._version = torch.ones(1, dtype=torch.int64).share_memory_()
+        self._slots = share(vector.to("cpu").repeat(SLOTS, 1))
+        self._version = share(torch.ones(1, dtype=torch.int64))
 
     @property
     def version(self) -> int:
