@@ -25,6 +25,7 @@ def main(suite: str, argv: list[str]) -> int:
         unit="step",
         budget=config.training.steps,
         checkpoint_seconds=config.training.checkpoint_seconds,
+        patience=config.training.patience,
         fields=FIELDS,
         layout=LAYOUT,
         judged_by="return/train",

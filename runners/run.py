@@ -72,6 +72,8 @@ class Job:
     unit: str
     budget: int
     checkpoint_seconds: float
+    patience: float
+    """Seconds that a rank waits for the others."""
     fields: dict[str, str]
     """Metrics that the display shows, with their labels."""
     layout: Layout
@@ -86,7 +88,7 @@ class Job:
 def live(job: Job) -> int:
     """Run `job` from its start, or from where it was stopped, to its end, and return the exit code."""
     commit = git_commit()  # now, as the files may be edited while the run goes on
-    with join(job.device) as ranks, ExitStack() as first:
+    with join(job.device, job.patience) as ranks, ExitStack() as first:
         if job.resumed and not ranks.rank:
             first.enter_context(held(job.resumed))  # before it is read: another process may still be saving
         training = job.train(ranks, job.resumed is None)

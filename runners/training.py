@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ class Training:
         return LocalSampler(*arguments, self.device, self.settled.simulator_threads, self.settled.groups)
 
     def _learn(self, batch: Buffer, stop: StopSignal) -> None:
-        self.ranks.meet(self.config.training.patience)
+        self.ranks.meet()
         progress, value_only = self.steps / self.config.training.steps, self.steps < self.warmup_steps
         self.learner.train(batch.unroll, progress, value_only, stop)
         self.batches += 1
@@ -171,15 +172,14 @@ class Training:
         """Evaluate the present weights, on the first rank, and note whether they are the best so far."""
         row: Row = {}
         if not self.ranks.rank:
-            try:
-                with stop.at_once():
-                    score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
-            except Stopped:
-                return {}
-            if score >= self.best_return:  # of equal ones the later has learned more
-                self.best_return, self.best_at = score, self.steps
-            row = {"return/evaluation": score}
-        self.evaluated_at = self.steps
+            with suppress(Stopped), stop.at_once():
+                score = worst_mean(evaluate_briefly(self.config, self.acting_network()))
+                row = {"return/evaluation": score}
+        self.ranks.wait_for_first()
+        if row and score >= self.best_return:  # of equal ones the later has learned more
+            self.best_return, self.best_at = score, self.steps
+        if row or self.ranks.rank:
+            self.evaluated_at = self.steps
         return row
 
     def acting_network(self) -> ActorCritic:

@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
         unit="rollout",
         budget=learner.rollouts,
         checkpoint_seconds=learner.checkpoint_seconds,
+        patience=learner.patience,
         fields=FIELDS,
         layout=LAYOUT,
         judged_by="reward/evaluation",

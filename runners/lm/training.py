@@ -114,6 +114,7 @@ class Training:
         with self.policies.whole():
             if self.ranks.rank == 0:
                 self.before = self.before or evaluate(self.config, self.problem, self.model)
+        self.ranks.wait_for_first()
 
     def run(self, stop: StopSignal = NEVER) -> Iterator[Row]:
         """Train to the end of the budget, yielding after each batch and soon after a stop signal: a row of metrics, or
@@ -125,7 +126,7 @@ class Training:
             self.clock.start()
             drawn_from = self.batches.get_state()
             try:
-                self.ranks.meet(options.patience)
+                self.ranks.meet()
                 with stop.at_once(alone), self.policies.whole(), watched(drawer, options.patience):
                     batch = self.batches.next()
             except Stopped:

@@ -32,7 +32,10 @@ class OneRank(Alone):
     def copy_first(self, module: nn.Module) -> None:
         pass
 
-    def meet(self, patience: float) -> None:
+    def meet(self) -> None:
+        pass
+
+    def wait_for_first(self) -> None:
         pass
 
     def keep_alike(self, module: nn.Module) -> None:
@@ -45,32 +48,39 @@ class OneRank(Alone):
         return flags
 
 
+LONGEST = 7200.0
+"""Seconds that ranks wait for the first one where it evaluates alone."""
+
+
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         x = x.clone()
-        dist.all_reduce(x)
+        dist.all_reduce(x, group=group)
         return x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 class TorchRanks:
-    """Ranks over torch.distributed: NCCL sends tensors on GPUs, gloo others."""
+    """Ranks over torch.distributed: NCCL sends tensors on GPUs, gloo others. A rank that waits for `patience` seconds
+    for the others ends with an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = LONGEST) -> None:
+        self.patience = patience
+        self.group = dist.new_group(timeout=timedelta(seconds=patience))
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
 
     def total(self, x: Tensor) -> Tensor:
-        return _Total.apply(x)
+        return _Total.apply(x, self.group)
 
     @torch.no_grad()
     def gather(self, x: Tensor) -> Tensor:
         whole = x.new_empty(self.size * len(x), *x.shape[1:])
-        dist.all_gather_into_tensor(whole, x.contiguous())
+        dist.all_gather_into_tensor(whole, x.contiguous(), group=self.group)
         return whole
 
     def own(self, x: Tensor) -> Tensor:
@@ -81,7 +91,7 @@ class TorchRanks:
         """Sum the gradients of `parameters` over ranks, in one message."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.reshape(-1) for g in gradients])
-        dist.all_reduce(flat)
+        dist.all_reduce(flat, group=self.group)
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -90,7 +100,7 @@ class TorchRanks:
         """Copy the first rank's parameters and buffers to every rank."""
         for tensor in [*module.parameters(), *module.buffers()]:
             sent = tensor.contiguous()
-            dist.broadcast(sent, 0)
+            dist.broadcast(sent, 0, group=self.group)
             tensor.copy_(sent)
 
     def keep_alike(self, module: nn.Module) -> None:
@@ -104,19 +114,23 @@ class TorchRanks:
                 print(f"warning: weights of rank {', '.join(strays)} differ from rank 0's, which all take now")
             self.copy_first(module)
 
-    def meet(self, patience: float) -> None:
-        """Wait for all ranks; after `patience` seconds raise RunError on the first rank, which names the missing ones.
-
-        The others wait for the first as long as it takes. With NCCL, which has no such call, return at once: it has a
-        timeout of its own.
-        """
+    def meet(self) -> None:
+        """Wait for all ranks; RunError if one does not come, which on the first rank names all that are missing. With
+        NCCL, which has no such call, return at once."""
         if dist.get_backend() != "gloo":
             return
         try:
-            dist.monitored_barrier(timeout=timedelta(seconds=patience), wait_all_ranks=True)
+            patience = timedelta(seconds=self.patience)
+            dist.monitored_barrier(self.group, timeout=patience, wait_all_ranks=True)
         except RuntimeError as error:
-            what = " ".join(str(error).split())
-            raise RunError(f"ranks waited {patience:g} s for others (--patience): {what}") from error
+            what = "no answer of rank 0, which hangs, has ended, or names another one in its log"
+            if self.rank == 0:
+                what = " ".join(str(error).split())
+            raise RunError(f"rank {self.rank} waited for others (--patience {self.patience:g}): {what}") from error
+
+    def wait_for_first(self) -> None:
+        """Wait for the first rank, which does something alone, as long as it takes."""
+        dist.all_reduce(torch.zeros(1))
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on any rank."""
@@ -129,8 +143,6 @@ class TorchRanks:
 
 Ranks = OneRank | TorchRanks
 ONE_RANK = OneRank()
-PATIENCE = timedelta(hours=2)
-"""Time that ranks wait for each other: the first one evaluates and saves alone."""
 
 
 def started_by_torchrun() -> bool:
@@ -138,8 +150,9 @@ def started_by_torchrun() -> bool:
 
 
 @contextmanager
-def join(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group of torchrun, if it started this process, and leave it at the end."""
+def join(device: torch.device, patience: float = LONGEST) -> Iterator[Ranks]:
+    """Join the process group of torchrun, if it started this process, and leave it at the end; a rank waits for the
+    others for `patience` seconds."""
     if not started_by_torchrun():
         yield ONE_RANK
         return
@@ -149,10 +162,35 @@ def join(device: torch.device) -> Iterator[Ranks]:
             raise UsageError(f"more processes than the {gpus} GPUs of this machine: --nproc-per-node {gpus} at most")
         torch.cuda.set_device(own)
     die_with_parent(signal.SIGTERM)  # a killed torchrun tells its ranks nothing: they save and stop
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    ranks = TorchRanks()
+    with _connected():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=LONGEST), **_meeting_place())
+        ranks = TorchRanks(patience)
+        try:
+            yield ranks
+            ranks.wait_for_first()  # it evaluates and saves alone, and torchrun would end it if another failed
+        finally:
+            dist.destroy_process_group()
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Return the store in which ranks find each other, with names of this start's own: torchrun keeps one store over
+    all restarts (pytorch issue 135712), in which they would find addresses of before. Counts of restarts differ between
+    machines, so that ranks on several have no names of their own."""
+    if os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return {}
+    store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=LONGEST)))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {"store": dist.PrefixStore(f"start {start}", store), "rank": rank, "world_size": size}
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Turn gloo's error of a connection that broke, as of a rank that died, into a RunError."""
     try:
-        yield ranks
-        ranks.any(False)  # all wait for the first, which evaluates and saves alone: torchrun ends it if another fails
-    finally:
-        dist.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        if "/gloo/" not in str(error):
+            raise
+        why = " ".join(str(error).rpartition("] ")[2].partition(". ")[0].split())
+        raise RunError(f"rank {os.environ['RANK']} lost another rank: {why}") from error

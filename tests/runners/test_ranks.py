@@ -1,11 +1,8 @@
 """Two ranks equal one with the joined batch: losses, gradients, and what whole runs make of them."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -23,9 +20,10 @@ from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
 from runners.machine.ranks import ONE_RANK, OneRank, join
 from runners.training import Training
-from support import PYTHONPATH, ROOT, rank_work
+from support import PYTHONPATH, rank_work
 from support.lm_task import TASK
 from support.runs import small
+from support.torchrun import torchrun
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +126,6 @@ def test_no_rank_leaves_before_the_first_is_done(tmp_path) -> None:
         port = free.getsockname()[1]
     multiprocessing.spawn(rank_work.leave, (2, str(tmp_path), port), nprocs=2)
     assert [(tmp_path / f"left {rank}").read_text() for rank in range(2)] == ["True", "True"]
-
-
-def torchrun(*arguments: str, **variables: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 @pytest.mark.slow
