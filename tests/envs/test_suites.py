@@ -224,6 +224,15 @@ def test_minigrid_shows_symbols_and_a_direction():
     env.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "package"), [("popgym-RepeatFirstEasy-v0", "popgym"), ("MiniGrid-Empty-5x5-v0", "minigrid")]
+)
+def test_a_missing_extra_is_named_with_its_remedy(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EnvError, match=rf"^{name} needs the module {package}: .*\(pip install -e '.\[memory\]'\)$"):
+        make_env(replace(control(name), backend="gymnasium"), 1, 0)
+
+
 @memory
 def test_popgym_needs_a_memory():
     """RepeatPreviousEasy pays for the card of 3 steps before."""
