@@ -1,4 +1,4 @@
-"""Tables of the figures of `results.faults`: damaged files, and killed runs."""
+"""Tables of the figures of `results.faults`: damaged files, killed runs, and a run of an hour."""
 
 import pandas as pd
 
@@ -11,6 +11,8 @@ LAST_BATCH = 5.0
 FILES_HEADER = ["File", "Damage", "Files", "The one before taken, or refused in a line", "Taken for whole"]
 KILLS_HEADER = ["Run", "Killed", "Kills", "No whole checkpoint", f"Lost more than an interval and {LAST_BATCH:g} s"]
 KILLS_HEADER += ["Most lost, s", "Processes after 5 s", "Files left", "Tracebacks", "Did not go on"]
+
+SOAK_HEADER = ["What", "Median", "Change an hour", "95% interval"]
 
 
 def files_table(figures: Figures) -> str:
@@ -30,6 +32,14 @@ def kills_table(figures: Figures) -> str:
         groups.setdefault((kill["run"], kill["moment"]), []).append(kill)
     rows = [[*names, *_cells(kills)] for names, kills in groups.items()]
     return markdown(KILLS_HEADER, [*rows, ["all", "", *_cells(figures["kills"])]])
+
+
+def soak_table(figures: Figures) -> str:
+    """Return a row for each quantity that was sampled while a run went on."""
+    rows = []
+    for name, x in figures["trends"].items():
+        rows.append([name, f"{x['median']:.4g}", f"{x['slope']:+.2g}", f"{x['low']:+.2g} to {x['high']:+.2g}"])
+    return markdown(SOAK_HEADER, rows)
 
 
 def lost(kill: Figures) -> bool:
