@@ -120,10 +120,18 @@ def test_events_that_cannot_be_written_are_one_line_that_names_their_folder(caps
     assert ("no space left" if cause == errno.ENOSPC else os.strerror(cause)) in said
 
 
-@pytest.mark.parametrize("where", ["| head -1", "> /dev/full"])
-@pytest.mark.parametrize("body", ["print(i)", "console.print(i)"])
+@pytest.mark.parametrize(
+    ("where", "body"),
+    [
+        ("| head -1", "print(i)"),
+        ("| head -1", "console.print(i)"),
+        ("> /dev/full", "print(i)"),
+        ("> /dev/full", "console.print(i)"),
+        ("> /dev/full", "i or print(i)"),
+    ],
+)
 def test_output_that_goes_nowhere_is_one_line(tmp_path, where, body):
-    """Of a reader that ended, or of a full disk; the last output, too, which Python keeps until the end."""
+    """Of a reader that ended, or of a full disk; a single line, too, which Python keeps until the end."""
     script = tmp_path / "talks.py"
     script.write_text(
         "from rich.console import Console; from runners.errors import main_guard\n"
@@ -131,7 +139,8 @@ def test_output_that_goes_nowhere_is_one_line(tmp_path, where, body):
         "main_guard(main, [])"
     )
     command = f"set -o pipefail; {sys.executable} {script} {where}"
-    done = subprocess.run(["bash", "-c", command], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True)
     said = done.stderr.decode()
     assert done.returncode == 1 and said.startswith("error: ") and said.count("\n") == 1, said
     assert ("no space left" if "full" in where else "nothing reads the output any more") in said
