@@ -6,7 +6,7 @@ def recall(
     memory: int,
     steps: int,
     vmpo: tuple[str, ...],
-    ppo: tuple[str, ...] = ("lstm", "gtrxl"),
+    ppo: tuple[str, ...] = ("lstm", "mingru", "gtrxl"),
     seeds: range = range(5),
     suffix: str = "",
     budget: str = "",
@@ -37,8 +37,8 @@ def recall(
 
 
 EXPERIMENTS = (
-    recall(10, memory=16, steps=200_000, vmpo=("feedforward", "lstm", "gtrxl")),
-    recall(30, memory=64, steps=400_000, vmpo=("feedforward", "lstm", "trxl-i", "gtrxl")),
+    recall(10, memory=16, steps=200_000, vmpo=("feedforward", "lstm", "mingru", "gtrxl")),
+    recall(30, memory=64, steps=400_000, vmpo=("feedforward", "lstm", "mingru", "trxl-i", "gtrxl")),
     # One seed of five of each LSTM was short of the bar after 400,000 steps: half as many again, on other seeds.
     recall(
         30,
