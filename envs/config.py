@@ -59,7 +59,8 @@ class EnvConfig:
         ):
             if value not in allowed:
                 raise EnvError(f"unknown {option} {value!r}: choose one of {', '.join(allowed)}")
-        backends = ("auto", *joined(self.suite, lambda suite: tuple(suite.backends)))
+        known = ("auto", *joined(self.suite, lambda suite: tuple(suite.backends)))
+        backends = [backend for backend in known if backend in get_args(Backend)]  # not those of tasks built in
         if self.backend not in backends:
             raise EnvError(f"backend {self.backend} does not run {self.suite}: choose {' or '.join(backends)}")
         if not 0 < self.reward_scale < math.inf:

@@ -24,7 +24,8 @@ def under(config: EnvConfig, protocol: str) -> EnvConfig:
 def described(config: EnvConfig) -> str:
     """Return what an Atari configuration leaves to chance in evaluations, after its protocol's name if it has one."""
     config = config.evaluated
-    noops = f"up to {config.noop_max} no-ops" if config.noop_max else "no no-ops"
+    fewest = "no no-ops" if config.backend == "ale" else "at most one no-op"  # envpool makes one in some games
+    noops = f"up to {config.noop_max} no-ops" if config.noop_max else fewest
     sticky = f"sticky actions {config.sticky_actions:g}" if config.sticky_actions else "no sticky actions"
     names = [f"protocol {name}: " for name, options in PROTOCOLS.items() if options.items() <= vars(config).items()]
     return f"{''.join(names)}{noops} at the start, {sticky}"

@@ -3,6 +3,7 @@
 Hooks stay on the layers for one pass only, so passes that nobody watches cost nothing.
 """
 
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from networks.transformer import State
 
 
 class Inside(NamedTuple):
-    """What one unroll showed.
+    """Attention and gates over an unroll.
 
     `attention` [L, B, H, T, M+1]: weights of each layer's heads on the steps M, ..., 1, 0 ago, 0 on those that are not
     of the episode. `openness` [L, 2, B, T]: means over the units of each layer's two gates, after attention and after
@@ -31,34 +32,40 @@ def look_inside(network: ActorCritic, *inputs: Tensor | State) -> tuple[Inside, 
     attention: list[Tensor] = []
     openness: list[Tensor] = []
 
-    def see_weights(module: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> None:
+    def record_weights(module: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> None:
         attention.append(by_age(module.weights(*given), network.core.memory))
 
-    def see_gate(gate: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> None:
+    def record_gate(gate: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> None:
         openness.append(gate.openness(*given).mean(-1))
 
-    hooks = []
-    for layer in network.core.layers:
-        hooks.append(layer.attention.register_forward_hook(see_weights))
-        gates = [gate for gate in (layer.attention_gate, layer.mlp_gate) if hasattr(gate, "openness")]
-        hooks += [gate.register_forward_hook(see_gate) for gate in gates]
-    try:
+    with ExitStack() as hooks:
+        for layer in network.core.layers:
+            hooks.callback(layer.attention.register_forward_hook(record_weights).remove)
+        for gate in gates(network):
+            hooks.callback(gate.register_forward_hook(record_gate).remove)
         state = network(*inputs).state
-    finally:
-        for hook in hooks:
-            hook.remove()
-    seen = torch.stack(openness).unflatten(0, (-1, 2)) if openness else None
-    return Inside(torch.stack(attention), seen), state
+    opened = torch.stack(openness).unflatten(0, (-1, 2)) if openness else None
+    return Inside(torch.stack(attention), opened), state
 
 
+@torch.no_grad()
 def gate_metrics(network: ActorCritic, *inputs: Tensor | State) -> dict[str, Tensor]:
     """Return the mean openness of each layer's gates over an unroll, `inputs` as in `look_inside`; none without gates
     that open and close."""
-    if not any(hasattr(module, "openness") for module in network.core.modules()):
-        return {}
-    means = look_inside(network, *inputs)[0].openness.mean((2, 3))
-    names = ("attention", "mlp")
-    return {f"memory/gate_{name}_{i + 1}": x for i, y in enumerate(means) for name, x in zip(names, y, strict=True)}
+    means: list[Tensor] = []
+    with ExitStack() as hooks:
+        for gate in gates(network):
+            hook = gate.register_forward_hook(lambda gate, given, _: means.append(gate.openness(*given).mean()))
+            hooks.callback(hook.remove)
+        if gates(network):
+            network(*inputs)
+    names = [f"{name}_{layer + 1}" for layer in range(len(means) // 2) for name in ("attention", "mlp")]
+    return {f"memory/gate_{name}": mean for name, mean in zip(names, means, strict=True)}
+
+
+def gates(network: ActorCritic) -> list[nn.Module]:
+    """Return the gates that open and close, of each layer that after attention and that after the MLP."""
+    return [module for module in network.core.modules() if hasattr(module, "openness")]
 
 
 def by_age(weights: Tensor, memory: int) -> Tensor:

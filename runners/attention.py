@@ -1,4 +1,4 @@
-"""What a transformer attends to along an episode, and how far its gates open, as a picture and as arrays."""
+"""A picture and arrays of what a transformer attends to along an episode, and of how far its gates open."""
 
 import io
 from pathlib import Path
@@ -35,7 +35,7 @@ def check_attends(config: NetworkConfig) -> None:
 
 
 def record_attention(config: RunConfig, network: ActorCritic, folder: Path) -> None:
-    """Play an episode, and write what `look_inside` saw of it to `folder`: attention.npz, arrays `attention`
+    """Play an episode, and write what `look_inside` returns for it to `folder`: attention.npz, arrays `attention`
     [L, H, T, M+1] and `openness` [L, 2, T], and attention.png."""
     inputs: list[tuple[np.ndarray, ...]] = []
 
@@ -44,11 +44,11 @@ def record_attention(config: RunConfig, network: ActorCritic, folder: Path) -> N
         inputs.append(tuple(np.array(x) for x in shown))  # simulators may write the next step over this one
 
     how = play_one(config, network, watch)
-    seen = along([torch.from_numpy(np.stack(x)) for x in zip(*inputs, strict=True)], network)
-    attention = seen.attention[:, 0].numpy()
+    inside = along([torch.from_numpy(np.stack(x)) for x in zip(*inputs, strict=True)], network)
+    attention = inside.attention[:, 0].numpy()
     arrays = {"attention": attention}
-    if seen.openness is not None:
-        arrays["openness"] = seen.openness[:, :, 0].numpy()
+    if inside.openness is not None:
+        arrays["openness"] = inside.openness[:, :, 0].numpy()
     data = io.BytesIO()
     np.savez_compressed(data, **arrays)
     write_atomically(folder / "attention.npz", data.getvalue())

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 import threading
@@ -74,7 +75,7 @@ def main_guard(main: Callable[[list[str]], int | None], argv: Sequence[str] | No
     except SystemExit as end:
         if not isinstance(end.__context__, BrokenPipeError):  # which rich turns into an exit without a word
             raise
-        code = _report(end.__context__, debug)
+        code = _report(RunError(UNREAD), debug)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # In a rank of torchrun, sharded tensors keep the process group alive. Its thread would release the last of
         # them, and so a Python object, while the interpreter shuts down, which aborts the process.
@@ -97,6 +98,9 @@ def _report(error: BaseException, debug: bool) -> int:
     return code
 
 
+UNREAD = "nothing reads the output any more; send it to a file, or to a command that reads to the end"
+
+
 def describe(error: BaseException) -> tuple[int, str]:
     """Return the exit code for an exception and a line that describes it."""
     message = " ".join(str(error).split())
@@ -110,12 +114,19 @@ def describe(error: BaseException) -> tuple[int, str]:
         case OSError() if _disk_full(error):
             where = f" to write {error.filename}" if error.filename else ""
             return 1, f"the disk is full: no space left{where}; free some, or choose a folder on another disk"
-        case BrokenPipeError():
-            return 1, "nothing reads the output any more; send it to a file, or to a command that reads to the end"
+        case BrokenPipeError() if _output_closed():
+            return 1, UNREAD
         case OSError(strerror=str(why)) if error.filename:
             return 1, f"{error.filename}: {why}"
         case _:
             return 1, f"{type(error).__name__}: {message} (run with --debug for the traceback)"
+
+
+def _output_closed() -> bool:
+    """Return whether the standard output is a pipe that nobody reads; an environment's own pipe may break too."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _disk_full(error: BaseException | None) -> bool:

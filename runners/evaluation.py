@@ -135,8 +135,7 @@ def play(
     env = build_env(config, envs, stream=stream, threads=min(envs, cores()))
     sample = training.eval_policy == "sample"
     player = Player(env, network, sample, stream_seed(config, stream))
-    ended: list[list[tuple[float, int]]] = [[] for _ in range(envs)]
-    """Return and length of each environment's episodes."""
+    ended: list[list[tuple[float, int]]] = [[] for _ in range(envs)]  # return and length of each one's episodes
     played, length, unfinished = np.zeros(envs, np.int64), np.zeros(envs, np.int64), np.zeros(envs)
     taken = 0
     try:

@@ -88,9 +88,9 @@ class Job:
 def live(job: Job) -> int:
     """Run `job` from its start, or from where it was stopped, to its end, and return the exit code."""
     commit = git_commit()  # now, as the files may be edited while the run goes on
-    with join(job.device, job.patience) as ranks, ExitStack() as first:
+    with join(job.device, job.patience) as ranks, ExitStack() as lock:
         if job.resumed and not ranks.rank:
-            first.enter_context(held(job.resumed))  # before it is read: another process may still be saving
+            lock.enter_context(held(job.resumed))  # before it is read: another process may still be saving
         training = job.train(ranks, job.resumed is None)
         loaded = Checkpoints(job.resumed / "checkpoints").latest() if job.resumed else None
         if loaded:
@@ -103,7 +103,7 @@ def live(job: Job) -> int:
             print(f"warning: {loaded.warning}")
         run_dir = job.resumed or new_folder(job.run_dir, job.name)
         if not job.resumed:
-            first.enter_context(held(run_dir))
+            lock.enter_context(held(run_dir))
         _lead(job, training, run_dir, commit)
     return 0
 
@@ -111,10 +111,12 @@ def live(job: Job) -> int:
 def _follow(job: Job, training: Training) -> None:
     """Train as a rank other than the first, which writes nothing."""
     training.prepare()
-    with StopSignal() as stop, suppress(Stopped):
-        _train(job, training, NoRecords(), stop)
-        with stop.at_once():
-            training.finish(None)
+    with StopSignal() as stop:
+        with suppress(Stopped):
+            _train(job, training, NoRecords(), stop)
+            with stop.at_once():
+                training.finish(None)
+        training.ranks.wait_for_first()  # it evaluates alone, and torchrun would end it if another rank failed
 
 
 def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> None:
@@ -133,6 +135,7 @@ def _lead(job: Job, training: Training, run_dir: Path, commit: str | None) -> No
         except Stopped:
             again = f"python -m runners.{job.runner} --resume {run_dir}"
             print(f"stopped at {job.unit} {training.done:,}; continue: {again}")
+        training.ranks.wait_for_first()
 
 
 def _train(job: Job, training: Training, records: "Records | NoRecords", stop: StopSignal) -> None:

@@ -5,7 +5,7 @@ SEEDS = (0, 1, 2)
 CARTPOLE = Experiment(
     name="cartpole",
     title="CartPole-v1",
-    question="Do both agents reach 475 of 500 with every kind of core?",
+    question="Do both agents reach 475 of 500 with every kind of core, each run within 3 minutes?",
     runs=tuple(
         Run(
             f"{agent}-{core}",

@@ -21,6 +21,8 @@ EVERY = 10.0
 """Seconds between samples."""
 WARM_UP = 0.2
 """Share of the time, at its start, whose samples do not count."""
+BLOCK = 1 / 12
+"""Hours whose samples give one point before a trend is fitted: neighbouring samples are alike, not independent."""
 FLAGS = "--env CartPole-v1 --core lstm --envs 8 --unroll 16 --minibatches 2 --embedding 32 --steps 1000000000"
 SOAK = Run("CartPole, 2 actors", "control", f"{FLAGS} --no-video --actors 2 --learner-envs 0")
 MIB = 2**20
@@ -89,8 +91,14 @@ def trends(samples: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     hours, steps, seconds = columns.pop("hours"), columns.pop("steps"), columns.pop("cpu_seconds")
     new = np.diff(seconds) > 0  # a row of metrics was written since the last sample
     speed = np.diff(steps)[new] / np.diff(seconds)[new]
-    found = {name: trend(hours, values) for name, values in columns.items()}
-    return found | {"agent steps a processor second": trend(hours[1:][new], speed)}
+    found = {name: trend(*blocks(hours, values)) for name, values in columns.items()}
+    return found | {"agent steps a processor second": trend(*blocks(hours[1:][new], speed))}
+
+
+def blocks(hours: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median hour and value of each block of BLOCK hours."""
+    block = ((hours - hours[0]) / BLOCK).astype(int)
+    return tuple(np.array([np.median(x[block == i]) for i in np.unique(block)]) for x in (hours, values))
 
 
 def trend(hours: np.ndarray, values: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.value import PromptValue
@@ -72,7 +71,7 @@ class Training:
         needs_start = agent.needs_reference or kind.asks_start(self.problem.source.columns)
         self.policies = Policies(model, config.data.sampling_temperature, options.micro_batch, needs_start)
         if options.shard:
-            self.policies.shard(init_device_mesh(self.device.type, (ranks.size,)))
+            self.policies.shard(ranks.mesh(self.device))
         value = None
         if config.agent.baseline == "value":
             value = PromptValue(text_config(model).hidden_size).to(self.device)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from agents.ranks import Alone
 from runners.errors import RunError, UsageError
@@ -49,7 +50,9 @@ class OneRank(Alone):
 
 
 LONGEST = 7200.0
-"""Seconds that ranks wait for the first one where it evaluates alone."""
+"""Seconds that ranks wait for each other at the start, and by default later on."""
+EVER = timedelta(days=365)
+"""Time that ranks wait for the first one where it evaluates alone."""
 
 
 class _Total(torch.autograd.Function):
@@ -69,8 +72,11 @@ class TorchRanks:
     for the others ends with an error."""
 
     def __init__(self, patience: float = LONGEST) -> None:
-        self.patience = patience
-        self.group = dist.new_group(timeout=timedelta(seconds=patience))
+        self.patience = timedelta(seconds=patience)
+        self.group = dist.new_group(timeout=self.patience)
+        # The first rank may come later than another one, and must still have the time to name a third one.
+        self._meeting = dist.new_group(timeout=2 * self.patience)
+        self._pause = dist.new_group(timeout=EVER)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
 
@@ -120,17 +126,21 @@ class TorchRanks:
         if dist.get_backend() != "gloo":
             return
         try:
-            patience = timedelta(seconds=self.patience)
-            dist.monitored_barrier(self.group, timeout=patience, wait_all_ranks=True)
+            dist.monitored_barrier(self._meeting, timeout=self.patience, wait_all_ranks=True)
         except RuntimeError as error:
             what = "no answer of rank 0, which hangs, has ended, or names another one in its log"
             if self.rank == 0:
                 what = " ".join(str(error).split())
-            raise RunError(f"rank {self.rank} waited for others (--patience {self.patience:g}): {what}") from error
+            seconds = self.patience.total_seconds()
+            raise RunError(f"rank {self.rank} waited for others (--patience {seconds:g}): {what}") from error
 
     def wait_for_first(self) -> None:
         """Wait for the first rank, which does something alone, as long as it takes."""
-        dist.all_reduce(torch.zeros(1))
+        dist.all_reduce(torch.zeros(1), group=self._pause)
+
+    def mesh(self, device: torch.device) -> DeviceMesh:
+        """Return all ranks as a mesh of one dimension, over which a model can be spread."""
+        return DeviceMesh.from_group(self.group, device.type)
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on any rank."""
@@ -162,21 +172,22 @@ def join(device: torch.device, patience: float = LONGEST) -> Iterator[Ranks]:
             raise UsageError(f"more processes than the {gpus} GPUs of this machine: --nproc-per-node {gpus} at most")
         torch.cuda.set_device(own)
     die_with_parent(signal.SIGTERM)  # a killed torchrun tells its ranks nothing: they save and stop
-    with _connected():
+    with _connected(patience):
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=LONGEST), **_meeting_place())
         ranks = TorchRanks(patience)
         try:
             yield ranks
-            ranks.wait_for_first()  # it evaluates and saves alone, and torchrun would end it if another failed
         finally:
             dist.destroy_process_group()
 
 
 def _meeting_place() -> dict[str, Any]:
-    """Return the store in which ranks find each other, with names of this start's own: torchrun keeps one store over
-    all restarts (pytorch issue 135712), in which they would find addresses of before. Counts of restarts differ between
-    machines, so that ranks on several have no names of their own."""
+    """Return the store in which ranks find each other, with the number of this start before every key.
+
+    torchrun keeps one store over all restarts, in which ranks would read the addresses of processes that have ended.
+    Machines may count their restarts differently, so on several of them the keys stay as they are.
+    """
     if os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
         return {}
     store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=LONGEST)))
@@ -185,12 +196,16 @@ def _meeting_place() -> dict[str, Any]:
 
 
 @contextmanager
-def _connected() -> Iterator[None]:
-    """Turn gloo's error of a connection that broke, as of a rank that died, into a RunError."""
+def _connected(patience: float) -> Iterator[None]:
+    """Turn gloo's error of a rank that gives nothing for `patience` seconds, or has died, into a RunError."""
     try:
         yield
     except RuntimeError as error:
         if "/gloo/" not in str(error):
             raise
-        why = " ".join(str(error).rpartition("] ")[2].partition(". ")[0].split())
-        raise RunError(f"rank {os.environ['RANK']} lost another rank: {why}") from error
+        rank, why = os.environ["RANK"], " ".join(str(error).rpartition("] ")[2].partition(". ")[0].split())
+        if "Timed out" in why:
+            raise RunError(
+                f"rank {rank} waited for others (--patience {patience:g}): no answer while learning"
+            ) from error
+        raise RunError(f"rank {rank} lost another rank: {why}") from error

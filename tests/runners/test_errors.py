@@ -11,7 +11,7 @@ import pytest
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from envs.interface import EnvError
-from runners.errors import RunError, UsageError, main_guard, needs_extra, usage_errors
+from runners.errors import RunError, UsageError, describe, main_guard, needs_extra, usage_errors
 from runners.records.checkpoint import CheckpointError
 from runners.records.files import write_atomically
 from runners.records.metrics import TensorBoardLog
@@ -185,3 +185,11 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_called_the_output():
+    """As that of an environment to a simulator's process that has died."""
+    assert describe(BrokenPipeError(errno.EPIPE, "Broken pipe")) == (
+        1,
+        "BrokenPipeError: [Errno 32] Broken pipe (run with --debug for the traceback)",
+    )

@@ -38,8 +38,8 @@ def rows(folder: Path) -> list[dict[str, str]]:
     ("protocol", "says"),
     [
         ("noop30", "protocol noop30: up to 30 no-ops at the start, no sticky actions"),
-        ("sticky", "protocol sticky: no no-ops at the start, sticky actions 0.25"),
-        ("deterministic", "protocol deterministic: no no-ops at the start, no sticky actions"),
+        ("sticky", "protocol sticky: at most one no-op at the start, sticky actions 0.25"),
+        ("deterministic", "protocol deterministic: at most one no-op at the start, no sticky actions"),
     ],
 )
 def test_a_protocol_sets_what_is_left_to_chance_whatever_the_run_had(protocol: str, says: str) -> None:
@@ -65,7 +65,7 @@ def test_nothing_left_to_chance_is_the_same_episode_again(tmp_path: Path, capsys
     assert evaluate.main([str(folder), "--episodes", "3", "--protocol", "deterministic"]) == 0
     result = json.loads((folder / "evaluation.json").read_text())
     assert len(set(result["returns"])) == len(set(result["lengths"])) == 1 and result["lengths"][0] <= 300
-    assert "protocol deterministic: no no-ops at the start, no sticky actions" in result["protocol"]
+    assert "protocol deterministic: at most one no-op at the start, no sticky actions" in result["protocol"]
     score = 100 * (result["mean"] - 1.7) / (30.5 - 1.7)
     assert result["human_normalised"] == pytest.approx(score)
     assert f"human-normalised {score:.1f}%, " in capsys.readouterr().out

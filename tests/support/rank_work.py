@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
 
 from agents.config import AgentConfig
 from agents.factory import make_agent
@@ -81,7 +80,7 @@ def lm_steps(method: str, ranks: Ranks, sharded: bool = False) -> dict[str, Tens
     model = new_model(TASK, problem.tokenizer, 3, 0.0)
     lm = LMConfig(agent=SequenceConfig(method=method), learner=LearnerConfig(learning_rate=1e-2, micro_batch=3))
     if sharded:
-        shard(model, init_device_mesh("cpu", (ranks.size,)))
+        shard(model, ranks.mesh(torch.device("cpu")))
     learner = LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
     part = columns(ranks.rank, ranks.size, 8)
     asked = ["x", "xy", "yx", "y", "yyy", "xxy", "xx", "yy"]
@@ -142,10 +141,11 @@ def trained(config: RunConfig, ranks: Ranks) -> dict[str, Tensor]:
 def leave(rank: int, size: int, folder: str, port: int) -> None:
     """Joins as one of torchrun's ranks, the first of which is busy for a second; writes when it was let go."""
     os.environ |= {"WORLD_SIZE": str(size), "RANK": str(rank), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    with join(torch.device("cpu")):
+    with join(torch.device("cpu")) as ranks:
         if rank == 0:
             time.sleep(1)
             (Path(folder) / "done").touch()
+        ranks.wait_for_first()
     (Path(folder) / f"left {rank}").write_text(str((Path(folder) / "done").exists()))
 
 
