@@ -59,8 +59,10 @@ def gate_metrics(network: ActorCritic, *inputs: Tensor | State) -> dict[str, Ten
             hooks.callback(hook.remove)
         if gates(network):
             network(*inputs)
-    names = [f"{name}_{layer + 1}" for layer in range(len(means) // 2) for name in ("attention", "mlp")]
-    return {f"memory/gate_{name}": mean for name, mean in zip(names, means, strict=True)}
+    logged = {}
+    for i, pair in enumerate(zip(means[::2], means[1::2], strict=True)):
+        logged |= {f"memory/gate_{name}_{i + 1}": x for name, x in zip(("attention", "mlp"), pair, strict=True)}
+    return logged
 
 
 def gates(network: ActorCritic) -> list[nn.Module]:
