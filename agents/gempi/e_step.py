@@ -65,6 +65,7 @@ def e_step(
     with torch.no_grad():
         total, objective = coefficients.sum(), advantage - (coefficients * divergences).sum()
         diagnostics = describe(log_psi, bases, support, mask, anchors)
+        diagnostics["e_step/efficiency"] = efficiency(psi, advantages, mask)
         diagnostics |= {"e_step/eta": total, "e_step/log_z": objective / total}
         if saturated is not None:
             diagnostics["e_step/saturated"] = saturated
@@ -127,3 +128,18 @@ def describe(
         kls = kl_to(bases, torch.where(support, log_weights, -torch.inf))
         measures |= {f"e_step/kl_{name}": kl for name, kl in zip(anchors, kls, strict=True)}
     return measures
+
+
+def efficiency(weights: Float[Tensor, " N"], advantages: Float[Tensor, " N"], mask: Bool[Tensor, " N"]) -> Tensor:
+    """Return E_w[A - mean A] / (std A sqrt(N sum_i w_i^2)), at most 1, of `weights` that sum to 1 over `mask`.
+
+    Where the advantages of single samples are mostly noise, this is the signal-to-noise ratio of the M-step's gradient
+    sum_i w_i grad log pi(a_i|s_i) at pi_t, over that of the advantage policy gradient mean_i A_i grad log pi(a_i|s_i).
+    The signal of weights w is their covariance with A, and their noise the root of their mean square, because weights
+    that are all positive have no baseline. N times as many samples raise that ratio by the root of N, so that the
+    M-step needs 1 / efficiency^2 times the samples.
+    """
+    count = mask.sum().clamp(min=1)
+    centred = torch.where(mask, advantages - torch.where(mask, advantages, 0).sum() / count, 0)
+    noise = (centred.square().sum() * weights.square().sum()).sqrt()
+    return torch.where(noise > 0, (weights * centred).sum() / noise, 0)

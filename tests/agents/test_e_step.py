@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from agents.gempi.e_step import EStep, e_step
+from agents.gempi.e_step import EStep, e_step, efficiency
 from agents.gempi.filters import All, TopK
 from agents.gempi.kl import KL
-from agents.gempi.temperature import Dual, Fixed, PositiveScalar
+from agents.gempi.temperature import Dual, Fixed, PositiveScalar, Solved
 from support.agent_oracles import (
     best_eta,
     central_difference,
@@ -252,3 +252,37 @@ def test_a_positive_scalar_starts_where_it_is_told_and_stays_positive(initial):
         for p in positive.parameters():
             p.fill_(-1e4)
     assert 0 < positive().item() <= 1e-7  # the paper's floor is 1e-8
+
+
+@pytest.mark.parametrize(
+    ("rho", "epsilon", "expected"),
+    [
+        (1.0, 0.02, 0.20),
+        (1.0, 0.1, 0.40),
+        (1.0, 0.3, 0.57),
+        (1.0, 1.0, 0.52),
+        (0.5, 0.02, 0.64),
+        (0.5, 0.1, 0.69),
+        (0.5, 0.3, 0.65),
+        (0.5, 1.0, 0.41),
+        (0.25, 0.02, 0.67),
+        (0.25, 0.1, 0.67),
+        (0.25, 0.3, 0.58),
+        (0.25, 1.0, 0.31),
+    ],
+)
+def test_the_efficiency_of_targets_is_that_of_the_table_in_docs_methods(rho, epsilon, expected):
+    share = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000
+    normal = 2**0.5 * torch.erfinv(2 * share - 1)
+    valid = torch.ones_like(normal, dtype=torch.bool)
+    step = e_step(3 * normal + 7, torch.zeros(1, len(share)), valid, KL(), Solved(epsilon), TopK(rho))
+    assert step.diagnostics["e_step/efficiency"].item() == pytest.approx(expected, abs=0.01)
+
+
+def test_the_efficiency_of_centred_weights_that_follow_the_advantages_is_one():
+    """It is a correlation with the advantages, over N weights that need not be centred; equal weights have none."""
+    advantages, mask = (torch.as_tensor(x) for x in samples(0, n=1000))
+    centred = torch.where(mask, advantages - advantages[mask].mean(), 0)
+    assert efficiency(centred / centred.square().sum(), advantages, mask).item() == pytest.approx(1)
+    assert efficiency(mask / mask.sum(), advantages, mask).item() == pytest.approx(0, abs=1e-9)
+    assert efficiency(mask / mask.sum(), torch.ones(1000), mask).item() == 0
