@@ -115,11 +115,18 @@ DM_CONTROL = Suite(
     families=("mujoco.dmc",),
     options=("max_episode_steps", "action_bound"),
 )
+MUJOCO = Suite(
+    "mujoco",
+    "control",
+    {"envpool": ENVPOOL, "gymnasium": GYMNASIUM},
+    families=("mujoco.gym",),
+    options=("max_episode_steps", "action_bound"),
+)
 CONTROL = Suite(
     "control",
     "control",
     {"envpool": ENVPOOL, "gymnasium": GYMNASIUM},
-    families=("classic_control", "box2d", "mujoco.gym", "toy_text"),
+    families=("classic_control", "box2d", "toy_text"),
     options=("max_episode_steps", "action_bound"),
 )
 OTHERS = Suite(
@@ -137,7 +144,7 @@ ANY = Suite(
     pattern=r"(?!ALE/)",  # registered only if ale-py happens to be imported, and of the suite atari
     options=("max_episode_steps", "action_bound"),
 )
-SUITES = (ATARI, RECALL, NUMPAD, POPGYM, MINIGRID, DM_CONTROL, CONTROL, OTHERS, ANY)
+SUITES = (ATARI, RECALL, NUMPAD, POPGYM, MINIGRID, DM_CONTROL, MUJOCO, CONTROL, OTHERS, ANY)
 """All suites; an environment belongs to the first that has its name."""
 
 

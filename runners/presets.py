@@ -120,6 +120,16 @@ def small_control(agent: str, **choices: str) -> RunConfig:
     )
 
 
+def small_mujoco(agent: str, **choices: str) -> RunConfig:
+    """Return settings for the tasks of MuJoCo, those of gymnasium and of dm_control, on one core."""
+    config = small_control(agent, **choices)
+    if agent == "ppo":
+        return replace(config, training=replace(config.training, steps=1_000_000))
+    em = dict(epsilon_eta=0.1, epsilon_alpha_mu=0.01, epsilon_alpha_sigma=5e-5, alpha_sigma_init=30.0)
+    rule = replace(config.agent, **options_of(agent, choices, **em))
+    return replace(config, agent=rule, training=replace(config.training, steps=1_000_000, passes=8, learning_rate=3e-4))
+
+
 def small_minigrid(agent: str, **choices: str) -> RunConfig:
     """Learns to look at an object, to remember it and to choose one like it (MiniGrid-MemoryS7) on one core."""
     config = small_control(agent, **choices)
@@ -161,6 +171,8 @@ PRESETS = {
     ("control", "small"): small_control,
     ("control", "paper"): paper_control,
     ("minigrid", "small"): small_minigrid,
+    ("mujoco", "small"): small_mujoco,
+    ("dm_control", "small"): small_mujoco,
 }
 """Presets by command and name; a suite of environments may have its own in place of its command's."""
 

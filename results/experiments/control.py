@@ -37,4 +37,23 @@ PENDULUM = Experiment(
     bar=-200,
 )
 
-EXPERIMENTS = (CARTPOLE, PENDULUM)
+MUJOCO = tuple(
+    Experiment(
+        name=f"mujoco_{task.lower()}",
+        title=f"{task}-v5",
+        question="What return have a V-MPO and a PPO without memory after a million steps, by the mode?",
+        runs=tuple(
+            Run(
+                f"{agent}-feedforward",
+                seed,
+                f"runners.control --env {task}-v5 --agent {agent} --core feedforward --actors 0 --eval-episodes 100",
+            )
+            for seed in SEEDS
+            for agent in ("vmpo", "ppo")
+        ),
+        diagnostics=("m_step/kl_mu", "m_step/alpha_mu", "m_step/entropy", "e_step/efficiency"),
+    )
+    for task in ("HalfCheetah", "Hopper", "Walker2d")
+)
+
+EXPERIMENTS = (CARTPOLE, PENDULUM, *MUJOCO)

@@ -36,7 +36,7 @@ def control(name: str, **options) -> EnvConfig:
         (EnvConfig("atari57"), "atari", "envpool"),
         (control("CartPole-v1"), "control", "envpool"),
         (control("CartPole-v1", backend="gymnasium"), "control", "gymnasium"),
-        (control("HalfCheetah-v5"), "control", "envpool"),
+        (control("HalfCheetah-v5"), "mujoco", "envpool"),
         (control("CarRacing-v3"), "control", "envpool"),
         (control("CheetahRun-v1"), "dm_control", "envpool"),
         (control("MiniGrid-MemoryS7-v0"), "minigrid", "envpool"),
