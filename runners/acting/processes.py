@@ -21,6 +21,7 @@ from runners.acting.weights import SharedWeights
 from runners.errors import RunError, describe
 from runners.machine.allocator import keep_freed_memory
 from runners.machine.signals import die_with_parent
+from runners.machine.watchdog import patiently
 
 RESTARTS, WITHIN = 5, 600.0
 """Number of deaths of one actor, within so many seconds, that a run survives."""
@@ -64,7 +65,7 @@ class ActorProcess:
         Raise RunError if the actor failed, died too often, or gave nothing for `patience` seconds.
         """
         while True:
-            if not self.channel.poll(self.patience):
+            if not patiently(self.channel.poll, self.patience):
                 raise self._hung()
             try:
                 message = self.channel.recv()

@@ -1,6 +1,7 @@
 """What hangs is named, and where it hangs."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from runners.config import TrainingConfig
 from runners.lm.config import LearnerConfig
-from runners.machine.watchdog import watched
+from runners.machine.watchdog import patiently, watched
 from support import ROOT
 
 HANGING = """
@@ -56,6 +57,33 @@ def test_a_simulator_that_hangs_ends_the_run_in_a_line_with_its_stack(tmp_path: 
     line = "error: rank 0, which steps hanging:Hangs-v0, gave nothing for 5 s (--patience); its stack is above"
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == line
     assert "in wait_for_a_server" in done.stderr
+
+
+SUSPENDED = """
+import time
+from runners.machine.watchdog import watched
+
+with watched("a loop", 3):
+    print("begun", flush=True)
+    for _ in range(15):
+        time.sleep(0.1)
+"""
+
+
+def test_time_in_which_a_process_is_suspended_does_not_count() -> None:
+    process = subprocess.Popen([sys.executable, "-c", SUSPENDED], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(60) == 0
+
+
+def test_waits_add_up_to_the_patience() -> None:
+    waits = []
+    assert not patiently(lambda seconds: bool(waits.append(seconds)), 2.5)
+    assert waits == [1, 1, 0.5]
+    assert patiently(lambda seconds: True, 2.5)
 
 
 @pytest.mark.parametrize("config", [TrainingConfig, LearnerConfig])
