@@ -93,7 +93,7 @@ def _paper_ppo(config: RunConfig) -> RunConfig:
 
 def small_control(agent: str, **choices: str) -> RunConfig:
     """Return settings that learn CartPole in seconds on one core, in one process."""
-    em = dict(epsilon_eta=1.0, epsilon_alpha=0.003, alpha_init=1.0)
+    em = dict(epsilon_eta=0.1, epsilon_alpha=0.003, alpha_init=1.0)
     em |= dict(epsilon_alpha_mu=0.01, epsilon_alpha_sigma=1e-4, epsilon_reference=2.0)
     return RunConfig(
         env=ControlEnv(),
@@ -125,9 +125,15 @@ def small_mujoco(agent: str, **choices: str) -> RunConfig:
     config = small_control(agent, **choices)
     if agent == "ppo":
         return replace(config, training=replace(config.training, steps=1_000_000))
-    em = dict(epsilon_eta=0.1, epsilon_alpha_mu=0.01, epsilon_alpha_sigma=5e-5, alpha_sigma_init=30.0)
+    em = dict(epsilon_alpha_sigma=5e-5, alpha_sigma_init=30.0)
     rule = replace(config.agent, **options_of(agent, choices, **em))
     return replace(config, agent=rule, training=replace(config.training, steps=1_000_000, passes=8, learning_rate=3e-4))
+
+
+def small_memory(agent: str, **choices: str) -> RunConfig:
+    """Return settings for tasks where few steps decide: they are those for control, with a sharper target."""
+    config = small_control(agent, **choices)
+    return replace(config, agent=replace(config.agent, **options_of(agent, choices, epsilon_eta=1.0)))
 
 
 def small_minigrid(agent: str, **choices: str) -> RunConfig:
@@ -171,6 +177,9 @@ PRESETS = {
     ("control", "small"): small_control,
     ("control", "paper"): paper_control,
     ("minigrid", "small"): small_minigrid,
+    ("recall", "small"): small_memory,
+    ("numpad", "small"): small_memory,
+    ("popgym", "small"): small_memory,
     ("mujoco", "small"): small_mujoco,
     ("dm_control", "small"): small_mujoco,
 }
