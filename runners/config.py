@@ -134,7 +134,7 @@ class TrainingConfig:
     """With --actors 0, keep the environments in checkpoints: a run that was cut and resumed then equals one that was
     not, bit for bit. For tasks in numpy and those of gymnasium whose state is numbers."""
     log_seconds: float = 5.0
-    """Seconds between rows of metrics."""
+    """Seconds between rows of metrics, or a 10,000th of the run's age where that is more; 0: a row for every batch."""
     checkpoint_seconds: float = 120.0
     """Seconds between checkpoints."""
     video: bool = True

@@ -98,7 +98,7 @@ class Training:
         sampler = self.sampler = self._make_sampler()
         self.starts += 1
         self.clock.start()
-        pace = Pace(training.log_seconds)
+        pace = Pace(training.log_seconds, self.clock)
         alone = self.ranks.size == 1  # ranks stop together, after a batch
         try:
             if self._evaluation_due():  # a run that was stopped in an evaluation repeats it

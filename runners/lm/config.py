@@ -116,7 +116,8 @@ class LearnerConfig:
     run_dir: str | None = None
     """Folder of the run; by default a new one under runs/."""
     log_rollouts: int = 5
-    """Rollouts between rows of metrics, each of which is the mean over them."""
+    """Rollouts between rows of metrics, each of which is the mean over them, or a 10,000th of the rollouts so far where
+    that is more."""
     checkpoint_seconds: float = 120.0
     """Seconds between checkpoints."""
 

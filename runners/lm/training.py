@@ -38,7 +38,7 @@ from runners.machine.devices import device_named
 from runners.machine.ranks import ONE_RANK, Ranks
 from runners.machine.signals import NEVER, Stopped, StopSignal
 from runners.machine.watchdog import watched
-from runners.records.clock import Clock
+from runners.records.clock import ROWS, Clock
 from runners.records.metrics import Row, TensorBoardLog
 
 
@@ -138,7 +138,7 @@ class Training:
                 self.sums[name].append(value)
             self.rollouts += 1
             self.clock.read()
-            if self.rollouts % options.log_rollouts and self.rollouts < options.rollouts:
+            if self.rollouts % max(options.log_rollouts, self.rollouts // ROWS) and self.rollouts < options.rollouts:
                 yield {}
                 continue
             yield {

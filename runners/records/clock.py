@@ -36,16 +36,23 @@ class Clock:
         self.wall_seconds, self.cpu_seconds = state["wall_seconds"], state["cpu_seconds"]
 
 
-class Pace:
-    """Timer of rows of metrics, due every `seconds`, which measures the speed since the last row."""
+ROWS = 10_000
+"""Number of rows of metrics after which further ones come a ROWS-th of the run's age apart: each doubling of its age
+then adds at most ROWS ln 2 of them, 7,000."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+
+class Pace:
+    """Timer of rows of metrics, due every `seconds`, in an old run less often, which measures the speed since the last
+    row; with `seconds` 0 a row is always due."""
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self.seconds, self.clock = seconds, clock
         self.rate = Rate()
         self.last, self.waited = time.perf_counter(), 0.0
 
     def due(self) -> bool:
-        return time.perf_counter() - self.last >= self.seconds
+        apart = self.seconds and max(self.seconds, self.clock.wall_seconds / ROWS)
+        return time.perf_counter() - self.last >= apart
 
     def since_last(self, steps: int, waited: float) -> tuple[float, float]:
         """Return steps per second, and the share of the time since the last row that the learner waited; `steps` and
