@@ -61,3 +61,21 @@ def test_a_stopped_first_rank_ends_the_other_in_time(tmp_path: Path) -> None:
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert run.returncode == 1 and len(errors) == 1, said
     assert "rank 1 waited for others (--patience 5): no answer" in errors[0]
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_evaluation_ends_all_ranks_and_it_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = ["runners.control", *FLAGS.split(), str(folder), "--steps", "256"]
+    run = torchrun(*flags, "--eval-episodes", "1000000", "--eval-steps", "10000000", PYTHONUNBUFFERED="1")
+    assert any("evaluating 1000000 episodes" in line for line in run.stdout)
+    run.send_signal(signal.SIGTERM)
+    said, _ = run.communicate(timeout=20)
+    assert f"stopped at step 256; continue: python -m runners.control --resume {folder}" in said
+    assert "error: " not in said and not (folder / "summary.json").exists(), said
+
+    run = torchrun(*flags)
+    said, _ = run.communicate(timeout=100)
+    assert run.returncode == 0, said
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["ranks"], summary["steps"], summary["eval"]["episodes"]) == (2, 256, 2)
