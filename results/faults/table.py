@@ -1,5 +1,6 @@
 """Tables of the figures of `results.faults`: damaged files, killed runs, and a run of an hour."""
 
+import numpy as np
 import pandas as pd
 
 from results.faults import GONE, INTERVAL
@@ -40,6 +41,12 @@ def soak_table(figures: Figures) -> str:
     for name, x in figures["trends"].items():
         rows.append([name, f"{x['median']:.4g}", f"{x['slope']:+.2g}", f"{x['low']:+.2g} to {x['high']:+.2g}"])
     return markdown(SOAK_HEADER, rows)
+
+
+def memory_in_quarters(figures: Figures) -> str:
+    """Return the median memory, in MiB, of each quarter of the time: of what only warms up it rises less and less."""
+    quarters = np.array_split([each["memory, MiB"] for each in figures["samples"]], 4)
+    return ", ".join(f"{np.median(quarter):.1f}" for quarter in quarters)
 
 
 def lost(kill: Figures) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from results.faults.soak import EVERY, trend, trends
-from results.faults.table import soak_table
+from results.faults.table import memory_in_quarters, soak_table
 
 HOURS = np.arange(361) * EVERY / 3600
 
@@ -35,3 +35,9 @@ def test_the_warm_up_and_samples_without_a_new_row_do_not_count() -> None:
     speed = found["agent steps a processor second"]
     assert speed == pytest.approx({"median": 100, "slope": 0, "low": 0, "high": 0})
     assert soak_table({"trends": found}).splitlines()[2] == "| memory | 0.1667 | +0 | +0 to +0 |"
+
+
+def test_memory_that_settles_is_seen_in_its_quarters() -> None:
+    samples = [{"memory, MiB": 700.0 - 8 * np.exp(-8 * hours)} for hours in HOURS]
+    want = [700 - 8 * np.exp(-2 * middle) for middle in (0.5, 1.5, 2.5, 3.5)]
+    assert memory_in_quarters({"samples": samples}) == ", ".join(f"{x:.1f}" for x in want)
