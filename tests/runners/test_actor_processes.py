@@ -85,20 +85,21 @@ def test_an_actor_that_hangs_is_named_with_its_stack(capfd: pytest.CaptureFixtur
     assert not actor.process.is_alive()
 
 
-def test_each_unroll_is_of_one_network_and_versions_never_go_back_whoever_dies() -> None:
+def test_each_unroll_is_of_one_network_and_learned_from_once_and_versions_never_go_back_whoever_dies() -> None:
     """Recomputed under the weights that it names, an unroll's policies are those that acted."""
     config = small("gtrxl", actors=2)
     torch.manual_seed(0)
     spec = spec_of(config)
     network, copy = (build_network(config, spec) for _ in range(2))
     sampler = ProcessSampler(config, spec, network, 0)
-    published, last = {1: flatten_weights(network)}, [0, 0]
+    published, last, unrolls = {1: flatten_weights(network)}, [0, 0], set()
     for batch in range(8):
         unroll = sampler.next().unroll
         assert all(before <= now for before, now in zip(last, sampler.versions, strict=True))
         last = sampler.versions
         for i, version in enumerate(sampler.versions):
             part = unroll.columns(slice(2 * i, 2 * i + 2))
+            unrolls.add(checksum(part.observation.contiguous()))
             load_weights(copy, published[version])
             with torch.no_grad():
                 output = copy(part.observation, part.previous_action, part.reward, part.first, part.state)
@@ -111,7 +112,7 @@ def test_each_unroll_is_of_one_network_and_versions_never_go_back_whoever_dies()
         published[sampler.weights.version] = flatten_weights(network)
         if batch in (2, 4):
             sampler.actors[batch // 4].process.kill()
-    assert sampler.restarts == 2 and max(last) > 4
+    assert sampler.restarts == 2 and max(last) > 4 and len(unrolls) == 16
     sampler.close()
 
 
