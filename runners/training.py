@@ -64,6 +64,7 @@ class Training:
         """Steps at the last evaluation while training and at the best one, and the best one's return."""
         self.sampler: Sampler
         self._sampler_state: dict | None = None
+        """State of a sampler that was closed or saved; None while one is open."""
 
     @property
     def done(self) -> int:
@@ -96,6 +97,7 @@ class Training:
         an empty one in between."""
         training = self.config.training
         sampler = self.sampler = self._make_sampler()
+        self._sampler_state = None
         self.starts += 1
         self.clock.start()
         pace = Pace(training.log_seconds, self.clock)
@@ -238,7 +240,7 @@ class Training:
     def get_state(self) -> dict[str, Any]:
         return {
             "learner": self.learner.get_state(),
-            "sampler": self.sampler.get_state(),
+            "sampler": self._sampler_state or self.sampler.get_state(),
             "tracker": self.tracker.get_state(),
             "torch_generator": torch.get_rng_state(),
             "reference_memory": self.learner.reference_memory if self.config.training.save_environments else None,

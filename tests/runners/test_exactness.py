@@ -1,6 +1,9 @@
 """A seed makes one run: to the byte, and, where environments are saved, however often it is cut."""
 
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from runners.launch import main
 from runners.machine.ranks import OneRank
 from runners.records.checkpoint import Checkpoints
 from runners.training import Training
+from support import ROOT
 from support.runs import small
 
 TIMES = ("wall_seconds", "cpu_seconds", "speed/")
@@ -71,6 +75,54 @@ def test_a_run_that_was_cut_equals_one_that_never_was(
     for one, other in zip(rows_whole, rows_cut, strict=True):
         assert one.keys() == other.keys()
         assert all(one[name] == other[name] or one[name] != one[name] for name in one), (one, other)
+
+
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+from runners.launch import main
+
+*flags, folder = sys.argv[1:]
+table, random = Path(folder) / "metrics.csv", random.Random(0)
+
+def rows():
+    return table.read_text().count("\\n") if table.exists() else 0
+
+kills = 0
+while not (Path(folder) / "summary.json").exists():
+    began, enough = rows(), random.randint(2, 6)
+    if not (child := os.fork()):
+        os._exit(main("control", [*flags, folder]))
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if rows() >= began + enough:
+            time.sleep(random.uniform(0, 0.05))
+            os.kill(child, signal.SIGKILL)
+            kills += 1
+            os.waitpid(child, 0)
+            break
+        time.sleep(0.005)
+    else:
+        break
+print("kills", kills)
+"""
+"""Program that starts a run again and again, and kills it at random moments until it ends."""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_at_random_moments_equals_one_that_never_was(tmp_path: Path) -> None:
+    flags = "--env CartPole-v1 --backend gymnasium --core gtrxl --memory 12 --envs 4 --unroll 16 --minibatches 2"
+    flags += " --embedding 16 --no-video --actors 0 --steps 1280 --save-environments --log-seconds 0"
+    flags += " --checkpoint-seconds 0.001 --eval-episodes 1 --run-dir"
+    killer = [sys.executable, "-c", KILLER, *flags.split(), str(tmp_path / "killed")]
+    done = subprocess.run(killer, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert int(done.stdout.split()[-1]) >= 3
+    assert main("control", [*flags.split(), str(tmp_path / "whole")]) == 0
+    assert rows(tmp_path / "killed/metrics.csv") == rows(tmp_path / "whole/metrics.csv")
+    killed, whole = (Checkpoints(tmp_path / name / "checkpoints").latest() for name in ("killed", "whole"))
+    assert killed.step == whole.step == 1280 and not killed.warning
+    for name, value in whole.state["learner"]["network"].items():
+        assert torch.equal(value, killed.state["learner"]["network"][name]), name
 
 
 def test_what_cannot_be_saved_is_said_at_the_start() -> None:
