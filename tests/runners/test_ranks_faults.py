@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from support.networks import two_networks
 from support.torchrun import rank_of, torchrun
 
 FLAGS = "--env CartPole-v1 --core feedforward --embedding 16 --envs 4 --unroll 16 --minibatches 2 --actors 0"
@@ -40,6 +42,22 @@ def test_of_four_ranks_one_is_killed_and_the_job_goes_on(tmp_path: Path) -> None
         rows = [int(row["steps"]) for row in csv.DictReader(file)]
     assert rows == list(range(256, steps + 1, 256))
     assert json.loads((folder / "summary.json").read_text())["ranks"] == 4
+
+
+@pytest.mark.slow
+def test_a_network_that_is_cut_ends_both_ranks_in_a_line_each(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    flags = ["-m", "runners.control", *FLAGS.split(), str(folder), "--steps", "100000000", "--patience", "5"]
+    with two_networks() as (start, cut):
+        runs = [start(rank, sys.executable, *flags) for rank in range(2)]
+        started(folder, runs[0])
+        cut()
+        said = [run.communicate(timeout=60)[0] for run in runs]
+    assert [run.returncode for run in runs] == [1, 1], said
+    for rank, (text, why) in enumerate(zip(said, ("Ranks 1 failed to pass", "no answer of rank 0"), strict=True)):
+        errors = [line for line in text.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and errors[0].startswith(f"error: rank {rank} waited for others (--patience 5)"), text
+        assert why in errors[0] and "Traceback" not in text, text
 
 
 @pytest.mark.slow
