@@ -1,7 +1,9 @@
 """Evaluation: raw returns of whole episodes under a frozen network, and a recorded episode."""
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, Self
@@ -19,6 +21,7 @@ from runners.acting.actor import no_action
 from runners.build import CHOICE, EVALUATION, VIDEO, build_env, stream_seed
 from runners.config import RunConfig, cores
 from runners.errors import while_running
+from runners.machine.watchdog import watched
 from runners.records.video import write_video
 
 MOST_ENVS = 32
@@ -72,7 +75,8 @@ def evaluate(config: RunConfig, network: ActorCritic, episodes: int, stream: int
         one = config if len(tasks) == 1 else _with_task(config, task)
         with Progress(one.env.name, episodes * len(policies)) as progress, while_running():
             plays = [play(_with_policy(one, policy), network, episodes, stream, progress) for policy in policies]
-            for policy, result in zip(policies, in_turn(plays), strict=True):
+            watch = partial(watched, f"evaluation on {one.env.name}", config.training.patience)
+            for policy, result in zip(policies, in_turn(plays, watch), strict=True):
                 found[policy][task] = result
     results = [_over_tasks(found[policy], episodes) for policy in policies]
     return results[0] | ({"by_mode": results[1]} if len(results) > 1 else {})
@@ -84,14 +88,15 @@ def evaluate_briefly(config: RunConfig, network: ActorCritic) -> dict[str, Any]:
     return evaluate(replace(config, training=training), network, training.eval_episodes, stream=CHOICE)
 
 
-def in_turn(plays: Sequence[Generator[None, None, Any]]) -> list[Any]:
-    """Run generators to their ends, a step of each in turn, and return their results: while the environments of one
-    step, the network runs for another."""
+def in_turn(plays: Sequence[Generator[None, None, Any]], watch: Callable[[], AbstractContextManager]) -> list[Any]:
+    """Run generators to their ends, a step of each in turn under `watch`, and return their results: while the
+    environments of one step, the network runs for another."""
     results, going = [None] * len(plays), dict(enumerate(plays))
     while going:
         for i, each in list(going.items()):
             try:
-                next(each)
+                with watch():
+                    next(each)
             except StopIteration as end:
                 results[i] = end.value
                 del going[i]

@@ -42,10 +42,15 @@ def test_what_ends_in_time_ends_nothing() -> None:
     time.sleep(0.4)
 
 
-def test_a_simulator_that_hangs_ends_the_run_in_a_line_with_its_stack(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("steps", "what"), [(1000, "rank 0, which steps hanging:Hangs-v0,"), (32, "evaluation on hanging:Hangs-v0")]
+)
+def test_a_simulator_that_hangs_ends_the_run_in_a_line_with_its_stack(steps: int, what: str, tmp_path: Path) -> None:
+    """While it trains, or in the last evaluation, where an environment has more steps before it."""
     (tmp_path / "hanging.py").write_text(HANGING.format(steps=100))
     flags = "-m runners.control --env hanging:Hangs-v0 --core feedforward --actors 0 --envs 2 --unroll 16"
     flags += f" --minibatches 1 --embedding 16 --no-video --patience 5 --run-dir {tmp_path / 'run'}"
+    flags += f" --steps {steps} --eval-episodes 1000"
     done = subprocess.run(
         [sys.executable, *flags.split()],
         cwd=ROOT,
@@ -54,7 +59,7 @@ def test_a_simulator_that_hangs_ends_the_run_in_a_line_with_its_stack(tmp_path: 
         text=True,
         timeout=300,
     )
-    line = "error: rank 0, which steps hanging:Hangs-v0, gave nothing for 5 s (--patience); its stack is above"
+    line = f"error: {what} gave nothing for 5 s (--patience); its stack is above"
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == line
     assert "in wait_for_a_server" in done.stderr
 
