@@ -13,6 +13,7 @@ from torch import nn
 from networks.language import Completions, Prompts, sample, token_log_probs
 from runners.lm.config import LMConfig
 from runners.lm.problem import Problem
+from runners.machine.watchdog import watched
 
 EVALUATION = 1
 SHOWN = 8
@@ -26,16 +27,17 @@ def evaluate(config: LMConfig, problem: Problem, model: nn.Module) -> dict[str, 
     scores, greedy, texts = [], [], []
     size = config.learner.micro_batch
     for some in (rows[i : i + size] for i in range(0, len(rows), size)):
-        asked, length = [row["prompt"] for row in some], problem.source.completion_length
-        prompts = problem.encode(asked)
-        drawn = sample(model, prompts, length, problem.ends, generator, temperature)
-        texts += problem.decode(drawn)
-        if judges:
-            scores += problem.rewards(some, drawn).tolist()
-            greedy += problem.rewards(some, sample(model, prompts, length, problem.ends, None)).tolist()
-        else:
-            name = "chosen" if "chosen" in problem.source.columns else "completion"
-            scores += _likelihood(model, prompts, problem.answers(asked, [row[name] for row in some]), temperature)
+        with watched("evaluation, which draws and judges completions,", config.learner.patience):
+            asked, length = [row["prompt"] for row in some], problem.source.completion_length
+            prompts = problem.encode(asked)
+            drawn = sample(model, prompts, length, problem.ends, generator, temperature)
+            texts += problem.decode(drawn)
+            if judges:
+                scores += problem.rewards(some, drawn).tolist()
+                greedy += problem.rewards(some, sample(model, prompts, length, problem.ends, None)).tolist()
+            else:
+                name = "chosen" if "chosen" in problem.source.columns else "completion"
+                scores += _likelihood(model, prompts, problem.answers(asked, [row[name] for row in some]), temperature)
     protocol = f"one sample at temperature {temperature:g} of each held-out prompt"
     if not judges:
         protocol = "mean log-probability of a token of the held-out completions"

@@ -8,9 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from runners.config import TrainingConfig
+from runners.lm import training as lm_training
+from runners.lm.cli import parse
 from runners.lm.config import LearnerConfig
+from runners.machine import watchdog
 from runners.machine.watchdog import patiently, watched
 from support import ROOT
 
@@ -89,6 +93,17 @@ def test_waits_add_up_to_the_patience() -> None:
     assert not patiently(lambda seconds: bool(waits.append(seconds)), 2.5)
     assert waits == [1, 1, 0.5]
     assert patiently(lambda seconds: True, 2.5)
+
+
+def test_a_reward_that_hangs_in_an_evaluation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of which comes before any training."""
+    ended = []
+    monkeypatch.setattr(watchdog, "_end", lambda *what: ended.append(what))
+    flags = "--task support.lm_task:TASK --eval-prompts 4 --patience 0.2"
+    training = lm_training.Training(parse(flags.split())[0], fresh=False)
+    monkeypatch.setattr(training.problem, "rewards", lambda rows, _: (time.sleep(0.5), torch.zeros(len(rows)))[1])
+    training.prepare()
+    assert ended == [("evaluation, which draws and judges completions,", 0.2)]
 
 
 @pytest.mark.parametrize("config", [TrainingConfig, LearnerConfig])
