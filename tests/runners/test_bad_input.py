@@ -1,4 +1,4 @@
-"""Whatever is written on a command line or in a config.json: it is taken, or refused in one line."""
+"""Whatever is written on a command line or in a config.json: it is taken, and runs, or is refused in one line."""
 
 import dataclasses
 import json
@@ -10,21 +10,24 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from agents.checks import flag
 from agents.config import AgentConfig
 from agents.sequences.config import SequenceConfig
+from envs.interface import EnvError
 from networks.config import NetworkConfig
 from runners import cli
-from runners.config import TrainingConfig, from_dict, to_dict
+from runners.config import RunConfig, TrainingConfig, from_dict, to_dict
 from runners.errors import RunError, UsageError, describe
 from runners.lm import cli as lm_cli
 from runners.lm.config import DataConfig, LearnerConfig, LMConfig
 from runners.lm.config import from_dict as lm_from_dict
 from runners.lm.config import to_dict as lm_to_dict
+from runners.lm.training import Training as LMTraining
 from runners.presets import PRESETS
+from runners.training import Training
 
 CASES = settings(max_examples=170, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 NUMBERS = [
@@ -76,8 +79,8 @@ def command_lines(draw: st.DrawFn, runner: str) -> list[str]:
     return argv
 
 
-def parse(runner: str, argv: list[str]) -> None:
-    lm_cli.parse(argv) if runner == "lm" else cli.parse(runner, argv)
+def parse(runner: str, argv: list[str]) -> RunConfig | LMConfig:
+    return (lm_cli.parse(argv) if runner == "lm" else cli.parse(runner, argv))[0]
 
 
 @pytest.mark.parametrize("runner", KINDS)
@@ -98,6 +101,72 @@ def test_any_command_line_is_taken_or_refused_in_a_line_that_names_an_option(run
 
     check()
     assert len(taken) > 10 and len(refused) > 100
+
+
+SMALL = {
+    "control": "--env CartPole-v1 --envs 4 --unroll 8 --minibatches 2 --embedding 16 --mlp-size 16 --heads 2"
+    " --key-size 4 --precision float32 --log-seconds 0 --actors 0",
+    "lm": "--task support.lm_task:TASK --prompts 4 --completions 2 --eval-prompts 4 --updates 2",
+}
+OF_THE_MACHINE = {"compile", "device", "actors", "learner_envs", "shard", "threads", "precision", "patience"}
+OF_THE_MACHINE |= {"preset", "steps", "rollouts"}
+"""Options that make a run long, or that ask for what a machine may lack."""
+
+
+def plausible(runner: str) -> dict[str, list[list[str]]]:
+    """Return for each option what may be written of it: values of the kind and about the size of its default."""
+    known, parts, found = fields(runner), vars(parse(runner, SMALL[runner].split())).values(), {}
+    defaults = {name: value for part in parts if dataclasses.is_dataclass(part) for name, value in vars(part).items()}
+    for name in sorted(known.keys() - OF_THE_MACHINE):
+        kind, default, option = known[name], defaults.get(name), f"--{flag(name)}"
+        many = len(default) if isinstance(default, tuple) else 1
+        size = default if type(default) in (int, float) else 1
+        if kind is bool:
+            found[name] = [[option], [f"--no-{flag(name)}"]]
+            continue
+        if get_origin(kind) is Literal:
+            values = list(get_args(kind))
+        elif kind is int or many > 1:
+            values = [1, 2, 3, 4, 0, 2 * size, max(1, size // 2)]
+        else:
+            values = [1, 0.5, 0.1, 1e-3, 2, 10, 0, 2 * size]
+        found[name] = [[option, *[str(value)] * many] for value in values]
+    return found
+
+
+@st.composite
+def plausible_command_lines(draw: st.DrawFn, options: dict[str, list[list[str]]]) -> list[str]:
+    """A method, and up to four options."""
+    method = "method" if "method" in options else "agent"
+    names = draw(st.lists(st.sampled_from(sorted(options.keys() - {method})), max_size=4, unique=True))
+    return sum((draw(st.sampled_from(options[name])) for name in [method, *names]), [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", SMALL)
+def test_a_command_line_that_is_taken_runs(runner: str, tmp_path: Path) -> None:
+    """Two batches of it, or what it is made of is refused, such as a torso that reads pictures where there are none."""
+    train, more, ran, options = Training, [], set(), plausible(runner)
+    if runner == "lm":
+        train, more = LMTraining, ["--base-dir", str(tmp_path)]
+
+    @settings(CASES, max_examples=25)
+    @given(plausible_command_lines(options))
+    def check(argv: list[str]) -> None:
+        try:
+            training = train(parse(runner, [*SMALL[runner].split(), *more, *argv]))
+        except (UsageError, EnvError) as error:
+            assert "--" in str(error), (argv, error)
+            assume(False)
+        training.prepare()
+        loop = training.run()
+        next(loop), next(loop)
+        training.get_state()
+        loop.close()
+        ran.add(tuple(argv))
+
+    check()
+    assert len(ran) > 20
 
 
 @st.composite
