@@ -16,6 +16,7 @@ from agents.gempi.chi_square import ChiSquare
 from agents.gempi.divergences import KL
 from agents.gempi.e_step import EStep, e_step
 from agents.gempi.filters import All, Filter, TopK
+from agents.gempi.target import Bases
 from agents.gempi.temperature import Dual, Fixed
 from agents.gempi.trust_region import DualKL
 from networks.distributions import Categorical
@@ -256,7 +257,8 @@ def test_linear_tilting_is_shifted_and_cut_off_at_zero():
     support = torch.ones(3, dtype=torch.bool)
 
     def solved(advantages: np.ndarray, coefficient: float) -> np.ndarray:
-        arguments = torch.tensor(np.log(PI_T))[None], torch.tensor([coefficient]).double(), support
+        base = Bases(torch.tensor(np.log(PI_T))[None], torch.zeros(1))
+        arguments = base, torch.tensor([coefficient]).double(), support
         return ChiSquare().target(torch.tensor(advantages), *arguments).log_weights.exp().numpy()
 
     def objective(q: np.ndarray, advantages: np.ndarray, coefficient: float) -> float:

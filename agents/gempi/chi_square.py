@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from agents.gempi.target import Target, below_best
+from agents.gempi.target import Bases, Target, below_best
 
 LARGEST = 600.0
 """Largest logarithm of a cost: float64 overflows above exp(709)."""
@@ -24,9 +24,10 @@ class ChiSquare:
 
     most_anchors = None
 
-    def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
+    def target(self, advantages: Tensor, bases: Bases, coefficients: Tensor, support: Tensor) -> Target:
+        log_masses = bases.log_masses.double()
         below = below_best(advantages, support).double()
-        log_cost = (math.log(2) + coefficients.double().log().unsqueeze(1) - log_bases.double()).logsumexp(0)
+        log_cost = (math.log(2) + coefficients.double().log().unsqueeze(1) - log_masses).logsumexp(0)
         cheapest = torch.where(support, log_cost, torch.inf).amin().nan_to_num(posinf=0)
         share = torch.where(support, (cheapest - log_cost).exp(), 0)  # 1 / (2 c_i), in units of the largest
         ranked, order = below.sort(descending=True)
@@ -38,5 +39,5 @@ class ChiSquare:
         weights = share * (below - mu.gather(0, (count - 1).reshape(1))).clamp(min=0).nan_to_num(nan=0)
         log_w = (weights / weights.sum()).log().to(advantages.dtype)
         log_w = torch.where(support, log_w, -torch.inf)
-        squares = torch.where(weights > 0, 2 * log_w.double() - log_bases.double(), -torch.inf)
+        squares = torch.where(weights > 0, 2 * log_w.double() - log_masses, -torch.inf)
         return Target(log_w, (squares.logsumexp(1).exp() - 1).clamp(max=FARTHEST).to(advantages.dtype))

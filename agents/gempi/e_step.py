@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from agents.gempi.anchors import log_bases
+from agents.gempi.anchors import bases_of
 from agents.gempi.filters import Filter
 from agents.gempi.kl import kl_to
 from agents.gempi.target import Divergence
@@ -45,8 +45,8 @@ def e_step(
     # Support: the samples that may have weight, in V-MPO the better half by advantage.
     support = filter_.support(advantages, mask)
 
-    # Anchors: log b_ji, the mass of pi_j on sample i, pi_j / (k pi_t). That of pi_t, which drew the samples, is 1 / k.
-    bases = log_bases(log_ratios, support)
+    # Anchors: b_ji, the mass of pi_j on sample i, pi_j / (N pi_t). That of pi_t is 1 / k on each of the k kept ones.
+    bases = bases_of(anchors, log_ratios, mask, support)
 
     # Temperature: lambda_j, whose sum Lambda is eta where pi_t is the only anchor.
     coefficients = temperature(divergence, advantages, bases, support)
@@ -64,7 +64,7 @@ def e_step(
 
     with torch.no_grad():
         total, objective = coefficients.sum(), advantage - (coefficients * divergences).sum()
-        diagnostics = describe(log_psi, bases, support, mask, anchors)
+        diagnostics = describe(log_psi, bases.log_masses, support, mask, anchors)
         diagnostics["e_step/efficiency"] = efficiency(psi, advantages, mask)
         diagnostics |= {"e_step/eta": total, "e_step/log_z": objective / total}
         if saturated is not None:
@@ -103,13 +103,14 @@ def e_steps(
 
 
 def describe(
-    log_weights: Tensor, bases: Tensor, support: Tensor, mask: Tensor, anchors: Sequence[str]
+    log_weights: Tensor, log_masses: Tensor, support: Tensor, mask: Tensor, anchors: Sequence[str]
 ) -> dict[str, Tensor]:
     """Return measures of the target's distance from pi_t and the anchors, for any divergence.
 
-    The KL of the target from pi_j is estimated by sum_i w_i (log(k w_i) - log(pi_j(y_i) / pi_t(y_i))) over the k kept
-    samples. N is the number of valid samples. ESS = 1 / sum_i w_i^2 and the estimated chi-square divergence from pi_t,
-    N sum_i w_i^2 - 1, satisfy ESS = N / (1 + chi-square) (GEMPI section 9).
+    The KL of the target from pi_ref is estimated by sum_i w_i (log(N w_i) - log(pi_ref(y_i) / pi_t(y_i))), where N is
+    the number of valid samples, that from pi_t on the k kept samples by sum_i w_i log(k w_i). ESS = 1 / sum_i w_i^2 and
+    the estimated chi-square divergence from pi_t, N sum_i w_i^2 - 1, satisfy ESS = N / (1 + chi-square) (GEMPI section
+    9).
     """
     weights = torch.where(support, log_weights.exp(), 0)
     total, kept = mask.sum().clamp(min=1), support.sum()
@@ -125,7 +126,7 @@ def describe(
         "e_step/kept": kept / total,
     }
     if tuple(anchors) != ("behaviour",):
-        kls = kl_to(bases, torch.where(support, log_weights, -torch.inf))
+        kls = kl_to(log_masses, torch.where(support, log_weights, -torch.inf))
         measures |= {f"e_step/kl_{name}": kl for name, kl in zip(anchors, kls, strict=True)}
     return measures
 

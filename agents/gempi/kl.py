@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agents.checks import not_negative
-from agents.gempi.target import Target, below_best
+from agents.gempi.target import Bases, Target, below_best
 from agents.options import option
 
 
@@ -32,28 +32,28 @@ class KL:
     )
     most_anchors = None
 
-    def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
+    def target(self, advantages: Tensor, bases: Bases, coefficients: Tensor, support: Tensor) -> Target:
         """Return the softmax over the support of A / Lambda + sum_j (lambda_j / Lambda) log b_j.
 
         It is accurate at |A| / Lambda = 1e4: the best advantage is subtracted before the division, so that the
         differences that decide the weights are not rounded at that size.
         """
-        temperature = coefficients.sum()
-        base = torch.einsum("m,mn->n", coefficients / temperature, log_bases)
+        temperature, log_masses = coefficients.sum(), bases.log_masses
+        shares = coefficients / temperature
+        base = torch.einsum("m,mn->n", shares, log_masses)
         below = below_best(advantages, support)
         logits = torch.where(support, base + below / temperature, -torch.inf)
         saturated = None
-        if self.max_weight:  # k b_ji is the ratio pi_j / pi_t
-            kept = support.sum().clamp(min=1)
+        if self.max_weight:  # of exp(A / Lambda) prod_j (pi_j / pi_t)^(lambda_j / Lambda), with ratios, not masses
             best = torch.where(support, advantages - below, 0).amax()
-            bound = math.log(self.max_weight) - kept.log() - best / temperature
-            saturated = (support & (logits >= bound)).sum() / kept
+            bound = math.log(self.max_weight) - shares @ bases.log_counts - best / temperature
+            saturated = (support & (logits >= bound)).sum() / support.sum().clamp(min=1)
             logits = logits.clamp(max=bound)
         log_w = logits - logits.logsumexp(0)
-        return Target(log_w, kl_to(log_bases, log_w), saturated)
+        return Target(log_w, kl_to(log_masses, log_w), saturated)
 
 
-def kl_to(log_bases: Float[Tensor, "m N"], log_weights: Float[Tensor, " N"]) -> Float[Tensor, " m"]:
-    """Return KL(q || pi_j) of `log_weights` to each of `log_bases`, in nats."""
+def kl_to(log_masses: Float[Tensor, "m N"], log_weights: Float[Tensor, " N"]) -> Float[Tensor, " m"]:
+    """Return KL(q || pi_j) of `log_weights` to each of `log_masses`, in nats."""
     weights = log_weights.exp()
-    return torch.where(weights > 0, weights * (log_weights - log_bases), 0).sum(1)
+    return torch.where(weights > 0, weights * (log_weights - log_masses), 0).sum(1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agents.gempi.target import Target, below_best
+from agents.gempi.target import Bases, Target, below_best
 from agents.options import option
 
 
@@ -31,9 +31,9 @@ class Renyi:
         if not 0 < self.order < float("inf") or self.order == 1:
             raise ValueError(f"--renyi-order must be greater than 0 and not 1, where it is the KL, not {self.order}")
 
-    def target(self, advantages: Tensor, log_bases: Tensor, coefficients: Tensor, support: Tensor) -> Target:
+    def target(self, advantages: Tensor, bases: Bases, coefficients: Tensor, support: Tensor) -> Target:
         gap = torch.where(support, -below_best(advantages, support), 0).double()
-        base = torch.where(support, log_bases[0].double(), -torch.inf)
+        base = torch.where(support, bases.log_masses[0].double(), -torch.inf)
         aim = coefficients[0].double() * self.order / abs(self.order - 1)
         widest = gap.amax()
         if self.order > 1:  # sum_i w_i (s - gap_i)_+ lies in [s - widest, s], s = max A - mu

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from agents.gempi.target import Divergence
+from agents.gempi.target import Bases, Divergence
 
 
 class PositiveScalar(nn.Module):
@@ -105,7 +105,7 @@ class Solved(nn.Module):
         self.epsilon = epsilon
 
     @torch.no_grad()
-    def forward(self, divergence: Divergence, advantages: Tensor, log_bases: Tensor, support: Tensor) -> Tensor:
+    def forward(self, divergence: Divergence, advantages: Tensor, bases: Bases, support: Tensor) -> Tensor:
         """Return lambda [1]."""
         best = torch.where(support, advantages, -torch.inf).amax()
         worst = torch.where(support, advantages, torch.inf).amin()
@@ -113,7 +113,7 @@ class Solved(nn.Module):
         low, high = middle - math.log(self.RANGE), middle + math.log(self.RANGE)
         for _ in range(self.HALVINGS):
             middle = (low + high) / 2
-            spent = divergence.target(advantages, log_bases, middle.exp(), support).divergences > self.epsilon
+            spent = divergence.target(advantages, bases, middle.exp(), support).divergences > self.epsilon
             low, high = torch.where(spent, middle, low), torch.where(spent, high, middle)
         return high.exp()
 

@@ -15,14 +15,14 @@ from scipy.stats import multinomial
 from agents.config import AgentConfig
 from agents.evaluation import evaluate_policy
 from agents.factory import make_agent
-from agents.gempi.anchors import log_bases
+from agents.gempi.anchors import bases_of
 from agents.gempi.chi_square import ChiSquare
 from agents.gempi.e_step import e_step
 from agents.gempi.filters import All, Positive, TopK
 from agents.gempi.kl import KL
 from agents.gempi.methods import METHODS
 from agents.gempi.renyi import Renyi
-from agents.gempi.target import Divergence
+from agents.gempi.target import Bases, Divergence
 from agents.gempi.temperature import Dual, Fixed, Flat, Solved
 from agents.gempi.trust_region import kl_parts
 from agents.types import rows
@@ -67,7 +67,8 @@ def solve(name: str, advantages: np.ndarray, bases: np.ndarray, coefficients: np
 
 def target(name: str, advantages: np.ndarray, bases: np.ndarray, coefficients: np.ndarray):
     support = torch.ones(len(advantages), dtype=torch.bool)
-    arguments = torch.tensor(advantages), torch.tensor(np.log(bases)), torch.tensor(coefficients), support
+    masses = Bases(torch.tensor(np.log(bases)), torch.zeros(len(bases)))
+    arguments = torch.tensor(advantages), masses, torch.tensor(coefficients), support
     found = DIVERGENCES[name].target(*arguments)
     return found.log_weights.exp().numpy(), found.divergences.numpy()
 
@@ -128,7 +129,8 @@ def test_renyi_meets_the_kl_at_order_one_and_all_meet_the_anchor_at_high_tempera
     np.testing.assert_allclose(weights, bases[0], atol=1e-4)
     assert abs(divergences[0]) < 1e-6
     support = torch.ones(7, dtype=torch.bool)
-    arguments = torch.tensor(advantages), torch.tensor(np.log(bases)), torch.tensor([0.7], dtype=torch.float64), support
+    masses = Bases(torch.tensor(np.log(bases)), torch.zeros(1))
+    arguments = torch.tensor(advantages), masses, torch.tensor([0.7], dtype=torch.float64), support
     kl = KL().target(*arguments)
     for order in (0.999, 1.001):
         near = Renyi(order).target(*arguments)
@@ -159,11 +161,11 @@ def test_extremes_stay_finite(name):
 
 
 def test_masses_of_an_anchor_on_samples_of_the_behaviour():
-    """The ratios over the number of samples kept, whatever they add up to."""
-    ratios = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, math.log(3.0), 0.0, 5.0]], dtype=torch.float64)
-    support = torch.tensor([True, True, True, False])
-    masses = log_bases(ratios, support).exp()
-    np.testing.assert_allclose(masses[:, :3].numpy(), [[1 / 3] * 3, [1 / 3, 1, 1 / 3]], atol=1e-12)
+    """The ratios over the number of valid samples, whatever they add up to; those of pi_t over that of kept ones."""
+    ratios = torch.tensor([[0.0, 0.0, 0.0, 0.0, 9.0], [0.0, math.log(3.0), 0.0, 5.0, 9.0]], dtype=torch.float64)
+    mask, support = torch.arange(5) < 4, torch.arange(5) < 3
+    masses = bases_of(("behaviour", "reference"), ratios, mask, support).log_masses.exp()
+    np.testing.assert_allclose(masses[:, :3].numpy(), [[1 / 3] * 3, [1 / 4, 3 / 4, 1 / 4]], atol=1e-12)
 
 
 def ratios_of(bases: np.ndarray) -> torch.Tensor:
@@ -223,7 +225,8 @@ def test_at_the_duals_fixed_point_the_budget_is_met(name, solved):
     advantages, bases = problem(8)
     epsilon = 0.1
     if solved:
-        batch = torch.tensor(advantages), torch.tensor(np.log(bases)), torch.ones(7, dtype=torch.bool)
+        masses = Bases(torch.tensor(np.log(bases)), torch.zeros(1))
+        batch = torch.tensor(advantages), masses, torch.ones(7, dtype=torch.bool)
         coefficients = Solved(epsilon)(DIVERGENCES[name], *batch)
     else:
         temperature = Dual((1.0, epsilon)).double()

@@ -141,17 +141,18 @@ def test_an_empty_sample_is_as_good_as_none():
         torch.testing.assert_close(one.metrics, other.metrics)
 
 
+@pytest.mark.parametrize("method, options, rho", [("dar", {}, 1.0), ("topk-dar", {"top_k": 0.4}, 0.4)])
 @pytest.mark.parametrize("bound", [0.1, 0.5, 1.5, 20.0])
-def test_weights_are_clipped_before_they_are_made_to_add_up(bound):
+def test_weights_are_clipped_before_they_are_made_to_add_up(bound, method, options, rho):
     """min((pi_ref / pi_t)^(alpha / (alpha + beta)) exp(A / (alpha + beta)), w_max), then divided by their sum."""
     samples = draws(2)
-    plan = agent_of("dar", max_weight=bound, lambda_reference=0.2, lambda_behaviour=0.5).plan(samples)
-    real = samples.mask.numpy().any(1)
+    plan = agent_of(method, max_weight=bound, lambda_reference=0.2, lambda_behaviour=0.5, **options).plan(samples)
+    kept = best(samples, rho)
     ratio = whole(samples.reference, samples.mask) - whole(samples.behaviour, samples.mask)
-    raw = np.exp(np.where(real, 0.2 / 0.7 * ratio + samples.advantages.numpy() / 0.7, -np.inf))
+    raw = np.exp(np.where(kept, 0.2 / 0.7 * ratio + samples.advantages.numpy() / 0.7, -np.inf))
     clipped = np.minimum(raw, bound)
     np.testing.assert_allclose(plan.weights.numpy(), clipped / clipped.sum(), rtol=1e-5)
-    assert plan.metrics["e_step/saturated"].item() == pytest.approx((raw >= bound).sum() / real.sum())
+    assert plan.metrics["e_step/saturated"].item() == pytest.approx((raw >= bound).sum() / kept.sum())
     assert "e_step/saturated" not in agent_of("dar").plan(samples).metrics
 
 
