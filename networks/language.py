@@ -135,10 +135,15 @@ def _selected(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
 
 def prompt_features(model: nn.Module, prompts: Prompts) -> Tensor:
     """Return the last hidden state at the last token of each prompt, [N, D]."""
-    inputs = _inputs(prompts.tokens, prompts.real)
-    with _precision(model, prompts.tokens):
-        output = model(**inputs, **_last(model, 1), output_hidden_states=True)
-    return output.hidden_states[-1][:, -1]
+    return token_features(model, prompts, prompts.tokens[:, :1])[:, 0]
+
+
+def token_features(model: nn.Module, prompts: Prompts, tokens: Tensor) -> Tensor:
+    """Return the last hidden state before each token of completions `tokens` [N, C]: [N, C, D]."""
+    ids, real = _before_last(prompts, tokens)
+    with _precision(model, ids):
+        output = model(**_inputs(ids, real), **_last(model, 1), output_hidden_states=True)
+    return output.hidden_states[-1][:, -tokens.shape[1] :]
 
 
 @torch.no_grad()
@@ -234,17 +239,22 @@ def _after(model: nn.Module, prompts: Prompts, past: Any = None) -> tuple[Tensor
 def _logits(model: nn.Module, prompts: Prompts, tokens: Tensor) -> list[Tensor]:
     """Return the logits of completions `tokens` [N, C] in one piece [N, C, V], or two, [N, 1, V] and [N, C - 1, V]."""
     keeps, length = cache_name(model), tokens.shape[1]
-    real = torch.cat([prompts.real, torch.ones_like(tokens, dtype=torch.bool)], 1)[:, :-1]
+    ids, real = _before_last(prompts, tokens)
     shared = _shared(model, prompts) if length > 1 else None
     if shared:
         first, past = shared
         ids, length, cached = tokens[:, :-1], length - 1, {keeps: past, "use_cache": True}
     else:
-        ids = torch.cat([prompts.tokens, tokens], 1)[:, :-1]
         cached = {"use_cache": False} if keeps else {}
     with _precision(model, ids):
         logits = model(**_inputs(ids, real), **_last(model, length), **cached).logits[:, -length:]
     return [first.unsqueeze(1), logits] if shared else [logits]
+
+
+def _before_last(prompts: Prompts, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return prompts and completions `tokens` [N, C] without their last, and which of these are real."""
+    ids = torch.cat([prompts.tokens, tokens], 1)[:, :-1]
+    return ids, torch.cat([prompts.real, torch.ones_like(tokens, dtype=torch.bool)], 1)[:, :-1]
 
 
 def _precision(model: nn.Module, ids: Tensor) -> torch.autocast:

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from agents.checks import not_negative, positive
+from agents.checks import in_unit_interval, not_negative, positive
 from agents.gempi.config import EMConfig, em_options
 from agents.gempi.methods import METHODS, Row
 
 MethodName = Literal[("sft", *METHODS, "gempi", "dpo", "ppo")]
-BaselineName = Literal["group", "leave-one-out", "batch", "average", "value", "none"]
+BaselineName = Literal["group", "leave-one-out", "batch", "average", "value", "token", "none"]
 NOT_EM = ("sft", "dpo", "ppo")
 
 
@@ -22,7 +22,10 @@ class SequenceConfig(EMConfig):
     baseline: BaselineName | None = None
     """V in A = r - V: group, the mean over the completions of a prompt (the default); leave-one-out, over the others of
     them; batch, over the batch (the default where the data hold rewards); average, a moving average over batches;
-    value, a value head on the prompt; or none, V = 0."""
+    value, a value head on the prompt; token, one on the prompt and the tokens so far, so that each token has an
+    advantage, and is a sample of the E-step; or none, V = 0."""
+    gae_lambda: float = 1.0
+    """--baseline token: lambda of the generalised advantages over the tokens of a completion; with 1 they are r - V."""
     standardise_advantages: bool = False
     """Give the advantages of a batch mean 0 and standard deviation 1, as DAR does."""
     e_step: Literal["batch", "prompt"] = "batch"
@@ -44,6 +47,11 @@ class SequenceConfig(EMConfig):
     def __post_init__(self) -> None:
         positive(self, ("clip_epsilon", "dpo_beta"))
         not_negative(self, ("kl_coefficient", "target_kl"))
+        in_unit_interval(self, ("gae_lambda",))
+        if self.method == "ppo" and self.baseline == "token" and self.ratio == "sequence":
+            raise ValueError(
+                "--baseline token needs --ratio token with ppo: the ratio of a completion has one advantage"
+            )
         self.refuse_idle(self.options, f"--method {self.method}")
         self.check_em(self.row)
 
@@ -51,6 +59,11 @@ class SequenceConfig(EMConfig):
     def row(self) -> Row | None:
         """Return the EM method's row of the table of methods; None for a baseline."""
         return None if self.method in NOT_EM else self.row_of(self.method)
+
+    @property
+    def has_value(self) -> bool:
+        """Return whether there is a value head."""
+        return self.baseline in ("value", "token")
 
     @property
     def has_duals(self) -> bool:
@@ -65,7 +78,7 @@ class SequenceConfig(EMConfig):
             return frozenset(names | {"dpo_beta"})
         if self.method == "sft":
             return frozenset(names)
-        names |= {"baseline", "standardise_advantages"}
+        names |= {"baseline", "standardise_advantages"} | ({"gae_lambda"} if self.baseline == "token" else set())
         if self.method == "ppo":
             return frozenset(names | {"clip_epsilon", "ratio", "kl_coefficient", "target_kl"})
         return frozenset(names | {"e_step"} | em_options(self.method, self.row))

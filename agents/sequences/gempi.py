@@ -1,7 +1,9 @@
-"""Any row of the table of methods on sequences: the E-step weighs completions, the M-step fits the policy to them."""
+"""Any row of the table of methods on sequences: the E-step weighs completions, or tokens, the M-step fits the policy to
+them."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from agents.gempi.em import EM, Settle, once
 from agents.gempi.m_step import weighted_likelihood_loss
@@ -15,6 +17,7 @@ from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_
 class SequenceGempi(EM):
     """EM method on completions: L = L_pi + L_alpha, and L_eta in the E-step (GEMPI section 11, eqs. 16-18).
 
+    Where tokens have advantages a sample is a token, an action after the tokens before it, with its own ratio to pi_t.
     Samples of weight 0 do not pass through the network, unless a trust region limits the policy on them too.
     """
 
@@ -27,16 +30,24 @@ class SequenceGempi(EM):
         self.compares = not isinstance(self.trust_region, Unconstrained)
 
     def plan(self, samples: Samples, settle: Settle = once) -> Plan:
-        """Make the E-step over the samples of all ranks."""
-        valid = samples.mask.any(1)
-        to_reference = sequence_log_prob(samples.reference - samples.behaviour, samples.mask)
-        each = samples.each if self.config.e_step == "prompt" else None
-        weights, dual_loss, metrics = self.e_step(samples.advantages, {"reference": to_reference}, valid, settle, each)
-        return Plan(weights, valid if self.compares else weights > 0, dual_loss, metrics)
+        """Make the E-step over the samples of all ranks: completions or, where these have advantages, tokens."""
+        log_ratio = samples.reference - samples.behaviour
+        if samples.advantages.dim() == 1:
+            log_ratio = sequence_log_prob(log_ratio, samples.mask)
+        rows = [x.reshape(len(x), -1) for x in (samples.advantages, log_ratio, samples.valid)]
+        length = rows[0].shape[1]
+        width = int(self.ranks.gather(torch.tensor([length], device=log_ratio.device)).max())  # as many on all ranks
+        advantages, to_reference, valid = (pad(x, (0, width - length)).flatten() for x in rows)
+        each = width * samples.each if self.config.e_step == "prompt" else None
+        weights, dual_loss, metrics = self.e_step(advantages, {"reference": to_reference}, valid, settle, each)
+        weights = weights.view(-1, width)[:, :length]
+        kept = samples.mask if self.compares else weights > 0
+        return Plan(weights.reshape(samples.valid.shape), kept.any(1), dual_loss, metrics)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
-        """Return the weighted likelihood of completions, and the trust region averaged over tokens."""
-        likelihood = weighted_likelihood_loss(sequence_log_prob(fitted, samples.mask), weights)
+        """Return the weighted likelihood of completions or tokens, and the trust region averaged over tokens."""
+        log_prob = fitted if weights.dim() == 2 else sequence_log_prob(fitted, samples.mask)
+        likelihood = weighted_likelihood_loss(log_prob, weights)
         old, new = SampledTokens(samples.behaviour, drew=True), SampledTokens(compared, drew=False)
         region = self.trust_region(old, new, samples.mask)
         share = samples.mask.sum() / tokens

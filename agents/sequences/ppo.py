@@ -11,7 +11,8 @@ from agents.sequences.types import PartLoss, Plan, Samples, even_plan
 
 
 class SequencePPO(nn.Module):
-    """PPO, L = -L_clip + c_kl KL(pi_old || pi) (GEMPI section 4). A token has its completion's advantage."""
+    """PPO, L = -L_clip + c_kl KL(pi_old || pi) (GEMPI section 4). A token has its completion's advantage, or
+    one of its own."""
 
     needs_reference = pairs = fits = False
     compares = True
@@ -29,9 +30,11 @@ class SequencePPO(nn.Module):
         completions."""
         mask, epsilon = samples.mask, self.config.clip_epsilon
         log_ratio = torch.where(mask, compared - samples.behaviour, 0)
-        advantages, share = samples.advantages.unsqueeze(1), mask / tokens
+        advantages, share = samples.advantages, mask / tokens
         if self.config.ratio == "sequence":
-            log_ratio, advantages, share = log_ratio.sum(1), samples.advantages, weights
+            log_ratio, share = log_ratio.sum(1), weights
+        elif advantages.dim() == 1:
+            advantages = advantages.unsqueeze(1)
         ratio = log_ratio.clamp(max=LARGEST).exp()
         surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)
         policy_loss = -(share * surrogate).sum()

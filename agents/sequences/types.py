@@ -14,8 +14,8 @@ class Samples(NamedTuple):
 
     `mask` [N, C] bool is True on the tokens of a completion, its end of text included. `behaviour` and `reference`
     [N, C] are log pi_t and log pi_ref of each token, arbitrary off the mask, and zeros if the method does not use them.
-    `advantages` is [N]. Preference pairs are two rows each, chosen, then rejected. `each` is the number of completions
-    of one prompt, which are in a row.
+    `advantages` are those of completions, [N], or of their tokens, [N, C]. Preference pairs are two rows each, chosen,
+    then rejected. `each` is the number of completions of one prompt, which are in a row.
     """
 
     mask: Tensor
@@ -24,14 +24,19 @@ class Samples(NamedTuple):
     advantages: Tensor
     each: int = 1
 
+    @property
+    def valid(self) -> Tensor:
+        """Return where there is something to weigh: completions with tokens, [N] bool, or tokens, [N, C]."""
+        return self.mask if self.advantages.dim() == 2 else self.mask.any(1)
+
     def select(self, index: Tensor) -> "Samples":
         """Return the samples at `index`."""
         return Samples(*(x[index] for x in self[:4]))
 
 
 class Plan(NamedTuple):
-    """Constants of a batch for its gradient steps: `weights` [N], detached; `kept` [N] bool, the samples that must pass
-    through the network; the E-step's `dual_loss`, a scalar; scalars to log."""
+    """Constants of a batch for its gradient steps: `weights` [N], or [N, C] of tokens, detached; `kept` [N] bool, the
+    samples that must pass through the network; the E-step's `dual_loss`, a scalar; scalars to log."""
 
     weights: Tensor
     kept: Tensor
@@ -66,7 +71,7 @@ class SequenceAgent(Protocol):
         ...
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
-        """Return the loss of a part of the step, which has `samples` and `weights` [n].
+        """Return the loss of a part of the step, which has `samples` and `weights` [n], or [n, C].
 
         `fitted` [n, C] is log pi of its tokens that the M-step fits, `compared` [n, C] that of ratios and KLs: without
         dropout, or the same. `tokens` is the number of tokens in all kept samples of the step.

@@ -13,8 +13,8 @@ from agents.returns import standardise
 from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out
 from agents.sequences.config import BaselineName
 from agents.sequences.types import Samples, SequenceAgent
-from agents.sequences.value import PromptValue
-from networks.language import Completions, Prompts, prompt_features, sample
+from agents.sequences.value import ValueHead, token_returns
+from networks.language import Completions, Prompts, prompt_features, sample, token_features
 from runners.errors import UsageError
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.policies import Policies
@@ -27,7 +27,8 @@ PROMPTS = 2
 
 
 class Batch(NamedTuple):
-    """N samples, with scalars to log, and `features` [B, D] and `returns` [B] for the value head if there is one."""
+    """N samples, with scalars to log, and for a value head `features` [B, D] of prompts or [N, C, D] of tokens with
+    their `returns`, [B] or [N, C]."""
 
     prompts: Prompts
     completions: Completions
@@ -35,6 +36,15 @@ class Batch(NamedTuple):
     metrics: dict[str, Tensor]
     features: Tensor | None = None
     returns: Tensor | None = None
+
+
+class Advantages(NamedTuple):
+    """Advantages of N completions, [N], or of their tokens, [N, C], 0 where a reward is NaN; and a batch's `features`
+    and `returns`."""
+
+    advantages: Tensor
+    features: Tensor | None
+    returns: Tensor
 
 
 class Batches(ABC):
@@ -53,7 +63,7 @@ class Batches(ABC):
         problem: Problem,
         policies: Policies,
         agent: SequenceAgent,
-        value: PromptValue | None,
+        value: ValueHead | None,
         ranks: Ranks,
     ) -> None:
         self.config, self.problem, self.policies, self.agent, self.value = config, problem, policies, agent, value
@@ -93,11 +103,14 @@ class Batches(ABC):
         return prompts, completions, problem.rewards(rows, completions).view(-1, data.completions)
 
     @torch.no_grad()
-    def advantages(self, rewards: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
-        """Return A = r - V [B, K] from rewards [B, K], 0 where one is NaN, and the value head's features [B, D]."""
+    def advantages(self, rewards: Tensor, prompts: Prompts, completions: Completions) -> Advantages:
+        """Return the advantages of the K completions of each of B prompts, or of their tokens, from rewards [B, K]."""
         name, features = self.config.agent.baseline or self.usual_baseline, None
-        if name == "value":
+        if self.value:
             self.policies.model.eval()
+        if name == "token":
+            return self._of_tokens(rewards.flatten(), prompts.repeat(rewards.shape[1]), completions)
+        if name == "value":
             features = prompt_features(self.policies.model, prompts)
             expected = self.value(features).unsqueeze(1)
         elif name == "none":
@@ -109,7 +122,20 @@ class Batches(ABC):
         advantages = torch.where(known, rewards - expected, 0)
         if self.config.agent.standardise_advantages:
             advantages = standardise(advantages, known, self.ranks)
-        return advantages, features
+        return Advantages(advantages.flatten(), features, rewards.nanmean(1))
+
+    def _of_tokens(self, rewards: Tensor, prompts: Prompts, completions: Completions) -> Advantages:
+        """Return the advantages of the tokens of completions [N, C], with rewards [N]."""
+        mask = completions.mask & ~rewards.isnan().unsqueeze(1)
+        every = torch.arange(len(mask), device=mask.device).split(self.config.learner.micro_batch)
+        parts = ((prompts.select(some), completions.tokens[some]) for some in every)
+        features = torch.cat([token_features(self.policies.model, *part) for part in parts])
+        values = self.value(features)
+        returns = token_returns(values, rewards.nan_to_num(), mask, self.config.agent.gae_lambda)
+        advantages = torch.where(mask, returns - values, 0)
+        if self.config.agent.standardise_advantages:
+            advantages = standardise(advantages, mask, self.ranks)
+        return Advantages(advantages, features, returns)
 
     def get_state(self) -> dict[str, Any]:
         return {
@@ -139,20 +165,20 @@ class Rollouts(Batches):
         rows = self._prompts()
         prompts, completions, rewards = self.draw(self.policies.model, rows)
         scaled = self.config.data.reward_scale * rewards
-        advantages, features = self.advantages(scaled, prompts)
+        advantages, *to_value = self.advantages(scaled, prompts, completions)
         repeated = prompts.repeat(self.config.data.completions)
         mask = completions.mask & ~rewards.isnan().view(-1, 1)
         reference = self.reference(repeated, completions)
-        samples = Samples(mask, completions.log_prob, reference, advantages.flatten(), self.config.data.completions)
+        samples = Samples(mask, completions.log_prob, reference, advantages, self.config.data.completions)
         ended = (completions.mask & torch.isin(completions.tokens, self.problem.ends)).any(1)
         metrics = {
             "reward/train": rewards.nanmean(),
             "reward/cut": 1 - ended.float().mean(),
             "reward/tokens": completions.mask.sum(1).float().mean(),
             "reward/same_in_group": (rewards == rewards[:, :1]).all(1).float().mean(),
-            "e_step/advantage_rms": advantages.square().mean().sqrt(),
+            "e_step/advantage_rms": advantages[samples.valid].square().mean().sqrt(),
         }
-        return Batch(repeated, completions, samples, metrics, features, scaled.nanmean(1))
+        return Batch(repeated, completions, samples, metrics, *to_value)
 
 
 class Demonstrations(Batches):
@@ -232,10 +258,10 @@ class Offline(Batches):
         numbers = [math.nan if row["reward"] is None else float(row["reward"]) for row in rows]
         rewards = torch.tensor(numbers, device=start.device).unsqueeze(1)
         scaled = self.config.data.reward_scale * rewards
-        advantages, features = self.advantages(scaled, prompts)
+        advantages, *to_value = self.advantages(scaled, prompts, completions)
         mask = completions.mask & ~rewards.isnan()
-        samples = Samples(mask, behaviour, start, advantages.flatten())
-        return Batch(prompts, completions, samples, {"reward/data": rewards.nanmean()}, features, scaled.flatten())
+        samples = Samples(mask, behaviour, start, advantages)
+        return Batch(prompts, completions, samples, {"reward/data": rewards.nanmean()}, *to_value)
 
     def _stored(self, rows: list[Row], mask: Tensor) -> Tensor:
         """Return log pi_t [N, C] from the data."""

@@ -81,7 +81,7 @@ class LearnerConfig:
     dual_learning_rate: float = 1e-2
     """Adam's step size for the coefficients of divergences and alpha."""
     value_learning_rate: float = 1e-2
-    """Adam's step size for --baseline value."""
+    """Adam's step size for the value head of --baseline value or token."""
     weight_decay: float = 0.0
     """AdamW's weight decay."""
     max_gradient_norm: float = 1.0
@@ -159,8 +159,8 @@ class LMConfig:
             raise ValueError(f"--{name} has no effect with {method}: leave it out")
         if self.data.reward_scale != 1 and self.agent.standardise_advantages:
             raise ValueError("--reward-scale has no effect with --standardise-advantages: leave one out")
-        if self.agent.baseline != "value" and self.learner.value_learning_rate != LearnerConfig.value_learning_rate:
-            raise ValueError("--value-learning-rate has no effect without --baseline value")
+        if not self.agent.has_value and self.learner.value_learning_rate != LearnerConfig.value_learning_rate:
+            raise ValueError("--value-learning-rate has no effect without --baseline value or token")
         if self.agent.method == "dpo" and self.data.completions < 2:
             raise ValueError("--method dpo makes its pairs of --completions, at least 2")
 

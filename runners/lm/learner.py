@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.sequences.types import Plan, Samples, SequenceAgent
-from agents.sequences.value import PromptValue
+from agents.sequences.value import ValueHead
 from networks.language import Prompts, packed_log_probs, token_log_probs
 from runners.learning.duals import DualSteps, gradient_sum, multipliers
 from runners.learning.steps import FiniteSteps
@@ -25,7 +25,7 @@ class Learner:
         config: LMConfig,
         model: nn.Module,
         agent: SequenceAgent,
-        value: PromptValue | None = None,
+        value: ValueHead | None = None,
         ranks: Ranks = ONE_RANK,
     ) -> None:
         self.config, self.model, self.agent, self.value, self.ranks = config, model, agent, value, ranks
@@ -61,8 +61,9 @@ class Learner:
             prompts = prompts._replace(number=None)
         self.optimizer.zero_grad(set_to_none=True)
         metrics: dict[str, Tensor] = {}
-        if self.value:  # a mean over this rank's part of the batch: gradients are summed
-            metrics["value/loss"] = self.value.loss(batch.features, batch.returns) / self.ranks.size
+        if self.value:  # this rank's part of the mean over all: gradients are summed
+            known = self.ranks.total((~batch.returns.isnan()).sum()).clamp(min=1)
+            metrics["value/loss"] = self.value.loss(batch.features, batch.returns) / known
             metrics["value/loss"].backward()
         kept = plan.kept.nonzero().squeeze(1)
         tokens = self.ranks.total(samples.mask[kept].sum()).clamp(min=1)

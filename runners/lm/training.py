@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agents.sequences.factory import make_sequence_agent
-from agents.sequences.value import PromptValue
+from agents.sequences.value import ValueHead
 from networks.drop_path import drop_blocks
 from runners.errors import UsageError, usage_errors
 from runners.lm.base import base_model, base_name, kept_base_model
@@ -73,8 +73,8 @@ class Training:
         if options.shard:
             self.policies.shard(ranks.mesh(self.device))
         value = None
-        if config.agent.baseline == "value":
-            value = PromptValue(text_config(model).hidden_size).to(self.device)
+        if config.agent.has_value:
+            value = ValueHead(text_config(model).hidden_size).to(self.device)
         self.learner = Learner(config, model, agent, value, ranks)
         self.batches = kind(config, self.problem, self.policies, agent, value, ranks)
         torch.manual_seed(options.seed + ranks.rank)

@@ -9,7 +9,7 @@ import torch
 
 from agents.returns import standardise
 from agents.sequences.baselines import MovingAverage, batch_mean, group_mean, leave_one_out
-from agents.sequences.value import PromptValue
+from agents.sequences.value import ValueHead, token_returns
 
 
 def test_means_of_groups_and_batches():
@@ -90,13 +90,40 @@ def test_small_differences_between_large_rewards_are_standardised():
 def test_the_value_head_learns_alone():
     features = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     rewards = torch.tensor([1.0, 0.0, 2.0, 0.5, -1.0])
-    head = PromptValue(3)
+    head = ValueHead(3)
     assert torch.all(head(features) == 0) and head(features).shape == (5,)
     loss = head.loss(features, rewards)
-    assert loss.item() == pytest.approx(0.5 * np.mean(rewards.numpy() ** 2))
+    assert loss.item() == pytest.approx(0.5 * np.sum(rewards.numpy() ** 2))
     loss.backward()
     assert features.grad is None
-    expected = -(rewards.unsqueeze(1) * features.detach()).mean(0)
+    expected = -(rewards.unsqueeze(1) * features.detach()).sum(0)
+    torch.testing.assert_close(head.linear.weight.grad[0], expected)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
+def test_the_advantages_of_tokens_are_those_of_gae(lambda_):
+    """A_t = sum_l lambda^l delta_(t+l) by a loop, delta_t = V_(t+1) - V_t, and r - V_t at a completion's last token."""
+    rng = np.random.default_rng(1)
+    lengths, rewards, values = [4, 1, 6, 0, 3], rng.normal(size=5), rng.normal(size=(5, 6))
+    mask = np.arange(6) < np.array(lengths)[:, None]
+    found = token_returns(*map(torch.tensor, (values, rewards, mask)), lambda_) - torch.tensor(values)
+    for i, length in enumerate(lengths):
+        advantage = 0.0
+        for t in reversed(range(length)):
+            after = values[i, t + 1] if t + 1 < length else rewards[i]
+            advantage = after - values[i, t] + (lambda_ * advantage if t + 1 < length else 0)
+            assert found[i, t].item() == pytest.approx(advantage, abs=1e-12)
+    assert torch.equal(~found.isnan(), torch.tensor(mask))
+
+
+def test_the_value_head_of_tokens_fits_their_returns_alone():
+    features = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    returns = torch.tensor([[1.0, 2.0, math.nan], [3.0, math.nan, math.nan]])
+    head = ValueHead(4)
+    loss = head.loss(features, returns)
+    assert head(features).shape == (2, 3) and loss.item() == pytest.approx(0.5 * (1 + 4 + 9))
+    loss.backward()
+    expected = -(features[0, 0] + 2 * features[0, 1] + 3 * features[1, 0])
     torch.testing.assert_close(head.linear.weight.grad[0], expected)
 
 

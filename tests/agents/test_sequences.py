@@ -13,6 +13,7 @@ from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.kl import SampledTokens
 from agents.sequences.types import Samples
+from agents.sequences.value import token_returns
 from networks.language import selected_log_softmax
 
 N, C = 9, 5
@@ -171,6 +172,97 @@ def test_an_e_step_a_prompt_is_an_e_step_of_each(method):
     for name, value in plan.metrics.items():
         torch.testing.assert_close(value, sum(p.metrics[name] for p in alone) / 3)
     assert not torch.allclose(plan.weights, agent_of(method).plan(samples).weights)
+
+
+def of_tokens(samples: Samples, seed: int) -> Samples:
+    """The same with an advantage for each token, the best by far off the mask."""
+    advantages = np.random.default_rng(seed).normal(size=(N, C))
+    return samples._replace(advantages=torch.tensor(np.where(samples.mask.numpy(), advantages, 1e3)))
+
+
+@pytest.mark.parametrize("each", [None, 3])
+@pytest.mark.parametrize(
+    "method, options, base, temperature, rho",
+    [
+        ("awr", {"lambda_behaviour": BETA}, 0, BETA, 1),
+        ("rl-em", {"lambda_reference": BETA}, 1, BETA, 1),
+        ("dar", {"lambda_reference": ALPHA, "lambda_behaviour": BETA}, ALPHA / (ALPHA + BETA), ALPHA + BETA, 1),
+        (
+            "topk-dar",
+            {"lambda_reference": ALPHA, "lambda_behaviour": BETA, "top_k": 0.4},
+            ALPHA / (ALPHA + BETA),
+            ALPHA + BETA,
+            0.4,
+        ),
+        ("vmpo", {"eta_init": BETA, "top_k": 0.5}, 0, BETA, 0.5),
+    ],
+)
+def test_tokens_with_advantages_are_the_samples(method, options, base, temperature, rho, each):
+    """The E-step is over all tokens, top-k and ratios too, or with --e-step prompt over those of a prompt; the M-step's
+    loss and gradient are of each token."""
+    samples = of_tokens(draws(6), 0)
+    options = options | {"e_step": "prompt"} if each else options
+    samples = samples._replace(each=each or 1)
+    agent, fitted = agent_of(method, **options), moved(samples, 3)
+    expected = np.zeros((N, C))
+    groups = np.split(np.arange(N), N // each) if each else [np.arange(N)]
+    for group in groups:
+        real = [(i, t) for i in group for t in range(C) if samples.mask[i, t]]
+        ranked = sorted(real, key=lambda at: -samples.advantages[at].item())[: max(1, math.floor(rho * len(real)))]
+        raw = {
+            at: math.exp(base * (samples.reference[at] - samples.behaviour[at]) + samples.advantages[at] / temperature)
+            for at in ranked
+        }
+        for at, mass in raw.items():
+            expected[at] = mass / sum(raw.values()) / len(groups)
+    plan = agent.plan(samples)
+    np.testing.assert_allclose(plan.weights.numpy(), expected, rtol=1e-6, atol=1e-12)
+    everything = samples.mask.numpy().any(1) if method == "vmpo" else (expected > 0).any(1)
+    np.testing.assert_array_equal(plan.kept.numpy(), everything)
+    far = samples.behaviour.numpy() if method == "vmpo" else fitted  # where a trust region has no gradient
+    _, (gradient, _), metrics, _ = step(agent, samples, fitted, far)
+    np.testing.assert_allclose(gradient, -expected, rtol=1e-6, atol=1e-12)
+    loss = -sum(expected[i, t] * fitted[i, t] for i in range(N) for t in range(C) if expected[i, t])
+    assert metrics["m_step/policy_loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_one_token_each_is_the_same_sample_either_way():
+    samples = draws(7, empty=False)
+    samples = Samples(*(x[:, :1] for x in samples[:3]), samples.advantages)
+    for method in ("vmpo", "at-dar", "topk-dar"):
+        whole, token = (
+            agent_of(method).plan(x) for x in (samples, samples._replace(advantages=samples.advantages[:, None]))
+        )
+        torch.testing.assert_close(whole.weights, token.weights[:, 0], rtol=0, atol=0)
+        torch.testing.assert_close((whole.dual_loss, whole.metrics), (token.dual_loss, token.metrics), rtol=0, atol=0)
+
+
+def test_tokens_come_to_the_exact_target_of_each_state():
+    """On all sequences of three letters of two, as often as pi_t draws them, with the exact values as the critic: the
+    policy that fits the weights best is pi_t(a | s) exp(A(s, a) / eta) / Z(s), for every state s."""
+    rng, length, eta = np.random.default_rng(8), 3, 0.6
+    sequences = list(itertools.product(range(2), repeat=length))
+    states = [s for n in range(length) for s in itertools.product(range(2), repeat=n)]
+    of_one = {s: int(rng.integers(1, 4)) / 4 for s in states}  # pi_t(1 | s)
+    pi_t = {(s, a): of_one[s] if a else 1 - of_one[s] for s in states for a in (0, 1)}
+    value = dict(zip(sequences, rng.normal(size=len(sequences)), strict=True))
+    for s in reversed(states):
+        value[s] = sum(pi_t[s, a] * value[*s, a] for a in (0, 1))
+    drawn = [
+        s for s in sequences for _ in range(round(4**length * math.prod(pi_t[s[:t], s[t]] for t in range(length))))
+    ]
+    assert len(drawn) == 4**length
+    values = torch.tensor([[value[s[:t]] for t in range(length)] for s in drawn])
+    mask, rewards = torch.ones(len(drawn), length, dtype=torch.bool), torch.tensor([value[s] for s in drawn])
+    advantages = token_returns(values, rewards, mask, 0.0) - values
+    weights = agent_of("awr", lambda_behaviour=eta).plan(Samples(mask, 0 * values, 0 * values, advantages)).weights
+    mass = dict.fromkeys(pi_t, 0.0)
+    for i, s in enumerate(drawn):
+        for t in range(length):
+            mass[s[:t], s[t]] += weights[i, t].item()
+    for s in states:
+        target = [pi_t[s, a] * math.exp((value[*s, a] - value[s]) / eta) for a in (0, 1)]
+        assert mass[s, 1] / (mass[s, 0] + mass[s, 1]) == pytest.approx(target[1] / sum(target), rel=1e-6)
 
 
 def test_dar_without_a_pull_to_the_reference_is_awr():

@@ -254,9 +254,23 @@ def test_a_row_of_your_own_learns():
     assert evaluate(training.config, training.problem, training.model)["mean"] > 0.8
 
 
-@pytest.mark.parametrize("baseline", ["group", "leave-one-out", "batch", "average", "value", "none"])
+@pytest.mark.parametrize("baseline", ["group", "leave-one-out", "batch", "average", "value", "token", "none"])
 def test_every_baseline_learns(baseline):
     training = train("vmpo", 30, "--baseline", baseline)
+    assert evaluate(training.config, training.problem, training.model)["mean"] > 0.8
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--method at-dar --e-step prompt --gae-lambda 0.9 --standardise-advantages",
+        "--method awr --micro-batch 24",
+        "--method ppo --ratio token",
+    ],
+)
+def test_advantages_of_tokens_teach_other_methods(flags):
+    _, method, *rest = flags.split()
+    training = train(method, 30, "--baseline", "token", *rest)
     assert evaluate(training.config, training.problem, training.model)["mean"] > 0.8
 
 
@@ -335,7 +349,7 @@ def test_a_run_leaves_its_folder(tmp_path, capsys):
 @pytest.mark.parametrize("method", ["vmpo", "dar", "ppo", "dpo"])
 def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, method):
     """To the bit, with dropout, moving average and value head among what is resumed."""
-    flags = ["--dropout", "0.1"] + {"vmpo": ["--baseline", "value"], "dar": ["--baseline", "average"]}.get(method, [])
+    flags = ["--dropout", "0.1"] + {"vmpo": ["--baseline", "token"], "dar": ["--baseline", "average"]}.get(method, [])
     whole = train(method, 6, *flags)
     halved = train(method, 3, *flags)
     folder = Checkpoints(tmp_path)
@@ -416,7 +430,10 @@ def test_a_base_model_is_kept(tmp_path):
         ("--resume nowhere", "not the folder of a run"),
         ("--lora 4", "--lora needs --model"),
         ("--completion-length 9", "without --data: a task has its own"),
-        ("--value-learning-rate 1", "without --baseline value"),
+        ("--value-learning-rate 1", "without --baseline value or token"),
+        ("--gae-lambda 0.9", "--gae-lambda has no effect on --method vmpo"),
+        ("--baseline token --gae-lambda 1.1", "--gae-lambda must lie between 0 and 1"),
+        ("--method ppo --baseline token", "--baseline token needs --ratio token"),
         ("--reward-scale 0", "--reward-scale must be greater than 0"),
         ("--method dpo --reward-scale 2", "--reward-scale has no effect with --method dpo"),
         ("--reward-scale 2 --standardise-advantages", "--reward-scale has no effect with --standardise-advantages"),

@@ -28,6 +28,7 @@ from networks.language import (
     prompt_features,
     sample,
     selected_log_softmax,
+    token_features,
     token_log_probs,
 )
 
@@ -142,6 +143,18 @@ def test_prompt_features_are_the_last_hidden_states(name):
     for features, prompt in zip(found, PROMPTS, strict=True):
         expected = alone(model_of(name), prompt, output_hidden_states=True).hidden_states[-1][0, -1]
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_token_features_are_the_hidden_states_before_each_token(name):
+    tokens, mask = answers(ANSWERS, END)
+    with torch.no_grad():
+        found = token_features(model_of(name), padded(PROMPTS), tokens)
+    assert found.shape[:2] == tokens.shape
+    for i, (prompt, completion) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        for t in range(len(completion)):
+            states = alone(model_of(name), prompt + completion[:t], output_hidden_states=True).hidden_states[-1]
+            torch.testing.assert_close(found[i, t], states[0, -1], rtol=1e-4, atol=1e-5)
 
 
 def test_sft_of_a_model_has_the_gradient_of_its_cross_entropy():

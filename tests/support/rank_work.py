@@ -16,6 +16,7 @@ from agents.ranks import ALONE
 from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.types import Samples
+from agents.sequences.value import ValueHead
 from networks.actor_critic import ActorCritic
 from networks.language import Completions
 from runners.acting.samplers import LocalSampler
@@ -66,36 +67,56 @@ def loss_and_gradients(name: str, continuous: bool, ranks: Ranks) -> dict[str, T
     return {"total": loss.total.detach(), **loss.metrics, **gradients, **duals}
 
 
-LM_METHODS = ("vmpo", "dar", "ppo", "dpo", "sft")
+LM_METHODS = ("vmpo", "dar", "ppo", "dpo", "sft", "dar-tr token")
 
 
 def lm_steps(method: str, ranks: Ranks, sharded: bool = False) -> dict[str, Tensor]:
     """Two gradient steps of a language model on this rank's half of 8 completions: weights, duals and what is logged.
 
     The first rank's half has the worse completions: of top-k's samples, all may lie on the other. `sharded`, the model
-    is spread over the ranks, and the second step is that of a learner that resumed from the first one's state.
+    is spread over the ranks, and the second step is that of a learner that resumed from the first one's state. After a
+    method its baseline may be named; with token the halves have completions of different lengths.
     """
+    method, _, baseline = method.partition(" ")
     torch.manual_seed(0)
     problem = Problem(TaskSource(TASK), character_tokenizer(TASK.alphabet), torch.device("cpu"))
     model = new_model(TASK, problem.tokenizer, 3, 0.0)
-    lm = LMConfig(agent=SequenceConfig(method=method), learner=LearnerConfig(learning_rate=1e-2, micro_batch=3))
+    lm = LMConfig(
+        agent=SequenceConfig(method=method, baseline=baseline or None),
+        learner=LearnerConfig(learning_rate=1e-2, micro_batch=3),
+    )
     if sharded:
         shard(model, ranks.mesh(torch.device("cpu")))
-    learner = LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
+    value = ValueHead(TASK.width) if lm.agent.has_value else None
+    learner = LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), value, ranks)
     part = columns(ranks.rank, ranks.size, 8)
     asked = ["x", "xy", "yx", "y", "yyy", "xxy", "xx", "yy"]
-    prompts, completions = problem.encode(asked), problem.answers(asked, ["a", "ab", "c", "", "b", "ba", "bb", "c"])
+    prompts, completions = problem.encode(asked), problem.answers(asked, ["a", "ab", "c", "", "b", "a", "", "c"])
     generator = torch.Generator().manual_seed(1)
     behaviour, reference = (-torch.rand(completions.tokens.shape, generator=generator) for _ in range(2))
     samples = Samples(completions.mask, behaviour, reference, torch.arange(8.0) / 8)
-    batch = Batch(prompts.select(part), Completions(*(x[part] for x in completions)), samples.select(part), {})
+    features = returns = None
+    if value:
+        features = torch.rand(*completions.tokens.shape, TASK.width, generator=generator)
+        returns = torch.where(completions.mask, -behaviour, torch.nan)
+        samples = samples._replace(advantages=torch.rand(completions.tokens.shape, generator=generator))
+        own = slice(int(completions.mask[part].sum(1).max()))
+        completions, features, returns = (
+            Completions(*(x[:, own] for x in completions)),
+            features[part][:, own],
+            returns[part][:, own],
+        )
+        samples = Samples(*(x[:, own] for x in samples[:4]))
+    some = Completions(*(x[part] for x in completions))
+    batch = Batch(prompts.select(part), some, samples.select(part), {}, features, returns)
     learner.train(batch, learner.plan(batch.samples, 1))
     if sharded:
-        state, learner = learner.get_state(), LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), None, ranks)
+        state, learner = learner.get_state(), LMLearner(lm, model, make_sequence_agent(lm.agent, ranks), value, ranks)
         learner.set_state(state)
     metrics = learner.train(batch, learner.plan(batch.samples, 1))
     duals = {f"dual {k}": v for k, v in learner.agent.state_dict().items()}
-    return metrics | gathered(dict(model.state_dict())) | duals
+    values = {f"value {k}": v for k, v in value.state_dict().items()} if value else {}
+    return metrics | gathered(dict(model.state_dict())) | duals | values
 
 
 def config(agent: str, **training: Any) -> RunConfig:
