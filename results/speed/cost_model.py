@@ -22,6 +22,21 @@ ELSEWHERE = {
 WORK = (0.005, 0.02, 0.1)
 """Seconds of a rank's own work a gradient step, for the ranks of ELSEWHERE."""
 
+LANGUAGE_MODEL = 10**9
+"""Parameters of the language model on paper, all of them trained."""
+TOKENS = (8_192, 32_768, 131_072)
+"""Tokens of a rank, of prompts and completions, in a gradient step."""
+FLOPS_A_TOKEN = 6
+"""Operations a parameter and token, forwards and backwards, without attention's own (arXiv 2001.08361)."""
+FLOPS_A_SECOND = 0.4 * 989e12
+"""An H100's rate of dense bfloat16 by its data sheet, times the share of it that training reaches. Assumed, not
+measured; Llama 3's training reached 0.38 to 0.43 (arXiv 2407.21783)."""
+
+
+def language_model_work(parameters: int, tokens: int) -> float:
+    """Return the seconds of a GPU's work in a gradient step on `tokens`; drawing completions comes on top."""
+    return FLOPS_A_TOKEN * parameters * tokens / FLOPS_A_SECOND
+
 
 def communication(ranks: int, parameters: int, bandwidth: float, latency: float) -> float:
     """Return c(N), in seconds."""

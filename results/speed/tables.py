@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 
-from results.speed.cost_model import ELSEWHERE, WORK, efficiency, predicted
+from results.speed.cost_model import (
+    ELSEWHERE,
+    FLOPS_A_TOKEN,
+    LANGUAGE_MODEL,
+    TOKENS,
+    WORK,
+    communication,
+    efficiency,
+    language_model_work,
+    predicted,
+)
 from results.store import Figures
 from results.tables import NOTHING, count, markdown
 
@@ -44,3 +54,22 @@ def ranks_on_paper(figures: Figures) -> str:
     ]
     header = ["On paper", "Link", "Latency", *(f"Efficiency, {1e3 * t:.0f} ms a gradient step" for t in WORK)]
     return markdown(header, rows)
+
+
+def language_model_on_paper() -> str:
+    """Return the share of a gradient step's time that messages take of a language model on eight GPUs, by the model."""
+    ranks, bandwidth, latency = ELSEWHERE["8 GPUs, NVLink"]
+    seconds = communication(ranks, LANGUAGE_MODEL, bandwidth, latency)
+    rows = []
+    for tokens in TOKENS:
+        work = language_model_work(LANGUAGE_MODEL, tokens)
+        flops = FLOPS_A_TOKEN * LANGUAGE_MODEL * tokens
+        rows.append([f"{tokens:,}", f"{flops / 1e12:.0f} TFLOP", f"{1e3 * work:.0f} ms", f"{1e3 * seconds:.0f} ms"])
+        rows[-1].append(f"{1 - efficiency(work, ranks, LANGUAGE_MODEL, bandwidth, latency):.1%}")
+    return markdown(["Tokens of a rank", "Work", "Its time", "Messages", "Their share"], rows)
+
+
+def share_lost(figures: Figures) -> str:
+    """Return the share of the time of two ranks that is not work, measured and by the cost model."""
+    ideal = 2 * figures["measured"]["1"]
+    return f"{1 - figures['measured']['2'] / ideal:.0%} measured, {1 - predicted(figures, 2) / ideal:.0%} by the model"

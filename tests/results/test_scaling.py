@@ -9,14 +9,16 @@ from agents.factory import make_agent
 from agents.ranks import Alone
 from results.speed.cost_model import (
     BATCH_MESSAGES,
+    FLOPS_A_SECOND,
     SMALL_MESSAGES,
     STEP_MESSAGES,
     STEPS,
     communication,
+    language_model_work,
     link,
     predicted,
 )
-from results.speed.tables import measured_ranks, ranks_on_paper
+from results.speed.tables import language_model_on_paper, measured_ranks, ranks_on_paper, share_lost
 from runners.build import build_env, build_network
 from runners.learning.learner import Learner
 from runners.presets import PRESETS
@@ -83,6 +85,15 @@ def test_small_messages_are_counted():
     assert PRESETS["atari", "small"]("vmpo").training.minibatches == STEPS
 
 
+def test_a_language_model_by_hand():
+    """1e9 parameters, 8,192 tokens: 6 * 8.192e12 operations; 7/4 of 4 GB at 300 GB/s, and the small messages."""
+    assert language_model_work(10**9, 8192) == pytest.approx(49.152e12 / FLOPS_A_SECOND)
+    work, messages = 49.152e12 / (0.4 * 989e12), 7e9 / 300e9 + SMALL_MESSAGES * 20e-6
+    row = f"| 8,192 | 49 TFLOP | {1e3 * work:.0f} ms | {1e3 * messages:.0f} ms | {messages / (work + messages):.1%} |"
+    assert row in language_model_on_paper()
+
+
 def test_tables():
+    assert share_lost(FIGURES) == "5% measured, 9% by the model"
     assert "| 2 | 1,900 | 1,818 | 95% | 91% |" in measured_ranks(FIGURES)
     assert "| 64 GPUs, 400 Gbit/s a machine of 8 | 50 GB/s | 60 us |" in ranks_on_paper(FIGURES)
