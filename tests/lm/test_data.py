@@ -95,14 +95,17 @@ def test_completions_without_a_reward_do_not_count(model, write):
     assert np.isfinite(float(batch.metrics["reward/train"]))
 
 
-@pytest.mark.parametrize("method", ["topk-dar", "awr", "dar", "rl-em"])
-def test_completions_with_rewards_are_learned_from_offline(model, write, method):
+@pytest.mark.parametrize(
+    "method, baseline",
+    [*((name, "batch") for name in ("topk-dar", "awr", "dar", "rl-em")), ("dar", "value"), ("dar", "token")],
+)
+def test_completions_with_rewards_are_learned_from_offline(model, write, method, baseline):
     rng = np.random.default_rng(0)
     rows = []
     for prompt in PROMPTS * 3:
         completion = str(rng.choice(list("abc")))
         rows.append({"prompt": prompt, "completion": completion, "reward": float(completion == "b")})
-    flags = ("--method", method, "--baseline", "batch", "--prompts", "64")
+    flags = ("--method", method, "--baseline", baseline, "--prompts", "64")
     flags += ("--lambda-reference" if method == "rl-em" else "--lambda-behaviour", "0.3")
     assert share_of_b(train(model, write(rows), *flags)) > 0.7
 
@@ -230,10 +233,11 @@ def test_without_a_reward_function_a_run_is_judged_by_the_likelihood_of_its_data
     assert "log-probability" in summary["eval"]["protocol"]
 
 
-def test_rewards_that_are_not_known(model, write, tmp_path):
+@pytest.mark.parametrize("baseline", ["group", "value", "token"])
+def test_rewards_that_are_not_known(model, write, tmp_path, baseline):
     """Where none is, there is nothing to learn and no score; the run ends well all the same."""
     data = write({"prompt": "y", "answer": "b"} for _ in range(20))
-    run, flags = tmp_path / "run", ["--reward", "support.lm_rewards:says", "--rollouts", "2"]
+    run, flags = tmp_path / "run", ["--reward", "support.lm_rewards:says", "--rollouts", "2", "--baseline", baseline]
     assert main([*FAST.split(), "--model", model, "--data", data, "--run-dir", str(run), *flags]) == 0
     assert json.loads((run / "summary.json").read_text())["eval"]["mean"] is None
 
