@@ -54,10 +54,12 @@ def test_a_network_that_is_cut_ends_both_ranks_in_a_line_each(tmp_path: Path) ->
         cut()
         said = [run.communicate(timeout=60)[0] for run in runs]
     assert [run.returncode for run in runs] == [1, 1], said
-    for rank, (text, why) in enumerate(zip(said, ("Ranks 1 failed to pass", "no answer of rank 0"), strict=True)):
+    for rank, text in enumerate(said):
         errors = [line for line in text.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and errors[0].startswith(f"error: rank {rank} waited for others (--patience 5)"), text
-        assert why in errors[0] and "Traceback" not in text, text
+        # Where the ranks were when the network was cut decides which of its waits ends.
+        whys = ("Ranks 1 failed to pass", "no answer of rank 0", "no answer while learning")
+        assert any(why in errors[0] for why in whys) and "Traceback" not in text, text
 
 
 @pytest.mark.slow
