@@ -7,7 +7,7 @@ from runners.records.display import FIELDS
 from runners.records.metrics import LAYOUT
 from runners.records.provenance import PACKAGES
 from runners.run import Job, live
-from runners.training import Training
+from runners.training import AgentTraining
 
 
 def main(suite: str, argv: list[str]) -> int:
@@ -30,6 +30,6 @@ def main(suite: str, argv: list[str]) -> int:
         layout=LAYOUT,
         judged_by="return/train",
         packages=PACKAGES,
-        train=lambda ranks, fresh: Training(config, ranks, fresh),
+        train=lambda ranks, fresh: AgentTraining(config, ranks, fresh),
     )
     return live(job)

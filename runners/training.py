@@ -34,8 +34,8 @@ from runners.records.metrics import Row, TensorBoardLog
 from runners.records.tracker import TaskTracker
 
 
-class Training:
-    """A run in progress, with everything that a checkpoint holds; unless `fresh`, a state must be set."""
+class AgentTraining:
+    """Training of an agent in progress, with everything that a checkpoint holds; unless `fresh`, a state must be set."""
 
     def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         keep_freed_memory()

@@ -14,7 +14,7 @@ from results.store import describe_measurement, read_figures, write_figures
 from runners.config import ControlEnv
 from runners.errors import Parser, main_guard
 from runners.presets import PRESETS
-from runners.training import Training
+from runners.training import AgentTraining
 
 
 def main(argv: list[str]) -> int:
@@ -45,7 +45,7 @@ def damage(count: int) -> list[dict[str, str | int]]:
     config = PRESETS["control", "small"]("vmpo")
     network = replace(config.network, core="gtrxl", embedding=16, heads=2, key_size=8, mlp_size=16, memory=12)
     training = replace(config.training, envs=4, unroll=16, actors=0, precision="float32")
-    run = Training(replace(config, env=ControlEnv(name="CartPole-v1"), network=network, training=training))
+    run = AgentTraining(replace(config, env=ControlEnv(name="CartPole-v1"), network=network, training=training))
     loop = run.run()
     next(loop)
     state = run.get_state()

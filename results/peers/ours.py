@@ -10,7 +10,7 @@ from envs.factory import resolve
 from results.peers.drivers.protocol import Marks, describe
 from runners.cli import parse
 from runners.errors import main_guard
-from runners.training import Training
+from runners.training import AgentTraining
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--bar", type=float, help="a mean return that is marked when it is reached")
     options, flags = parser.parse_known_args(argv)
     config, _ = parse(options.runner, flags)
-    training = Training(replace(config, training=replace(config.training, log_seconds=1e9)))
+    training = AgentTraining(replace(config, training=replace(config.training, log_seconds=1e9)))
     settings = {name: getattr(config.training, name) for name in ("envs", "unroll", "minibatches", "passes", "actors")}
     settings |= {"rule": {"vmpo": "V-MPO", "ppo": "PPO"}.get(config.agent.agent, config.agent.agent)}
     settings |= {"core": config.network.core, "hidden": config.network.embedding}

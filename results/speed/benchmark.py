@@ -25,7 +25,7 @@ from runners.build import build_env, build_network, pick_device, spec_of
 from runners.config import RunConfig
 from runners.learning.learner import Learner
 from runners.machine.precision import has_bf16, settle_precision
-from runners.training import Training
+from runners.training import AgentTraining
 
 ROUNDS = 5
 """Rounds that every figure is the median of."""
@@ -97,9 +97,9 @@ def with_training(config: RunConfig, **options: Any) -> RunConfig:
     return replace(config, training=replace(config.training, **options))
 
 
-def started(config: RunConfig, stack: ExitStack) -> tuple[Training, Iterator]:
+def started(config: RunConfig, stack: ExitStack) -> tuple[AgentTraining, Iterator]:
     """Return a run and its loop after the first batch; `stack` ends what it started."""
-    training = Training(config)
+    training = AgentTraining(config)
     loop = stack.enter_context(closing(training.run()))
     next(loop)
     return training, loop
@@ -162,7 +162,7 @@ def environment(config: RunConfig) -> Iterator[int]:
             yield len(actions) * env.num_envs
 
 
-def acting(training: Training, device: torch.device) -> Iterator[int]:
+def acting(training: AgentTraining, device: torch.device) -> Iterator[int]:
     """Act in environments that show one step again and again, at no cost; all else that actors do counts."""
     config, groups = training.config, training.settled.groups
     network = build_network(config, training.spec)
@@ -179,7 +179,7 @@ def acting(training: Training, device: torch.device) -> Iterator[int]:
         yield config.steps_per_batch
 
 
-def core_alone(training: Training, device: torch.device, cached: bool) -> Iterator[int]:
+def core_alone(training: AgentTraining, device: torch.device, cached: bool) -> Iterator[int]:
     """Act by the transformer core alone; not `cached`, each step makes the whole memory's keys and values anew."""
     core = build_network(training.config, training.spec).core.to(device)
     envs, steps = training.config.training.envs, training.config.training.unroll
@@ -194,7 +194,7 @@ def core_alone(training: Training, device: torch.device, cached: bool) -> Iterat
         yield envs * steps
 
 
-def batches(training: Training) -> Iterator[int]:
+def batches(training: AgentTraining) -> Iterator[int]:
     """Make all passes over a real batch, again and again."""
     unroll = training.sampler.next().unroll
     while True:
@@ -203,7 +203,7 @@ def batches(training: Training) -> Iterator[int]:
         yield training.config.steps_per_batch
 
 
-def operations(training: Training) -> float:
+def operations(training: AgentTraining) -> float:
     """Return the floating-point operations of an agent step in all passes, uncompiled: a CUDA graph would hide them."""
     plain = with_training(training.config, compile=False)
     learner = Learner(plain, training.network, training.learner.agent, training.device, fresh=False)

@@ -11,7 +11,7 @@ from runners.lm.batches import Batch
 from runners.lm.cli import parse
 from runners.lm.problem import Problem
 from runners.lm.rows import Row
-from runners.lm.training import Training
+from runners.lm.training import LMTraining
 from runners.records.files import write_atomically
 
 PROMPTS = 8  # of a rollout
@@ -34,7 +34,7 @@ def prepare(task: str, seed: int, rollouts: int, bases: Path, folder: Path) -> I
     makes them.
     """
     flags = ["--method", "dpo", "--task", task, "--base-dir", str(bases), "--seed", str(seed), "--device", "cpu"]
-    training = Training(parse(flags)[0])
+    training = LMTraining(parse(flags)[0])
     problem, batches = training.problem, training.batches
     source = problem.source
     held_out = {row["prompt"] for row in source.held_out(training.config.data.eval_prompts)}

@@ -2,7 +2,7 @@
 
 from runners.lm.cli import parse
 from runners.lm.config import to_dict
-from runners.lm.training import Training
+from runners.lm.training import LMTraining
 from runners.machine.devices import device_named
 from runners.records.metrics import EM_CHARTS, chart
 from runners.run import Job, live
@@ -46,6 +46,6 @@ def main(argv: list[str]) -> int:
         layout=LAYOUT,
         judged_by="reward/evaluation",
         packages=PACKAGES,
-        train=lambda ranks, fresh: Training(config, ranks, fresh),
+        train=lambda ranks, fresh: LMTraining(config, ranks, fresh),
     )
     return live(job)

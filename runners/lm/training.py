@@ -42,8 +42,8 @@ from runners.records.clock import ROWS, Clock
 from runners.records.metrics import Row, TensorBoardLog
 
 
-class Training:
-    """A run in progress, with everything that a checkpoint holds; unless `fresh`, a state must be set."""
+class LMTraining:
+    """Training of a language model in progress, with everything that a checkpoint holds; unless `fresh`, a state must be set."""
 
     def __init__(self, config: LMConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         self.config, self.ranks = config, ranks

@@ -19,7 +19,7 @@ from runners.lm.model import character_tokenizer
 from runners.lm.problem import Problem
 from runners.lm.rows import read_rows
 from runners.lm.sources import RowSource, TaskSource
-from runners.lm.training import Training
+from runners.lm.training import LMTraining
 from runners.machine.ranks import OneRank
 from runners.records.checkpoint import Checkpoints
 from support.lm_task import TASK
@@ -47,14 +47,14 @@ def write(tmp_path):
     return to_file
 
 
-def train(model: str, data: str, *flags: str) -> Training:
-    training = Training(parse([*FAST.split(), "--model", model, "--data", data, *flags])[0])
+def train(model: str, data: str, *flags: str) -> LMTraining:
+    training = LMTraining(parse([*FAST.split(), "--model", model, "--data", data, *flags])[0])
     for _ in training.run():
         pass
     return training
 
 
-def share_of_b(training: Training) -> float:
+def share_of_b(training: LMTraining) -> float:
     """How often the trained model says b to prompts it may have seen."""
     problem = Problem(TaskSource(TASK), training.problem.tokenizer, training.device)
     return evaluate(training.config, problem, training.model)["mean"]
@@ -76,7 +76,7 @@ def test_other_ranks_resume_with_rows_of_their_own(model, write):
     data = write({"prompt": prompt, "answer": "b"} for prompt in PROMPTS)
     first = train(model, data, "--reward", "support.lm_rewards:says", "--rollouts", "1")
     state = first.get_state()
-    again, other = (Training(first.config, ranks, fresh=False) for ranks in (OneRank(), SecondRank()))
+    again, other = (LMTraining(first.config, ranks, fresh=False) for ranks in (OneRank(), SecondRank()))
     again.set_state(state)
     other.set_state(state)
     coming = first.batches._prompts()
@@ -85,7 +85,7 @@ def test_other_ranks_resume_with_rows_of_their_own(model, write):
 
 def test_completions_without_a_reward_do_not_count(model, write):
     data = write({"prompt": prompt, "answer": "b"} for prompt in ["x", "y"] * 20)
-    training = Training(
+    training = LMTraining(
         parse([*FAST.split(), "--model", model, "--data", data, "--reward", "support.lm_rewards:says"])[0]
     )
     batch = training.batches.next()
@@ -118,7 +118,7 @@ def test_preferences_are_rewards_for_em_methods_and_pairs_for_dpo(model, write):
 
 def test_dpo_reads_pairs_in_turn(model, write):
     data = write({"prompt": prompt, "chosen": "bc", "rejected": "a"} for prompt in PROMPTS)
-    training = Training(parse([*FAST.split(), "--model", model, "--data", data, "--method", "dpo"])[0])
+    training = LMTraining(parse([*FAST.split(), "--model", model, "--data", data, "--method", "dpo"])[0])
     batch = training.batches.next()
     assert training.problem.decode(batch.completions)[:4] == ["bc", "a", "bc", "a"]
     assert torch.equal(batch.prompts.tokens[::2], batch.prompts.tokens[1::2])
@@ -129,13 +129,13 @@ def test_dpo_reads_pairs_in_turn(model, write):
 def test_stored_log_probabilities_are_pi_t(model, write):
     stored = [-0.5, -0.25]
     rows = [{"prompt": p, "completion": "b", "reward": 1.0, "log_probs": stored} for p in PROMPTS]
-    training = Training(parse([*FAST.split(), "--model", model, "--data", write(rows), "--baseline", "batch"])[0])
+    training = LMTraining(parse([*FAST.split(), "--model", model, "--data", write(rows), "--baseline", "batch"])[0])
     behaviour = training.batches.next().samples.behaviour
     assert behaviour[0].tolist() == stored
     assert training.policies._models() == [training.model]  # nobody asks for the start, which would be another copy
     rows[0]["log_probs"] = [-0.5]
     with pytest.raises(UsageError, match="1 log_probs for 2 tokens"):
-        Training(parse([*FAST.split(), "--model", model, "--data", write(rows)])[0])
+        LMTraining(parse([*FAST.split(), "--model", model, "--data", write(rows)])[0])
 
 
 def test_sft_on_messages(model, write):
@@ -178,7 +178,7 @@ def test_lora_trains_its_matrices_alone_and_keeps_the_start(model, write):
     data = write({"prompt": prompt} for prompt in PROMPTS)
     flags = "--reward support.lm_rewards:is_long --lora 4 --method gempi --anchors both --temperature fixed"
     flags = [*flags.split(), "--trust-region", "none", "--lambda-behaviour", "0.2", "--learning-rate", "1e-2"]
-    before = Training(parse([*FAST.split(), "--model", model, "--data", data, *flags])[0])
+    before = LMTraining(parse([*FAST.split(), "--model", model, "--data", data, *flags])[0])
     training = train(model, data, *flags)
     trained = sum(p.numel() for p in training.learner.trained)
     assert 0 < trained < sum(p.numel() for p in training.model.parameters())
@@ -189,7 +189,7 @@ def test_lora_trains_its_matrices_alone_and_keeps_the_start(model, write):
     torch.testing.assert_close(kept, batch.samples.reference)
     at_last = evaluate(training.config, training.problem, training.model)["mean"]
     assert at_first < 0.3 and at_last > 0.8, (at_first, at_last)
-    resumed = Training(training.config, fresh=False)
+    resumed = LMTraining(training.config, fresh=False)
     resumed.set_state(training.get_state())
     torch.testing.assert_close(
         token_log_probs(resumed.model.eval(), batch.prompts, *batch.completions[:2]),
@@ -205,9 +205,9 @@ def test_an_adapter_is_a_model_to_start_from(model, write, tmp_path):
     for start, run in ((model, tmp_path / "first"), (str(tmp_path / "first" / "model"), tmp_path / "second")):
         assert main([*flags, "--model", start, "--lora", "4", "--run-dir", str(run)]) == 0
         assert not (run / "model" / "model.safetensors").exists()
-        adapted = Training(parse([*flags, "--model", start, "--lora", "4"])[0])
+        adapted = LMTraining(parse([*flags, "--model", start, "--lora", "4"])[0])
         adapted.set_state(Checkpoints(run / "checkpoints").latest().state)
-        merged = Training(parse([*flags, "--model", str(run / "model")])[0])
+        merged = LMTraining(parse([*flags, "--model", str(run / "model")])[0])
         batch = adapted.batches.next()
         torch.testing.assert_close(
             token_log_probs(merged.model.eval(), batch.prompts, *batch.completions[:2]),
@@ -272,16 +272,16 @@ def test_held_out_rows_have_what_they_are_judged_by(model, tmp_path):
     prompts.write_text('{"prompt": "x"}\n' * 3)
     flags = [*FAST.split(), "--model", model, "--data", str(pairs), "--eval-data", str(prompts), "--method", "dpo"]
     with pytest.raises(UsageError, match="--eval-data has no column chosen, which"):
-        Training(parse(flags)[0])
-    Training(parse([*flags, "--reward", "support.lm_rewards:is_long"])[0])
+        LMTraining(parse(flags)[0])
+    LMTraining(parse([*flags, "--reward", "support.lm_rewards:is_long"])[0])
     prompts.write_text('{"prompt": "x", "chosen": "b"}\n' * 3)
     with pytest.raises(UsageError, match="column chosen, which needs rejected"):
-        Training(parse(flags)[0])
+        LMTraining(parse(flags)[0])
     offline = tmp_path / "offline.jsonl"
     offline.write_text('{"prompt": "x", "completion": "b", "reward": 1}\n' * 3)
     prompts.write_text('{"prompt": "x", "completion": "b"}\n' * 3)
     data = ["--data", str(offline), "--eval-data", str(prompts)]
-    Training(parse([*FAST.split(), "--model", model, *data])[0])  # its likelihood is what they are judged by
+    LMTraining(parse([*FAST.split(), "--model", model, *data])[0])  # its likelihood is what they are judged by
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from runners.lm.model import fit_padding, load_model, turn_ends
 from runners.lm.problem import Problem
 from runners.lm.rows import read_rows
 from runners.lm.sources import RowSource, accepted
-from runners.lm.training import Training, check_prompts
+from runners.lm.training import LMTraining, check_prompts
 
 CHATML = (
     "{% if tools %}{{ '# Tools ' + tools | tojson }}{% endif %}"
@@ -208,8 +208,8 @@ def test_a_run_resumes_with_the_data_that_it_began_with_alone(model, write):
     rows = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(20)]
     command = [*FAST, "--model", model, "--data", write(*rows)]
 
-    def began() -> Training:
-        return Training(parse(command)[0])
+    def began() -> LMTraining:
+        return LMTraining(parse(command)[0])
 
     state = began().get_state()
     began().set_state(state)
@@ -243,7 +243,7 @@ def test_a_model_of_pictures_and_texts_learns_from_texts(write, tmp_path):
     Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "gemma3")
     data = write(*[{"prompt": "q", "completion": "a"}] * 8)
     command = [*FAST, "--model", str(tmp_path / "gemma3"), "--data", data, "--learning-rate", "3e-2"]
-    training = Training(parse([*command, "--rollouts", "20"])[0])
+    training = LMTraining(parse([*command, "--rollouts", "20"])[0])
     losses = [row["m_step/token_loss"] for row in training.run()]
     assert losses[-1] < 0.2 * losses[0]
 

@@ -26,7 +26,7 @@ from runners.lm.model import character_tokenizer, has_dropout, load_model, load_
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource, find_task
 from runners.lm.tasks import sort, sort_weak, walks
-from runners.lm.training import Training
+from runners.lm.training import LMTraining
 from runners.records.checkpoint import Checkpoints
 from support import PYTHONPATH
 from support.lm_task import TASK
@@ -38,9 +38,9 @@ FAST = f"--task {TASK_NAME} --base-dir {BASES.name} --eval-prompts 64 --log-roll
 METHODS = ["vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "rest-em", "ppo", "dpo", "sft"]
 
 
-def train(method: str, rollouts: int, *flags: str) -> Training:
+def train(method: str, rollouts: int, *flags: str) -> LMTraining:
     config, _ = parse([*FAST.split(), "--method", method, "--rollouts", str(rollouts), *flags])
-    training = Training(config)
+    training = LMTraining(config)
     for _ in training.run():
         pass
     return training
@@ -103,7 +103,7 @@ def test_base_models_train_on_other_prompts_than_the_held_out_ones():
         task = replace(sort.TASK, demonstrations=demonstrations)
         problem = Problem(TaskSource(task), character_tokenizer(task.alphabet), torch.device("cpu"))
         base_model(problem, seed, dropout=0.0, trained=False)
-        batches = Training(parse(["--task", "sort", "--seed", str(seed), "--prompts", "500"])[0], fresh=False).batches
+        batches = LMTraining(parse(["--task", "sort", "--seed", str(seed), "--prompts", "500"])[0], fresh=False).batches
         drawn = {row["prompt"] for _ in range(2) for row in batches._prompts()}
         assert len(seen) > 1000 and len(drawn) > 990
         assert len(held_out & seen) < 2 and len(held_out & drawn) < 2 and len(seen & drawn) < 3
@@ -189,7 +189,7 @@ def test_a_saved_model_is_loaded_by_transformers(tmp_path):
 
 def test_a_damaged_model_is_refused_and_a_damaged_base_trained_anew(tmp_path, capsys):
     config = LMConfig(DataConfig(task=TASK_NAME, base_dir=str(tmp_path)))
-    whole = Training(config).model.state_dict()
+    whole = LMTraining(config).model.state_dict()
     (folder,) = tmp_path.iterdir()
     weights = folder / "model.safetensors"
     data = bytearray(weights.read_bytes())
@@ -199,7 +199,7 @@ def test_a_damaged_model_is_refused_and_a_damaged_base_trained_anew(tmp_path, ca
         with pytest.raises(UsageError, match="model.safetensors is damaged") as error:
             load(str(folder))
         assert "\n" not in str(error.value)
-    again = Training(config).model.state_dict()
+    again = LMTraining(config).model.state_dict()
     assert all(torch.equal(whole[name], value) for name, value in again.items())
     assert f"{weights} is damaged" in capsys.readouterr().out
     load_model(str(folder))
@@ -237,7 +237,7 @@ def test_attention_dropout_without_a_layer_of_it_is_seen():
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "sft"])
 def test_every_method_learns(method):
     training = train(method, 30, *(("--updates", "4") if method == "dpo" else ()))
-    before = evaluate(training.config, training.problem, Training(training.config).model)["mean"]
+    before = evaluate(training.config, training.problem, LMTraining(training.config).model)["mean"]
     after = evaluate(training.config, training.problem, training.model)["mean"]
     assert 0.2 < before < 0.5 and after > 0.8, (before, after)
 
@@ -276,7 +276,7 @@ def test_advantages_of_tokens_teach_other_methods(flags):
 
 def test_rewards_are_scaled_for_the_learner_alone():
     plain, scaled = (
-        next(Training(parse([*FAST.split(), "--rollouts", "1", "--reward-scale", scale])[0]).run())
+        next(LMTraining(parse([*FAST.split(), "--rollouts", "1", "--reward-scale", scale])[0]).run())
         for scale in ("1", "10")
     )
     assert scaled["reward/train"] == plain["reward/train"] > 0
@@ -286,7 +286,7 @@ def test_rewards_are_scaled_for_the_learner_alone():
 @pytest.mark.parametrize("method", ["vmpo", "ppo", "dar-tr"])
 def test_with_dropout_the_policy_stands_at_pi_t_before_its_first_step(method):
     config, _ = parse([*FAST.split(), "--method", method, "--dropout", "0.3", "--rollouts", "1", "--updates", "1"])
-    training = Training(config)
+    training = LMTraining(config)
     rows = [row for row in training.run() if row]
     assert has_dropout(training.model) and abs(rows[0]["m_step/kl"]) < 1e-7
     if method == "ppo":
@@ -297,7 +297,7 @@ def test_with_dropout_the_policy_stands_at_pi_t_before_its_first_step(method):
 def test_at_another_sampling_temperature_too(method):
     """What is drawn, fitted and compared is one policy, at that temperature."""
     flags = "--sampling-temperature 0.5 --rollouts 1 --updates 1".split()
-    (row,) = [row for row in Training(parse([*FAST.split(), "--method", method, *flags])[0]).run() if row]
+    (row,) = [row for row in LMTraining(parse([*FAST.split(), "--method", method, *flags])[0]).run() if row]
     assert abs(row["m_step/kl"]) < 1e-7
     if method == "ppo":
         assert row["m_step/clipped"] == 0 and row["m_step/ratio_variance"] < 1e-9
@@ -312,7 +312,7 @@ def test_gradients_are_clipped(limit, clipped):
 
 def test_the_masked_scheme_finds_a_distance_before_its_first_step():
     flags = "--method vmpo --dropout 0.3 --dropout-scheme masked --rollouts 1 --updates 1".split()
-    training = Training(parse([*FAST.split(), *flags])[0])
+    training = LMTraining(parse([*FAST.split(), *flags])[0])
     assert next(row for row in training.run() if row)["m_step/kl"] > 1e-3
 
 
@@ -354,7 +354,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, method):
     halved = train(method, 3, *flags)
     folder = Checkpoints(tmp_path)
     folder.save_last(3, halved.get_state())
-    resumed = Training(whole.config, fresh=False)
+    resumed = LMTraining(whole.config, fresh=False)
     resumed.set_state(folder.latest().state)
     for _ in resumed.run():
         pass
@@ -365,14 +365,14 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(tmp_path, method):
 
 
 def test_the_rate_falls_to_nothing_over_the_rollouts():
-    training = Training(parse([*FAST.split(), "--rollouts", "4", "--anneal"])[0])
+    training = LMTraining(parse([*FAST.split(), "--rollouts", "4", "--anneal"])[0])
     rates = [training.learner.optimizer.param_groups[0]["lr"] for _ in training.run()]
     assert rates == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
 
 
 @pytest.mark.parametrize("method", ["vmpo", "sft"])
 def test_a_run_that_diverges_ends_before_anything_saves_it(method):
-    training = Training(parse([*FAST.split(), "--method", method, "--rollouts", "2", "--patience-steps", "1"])[0])
+    training = LMTraining(parse([*FAST.split(), "--method", method, "--rollouts", "2", "--patience-steps", "1"])[0])
     step = training.learner.train
 
     def diverging(*arguments):
@@ -405,10 +405,10 @@ def test_a_killed_run_resumes_from_the_command_line(tmp_path):
 
 def test_a_base_model_is_kept(tmp_path):
     config = LMConfig(DataConfig(task=TASK_NAME, base_dir=str(tmp_path)))
-    first = Training(config)
+    first = LMTraining(config)
     (folder,) = tmp_path.iterdir()
     written = (folder / "model.safetensors").stat().st_mtime_ns
-    second = Training(config)
+    second = LMTraining(config)
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
     for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -476,7 +476,7 @@ def test_a_task_is_found_by_name():
 
 def test_a_run_goes_on_where_its_generator_was_of_another_kind_of_device():
     """Of a GPU's generator there is nothing to restore; what follows is not what the run drew at its start."""
-    training = Training(parse([*FAST.split(), "--rollouts", "1"])[0])
+    training = LMTraining(parse([*FAST.split(), "--rollouts", "1"])[0])
     batches = training.batches
     beginning = batches.generator.get_state()
     state = batches.get_state() | {"generator": torch.zeros(16, dtype=torch.uint8)}

@@ -9,7 +9,7 @@ import pytest
 from runners.errors import UsageError
 from runners.lm.cli import parse
 from runners.lm.sources import find_task
-from runners.lm.training import Training
+from runners.lm.training import LMTraining
 
 
 class Sums:
@@ -52,7 +52,7 @@ def test_a_task_is_learned_from_rollouts(library, monkeypatch):
     task = replace(find_task("reasoning:sums"), base_steps=60, base_learning_rate=1e-2, layers=1, width=32)
     monkeypatch.setattr(module, "find_task", lambda name: task)
     command = "--task reasoning:sums --rollouts 40 --log-rollouts 5 --learning-rate 3e-3 --eval-prompts 16"
-    training = Training(parse(command.split())[0])
+    training = LMTraining(parse(command.split())[0])
     rewards = [row["reward/train"] for row in training.run() if row]
     assert rewards[-1] > rewards[0] + 0.2
 

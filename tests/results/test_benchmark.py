@@ -74,7 +74,7 @@ def test_a_core_is_measured_with_its_cache_and_without() -> None:
 def test_the_work_of_training_is_counted() -> None:
     """An MLP's training step takes six operations a weight and sample, less what the input's gradient would take."""
     config = small(passes=1, minibatches=1)
-    training = benchmark.Training(replace(config, training=replace(config.training, actors=0)))
+    training = benchmark.AgentTraining(replace(config, training=replace(config.training, actors=0)))
     loop = training.run()
     next(loop)
     flops = benchmark.operations(training)

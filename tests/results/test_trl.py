@@ -26,7 +26,7 @@ from runners.errors import RunError, UsageError
 from runners.lm.cli import parse
 from runners.lm.model import load_model, load_tokenizer
 from runners.lm.sources import find_task
-from runners.lm.training import Training
+from runners.lm.training import LMTraining
 
 BASES = tempfile.TemporaryDirectory()
 CORE = max(os.sched_getaffinity(0))
@@ -90,7 +90,7 @@ def test_the_driver_imports_nothing_of_the_project_but_tasks() -> None:
 def test_both_sides_see_the_same_prompts_and_pairs_are_right_against_wrong(tmp_path) -> None:
     task = find_task("support.lm_task:TASK")
     inputs = prepare("support.lm_task:TASK", 1, 4, Path(BASES.name), tmp_path)
-    training = Training(parse(["--task", "support.lm_task:TASK", "--base-dir", BASES.name, "--seed", "1"])[0])
+    training = LMTraining(parse(["--task", "support.lm_task:TASK", "--base-dir", BASES.name, "--seed", "1"])[0])
     drawn = [row for _ in range(4) for row in training.problem.source.prompts(8, training.batches.rng)]
     assert [json.loads(line) for line in inputs.prompts.read_text().splitlines()] == drawn
     pairs = [json.loads(line) for line in inputs.pairs.read_text().splitlines()]
@@ -288,7 +288,7 @@ def test_the_loss_of_dpo_is_that_of_others(tmp_path, theirs) -> None:
     pairs = str(inputs.pairs)
     flags = ["--model", str(inputs.model), "--data", pairs, "--eval-data", pairs, "--prompts", "32", "--device", "cpu"]
     flags += ["--completion-length", str(inputs.completion_length)]
-    training = Training(parse(["--method", "dpo", *flags])[0])
+    training = LMTraining(parse(["--method", "dpo", *flags])[0])
     training.model.load_state_dict(load_model(str(policy.model)).state_dict())
     batch = training.batches.next()
     metrics = training.learner.train(batch, training.learner.plan(batch.samples, 1))

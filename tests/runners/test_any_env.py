@@ -13,7 +13,7 @@ from runners.config import AtariEnv, ControlEnv
 from runners.control import main
 from runners.errors import RunError
 from runners.records.checkpoint import Checkpoints
-from runners.training import Training
+from runners.training import AgentTraining
 
 
 def run(folder: Path, *flags: str) -> dict:
@@ -51,7 +51,7 @@ def test_moments_are_saved_and_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run(folder, "--actors 0 --steps 4096 --eval-episodes 2")
     config, resumed = parse("control", ["--resume", str(folder)])
-    training = Training(config, fresh=False)
+    training = AgentTraining(config, fresh=False)
     training.set_state(Checkpoints(resumed / "checkpoints").latest().state)
     before = training.network.torso.normaliser.state_dict()
     saved = Checkpoints(folder / "checkpoints").latest().state["learner"]["network"]

@@ -12,7 +12,7 @@ from runners.acting.weights import evaluated
 from runners.config import to_dict
 from runners.evaluate import main as evaluate_main
 from runners.records.checkpoint import Checkpoints
-from runners.training import Training
+from runners.training import AgentTraining
 from support.runs import batches, small
 
 
@@ -21,7 +21,7 @@ def flat(state: dict[str, Tensor], network: ActorCritic) -> Tensor:
 
 
 def test_what_is_evaluated_is_the_moving_average_of_every_gradient_step() -> None:
-    training = Training(small("gtrxl", weight_average=0.8, passes=2, minibatches=2))
+    training = AgentTraining(small("gtrxl", weight_average=0.8, passes=2, minibatches=2))
     learner, seen = training.learner, []
     step = learner.optimizer.step
     learner.optimizer.step = lambda: (step(), seen.append(flat(training.network.state_dict(), training.network)))
@@ -53,7 +53,7 @@ def test_the_average_is_saved_and_resumes_to_the_bit(tmp_path: Path) -> None:
     config = small("gtrxl", weight_average=0.9)
     before = batches(config, 3)
     Checkpoints(tmp_path).save_last(before.steps, before.get_state())
-    after = Training(config)
+    after = AgentTraining(config)
     after.set_state(Checkpoints(tmp_path).latest().state)
     unroll = before.sampler.buffer.unroll
     for _ in range(2):

@@ -25,9 +25,9 @@ from runners.lm import cli as lm_cli
 from runners.lm.config import DataConfig, LearnerConfig, LMConfig
 from runners.lm.config import from_dict as lm_from_dict
 from runners.lm.config import to_dict as lm_to_dict
-from runners.lm.training import Training as LMTraining
+from runners.lm.training import LMTraining
 from runners.presets import PRESETS
-from runners.training import Training
+from runners.training import AgentTraining
 
 CASES = settings(max_examples=170, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 NUMBERS = [
@@ -146,7 +146,7 @@ def plausible_command_lines(draw: st.DrawFn, options: dict[str, list[list[str]]]
 @pytest.mark.parametrize("runner", SMALL)
 def test_a_command_line_that_is_taken_runs(runner: str, tmp_path: Path) -> None:
     """Two batches of it, or what it is made of is refused, such as a torso that reads pictures where there are none."""
-    train, more, ran, options = Training, [], set(), plausible(runner)
+    train, more, ran, options = AgentTraining, [], set(), plausible(runner)
     if runner == "lm":
         train, more = LMTraining, ["--base-dir", str(tmp_path)]
 

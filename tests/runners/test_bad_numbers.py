@@ -10,13 +10,13 @@ import torch
 
 from runners.errors import RunError
 from runners.learning.steps import FiniteSteps
-from runners.training import Training
+from runners.training import AgentTraining
 from support.runs import batches, small
 
 ALL = ["vmpo", "ppo", "awr", "dar", "at-dar", "topk-dar", "gempi"]
 
 
-def parts(training: Training) -> dict[str, torch.Tensor]:
+def parts(training: AgentTraining) -> dict[str, torch.Tensor]:
     learner = training.learner
     return {
         f"{name}.{key}": value.clone()
@@ -25,11 +25,11 @@ def parts(training: Training) -> dict[str, torch.Tensor]:
     }
 
 
-def all_finite(training: Training) -> bool:
+def all_finite(training: AgentTraining) -> bool:
     return all(bool(value.isfinite().all()) for value in parts(training).values())
 
 
-def poisoned(training: Training, reward: float) -> None:
+def poisoned(training: AgentTraining, reward: float) -> None:
     unroll = training.sampler.buffer.unroll
     training.learner.train(unroll._replace(reward=torch.full_like(unroll.reward, reward)), 0.0)
 

@@ -11,7 +11,7 @@ from runners.cli import parse
 from runners.errors import UsageError
 from runners.machine import balance
 from runners.machine.balance import acting_groups, faster_groups, learner_envs, measure, share
-from runners.training import Training
+from runners.training import AgentTraining
 from support.runs import make_sampler, small
 
 
@@ -88,7 +88,7 @@ def test_the_faster_groups_are_taken(one, two, faster, monkeypatch):
 @pytest.mark.parametrize(("actors", "own"), [(1, 1), (2, 2)])
 def test_a_batch_is_whole_wherever_its_columns_come_from(actors, own):
     """Every column is acted by the published weights, episodes go on from batch to batch, no two columns are alike."""
-    training = Training(small("feedforward", actors=actors, learner_envs=own, envs=4))
+    training = AgentTraining(small("feedforward", actors=actors, learner_envs=own, envs=4))
     loop = training.run()
     next(loop)
     sampler = training.sampler

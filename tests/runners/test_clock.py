@@ -97,6 +97,6 @@ def test_all_rows_are_kept_where_that_is_asked_for(monkeypatch: pytest.MonkeyPat
 def test_rows_of_a_language_model_grow_with_the_logarithm_of_its_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_training, "ROWS", 4)
     flags = "--task support.lm_task:TASK --prompts 2 --completions 2 --updates 1 --eval-prompts 4 --log-rollouts 2"
-    training = lm_training.Training(parse([*flags.split(), "--rollouts", "33"])[0])
+    training = lm_training.LMTraining(parse([*flags.split(), "--rollouts", "33"])[0])
     found = [row for row in training.run() if row]
     assert [row["rollouts"] for row in found] == [2, 4, 6, 8, 10, 12, 15, 16, 20, 24, 28, 32, 33]

@@ -11,7 +11,7 @@ from networks.actor_critic import Output
 from networks.cores import CORES
 from runners.config import RunConfig
 from runners.learning.passes import under_mask
-from runners.training import Training
+from runners.training import AgentTraining
 from support.agent_oracles import plan_of
 from support.runs import small
 
@@ -24,9 +24,9 @@ def with_dropout(scheme: str = "whole", core: str = "gtrxl", dropout: float = 0.
     return replace(config, network=network, agent=replace(config.agent, dropout_scheme=scheme))
 
 
-def after_a_batch(config: RunConfig) -> Training:
+def after_a_batch(config: RunConfig) -> AgentTraining:
     """Its next batch is in `sampler.buffer`, collected with the learner's own weights."""
-    training = Training(config)
+    training = AgentTraining(config)
     loop = training.run()
     next(loop)
     with torch.no_grad():  # policy and values that differ from step to step
@@ -38,14 +38,14 @@ def after_a_batch(config: RunConfig) -> Training:
     return training
 
 
-def without_mask(training: Training, unroll: Unroll) -> Output:
+def without_mask(training: AgentTraining, unroll: Unroll) -> Output:
     """The whole network's pass."""
     inputs = unroll.observation, unroll.previous_action, unroll.reward, unroll.first, unroll.state
     with torch.no_grad():
         return training.network(*inputs)
 
 
-def loss_of(training: Training, unroll: Unroll) -> Loss:
+def loss_of(training: AgentTraining, unroll: Unroll) -> Loss:
     """Return the loss of a first gradient step on the whole batch."""
     learner, head = training.learner, training.network.value_head
     return learner.agent.loss(learner.passes(unroll), unroll, plan_of(learner.agent, unroll, head), head)
@@ -176,7 +176,7 @@ def test_without_dropout_there_is_one_pass(dropout: float, scheme: str, count: i
 def test_a_run_with_dropout_repeats_to_the_bit() -> None:
     weights = []
     for _ in range(2):
-        training = Training(with_dropout("paired"))
+        training = AgentTraining(with_dropout("paired"))
         loop = training.run()
         for _ in range(3):
             next(loop)

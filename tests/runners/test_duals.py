@@ -17,7 +17,7 @@ from agents.sequences.config import SequenceConfig
 from agents.sequences.factory import make_sequence_agent
 from agents.sequences.types import Samples
 from runners.learning.duals import DualSteps
-from runners.training import Training
+from runners.training import AgentTraining
 from support.agent_oracles import (
     best_eta,
     gae,
@@ -136,7 +136,7 @@ def test_what_has_no_dual_takes_no_step(name: str) -> None:
 
 def test_eta_has_no_part_in_the_gradient_steps() -> None:
     """Nor alpha in the E-step's; the network's optimiser never sees eta."""
-    training = Training(small("feedforward", envs=8, unroll=32, passes=1, minibatches=1))
+    training = AgentTraining(small("feedforward", envs=8, unroll=32, passes=1, minibatches=1))
     learner, unroll = training.learner, training._make_sampler().next().unroll
     (eta,) = learner.agent.temperature.parameters()
     assert not any(eta is p for group in learner.optimizer.param_groups for p in group["params"])

@@ -15,7 +15,7 @@ from runners.errors import UsageError
 from runners.launch import main
 from runners.machine.ranks import OneRank
 from runners.records.checkpoint import Checkpoints
-from runners.training import Training
+from runners.training import AgentTraining
 from support import ROOT
 from support.runs import small
 
@@ -57,7 +57,7 @@ def test_a_run_that_was_cut_equals_one_that_never_was(
     def trained(cuts: list[int]) -> tuple[dict[str, torch.Tensor], list[dict]]:
         seen, batches, state = [], 0, None
         for cut in [*cuts, 8]:
-            training = Training(config, fresh=state is None)
+            training = AgentTraining(config, fresh=state is None)
             if state is not None:
                 training.set_state(state)
             loop = training.run()
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_at_random_moments_equals_one_that_never_was(tmp_p
 def test_what_cannot_be_saved_is_said_at_the_start() -> None:
     config = small("lstm", actors=0, save_environments=True)
     with pytest.raises(EnvError, match="CartPole-v1 cannot be saved on this backend"):
-        Training(replace(config, env=replace(config.env, backend="envpool")))
+        AgentTraining(replace(config, env=replace(config.env, backend="envpool")))
     with pytest.raises(ValueError, match="--save-environments needs --actors 0"):
         small("lstm", actors=1, save_environments=True)
 
@@ -140,4 +140,4 @@ def test_environments_of_several_ranks_are_not_saved() -> None:
         size = 2
 
     with pytest.raises(UsageError, match="--save-environments is for one process"):
-        Training(small("lstm", "recall-3", "vmpo", save_environments=True, actors=0), Ranks())
+        AgentTraining(small("lstm", "recall-3", "vmpo", save_environments=True, actors=0), Ranks())

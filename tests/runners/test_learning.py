@@ -8,7 +8,7 @@ import pytest
 from runners.config import ControlEnv
 from runners.evaluation import evaluate
 from runners.presets import PRESETS
-from runners.training import Training
+from runners.training import AgentTraining
 
 
 def train(env: str, agent: str, core: str, steps: int, enough: float, **network) -> float:
@@ -20,7 +20,7 @@ def train(env: str, agent: str, core: str, steps: int, enough: float, **network)
         network=replace(config.network, core=core, **network),
         training=replace(config.training, steps=steps, seed=1, log_seconds=0.5),
     )
-    training = Training(config)
+    training = AgentTraining(config)
     for row in training.run():
         if row.get("return/train", 0) >= enough:
             break
@@ -48,7 +48,7 @@ def test_feedforward_cannot_recall() -> None:
 def test_evaluation_counts_equal_episodes_an_environment() -> None:
     config = PRESETS["control", "small"]("vmpo")
     config = replace(config, network=replace(config.network, core="feedforward"))
-    training = Training(config)
+    training = AgentTraining(config)
     result = evaluate(config, training.network, 40)
     assert len(result["returns"]) == result["episodes"] == 40
     assert result["mean"] == pytest.approx(np.mean(result["returns"]))

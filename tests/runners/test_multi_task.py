@@ -14,7 +14,7 @@ from runners.cli import parse
 from runners.errors import UsageError
 from runners.launch import main
 from runners.records.tracker import EpisodeTracker, TaskTracker
-from runners.training import Training
+from runners.training import AgentTraining
 from support.runs import small_atari
 
 GAMES = "Pong,Breakout,Freeway"
@@ -48,7 +48,7 @@ def test_the_tracker_keeps_tasks_apart():
 @pytest.mark.parametrize("actors", [0, 2])
 def test_every_column_of_a_batch_is_of_its_game(actors):
     """The same batch from one process and from actors whose shares cut through a game."""
-    training = Training(small_atari(GAMES, actors=actors))
+    training = AgentTraining(small_atari(GAMES, actors=actors))
     assert training.network.value_head.output.out_features == 3
     loop = training.run()
     next(loop)
@@ -67,7 +67,7 @@ def test_every_column_of_a_batch_is_of_its_game(actors):
 @pytest.mark.parametrize("actors", [0, 2])
 def test_the_value_that_comes_with_a_game_is_its_own(actors):
     """In units of that game's return, by that game's output and statistics."""
-    training = Training(small_atari(GAMES, actors=actors, learner_envs=0))
+    training = AgentTraining(small_atari(GAMES, actors=actors, learner_envs=0))
     head = training.network.value_head
     with torch.no_grad():
         head.output.weight.zero_()

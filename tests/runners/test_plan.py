@@ -19,7 +19,7 @@ from runners.config import ControlEnv, RunConfig
 from runners.evaluation import evaluate
 from runners.learning.learner import Learner
 from runners.presets import PRESETS
-from runners.training import Training
+from runners.training import AgentTraining
 from support.agent_oracles import (
     Ends,
     forward_view,
@@ -121,7 +121,7 @@ def test_an_e_step_for_each_minibatch_is_another_method() -> None:
 
 
 def test_value_only_steps_leave_eta_alone() -> None:
-    training = Training(small("feedforward"))
+    training = AgentTraining(small("feedforward"))
     learner, unroll = training.learner, training._make_sampler().next().unroll
     before = learner.agent.temperature().item()
     learner.train(unroll, 0.0, value_only=True)
@@ -137,7 +137,7 @@ class Watched:
     """A training of which `versions` are the networks that acted, oldest first, and `check` sees every batch first."""
 
     def __init__(self, config: RunConfig, check: Callable[["Watched", Unroll], None]) -> None:
-        self.training = Training(config)
+        self.training = AgentTraining(config)
         with torch.no_grad():  # policies and values that differ from step to step
             for head in (self.training.network.policy_head, self.training.network.value_head):
                 head.output.weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -245,7 +245,7 @@ def test_online_values_are_the_acting_ones_where_every_batch_is_published() -> N
 
 
 def test_weights_travel_with_their_statistics() -> None:
-    one, other = (Training(small("gtrxl", seed=seed)).network for seed in (0, 1))
+    one, other = (AgentTraining(small("gtrxl", seed=seed)).network for seed in (0, 1))
     head = one.value_head
     targets = 3.0 + 2.0 * torch.randn(7, 4)
     head.update(targets, torch.ones(7, 4, dtype=torch.bool))
@@ -262,7 +262,7 @@ def test_weights_travel_with_their_statistics() -> None:
 
 
 def first_unroll(**options) -> tuple[Learner, Unroll]:
-    training = Training(small("feedforward", envs=8, unroll=32, passes=1, **{"minibatches": 1, **options}))
+    training = AgentTraining(small("feedforward", envs=8, unroll=32, passes=1, **{"minibatches": 1, **options}))
     return training.learner, training._make_sampler().next().unroll
 
 
@@ -347,7 +347,7 @@ def test_cartpole_is_learned_whatever_its_reward_is_worth(scale: float) -> None:
             network=replace(config.network, core="feedforward"),
             training=replace(config.training, steps=100_000, seed=1, log_seconds=1e9),
         )
-        training = Training(config)
+        training = AgentTraining(config)
         for _ in training.run():
             pass
         results.append(evaluate(config, training.acting_network(), 50)["mean"])

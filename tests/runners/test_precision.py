@@ -16,7 +16,7 @@ from runners.config import to_dict
 from runners.machine import precision
 from runners.machine.precision import bf16_pays, pictures, settle_precision, torso_seconds
 from runners.records.checkpoint import Checkpoints
-from runners.training import Training
+from runners.training import AgentTraining
 from support.runs import small
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -109,7 +109,7 @@ def test_the_measurement_is_real_and_leaves_no_trace():
 
 
 def test_an_evaluation_is_settled_where_it_runs(tmp_path, monkeypatch):
-    training = Training(small("feedforward"))
+    training = AgentTraining(small("feedforward"))
     next(training.run())
     Checkpoints(tmp_path / "checkpoints").save_last(training.steps, training.get_state())
     (tmp_path / "config.json").write_text(json.dumps(to_dict(small("feedforward"))))

@@ -19,7 +19,7 @@ from runners.lm.model import character_tokenizer, load_model
 from runners.lm.problem import Problem
 from runners.lm.sources import TaskSource
 from runners.machine.ranks import ONE_RANK, OneRank, join
-from runners.training import Training
+from runners.training import AgentTraining
 from support import PYTHONPATH, rank_work
 from support.lm_task import TASK
 from support.runs import small
@@ -39,14 +39,14 @@ def test_ranks_begin_with_one_network_and_draw_masks_of_their_own() -> None:
         def __init__(self, rank: int) -> None:
             self.rank = rank
 
-    first = Training(small())
+    first = AgentTraining(small())
     loop = first.run()
     next(loop)
     state = first.get_state()
     loop.close()
     networks, drawn = [], []
     for rank in range(3):
-        training = Training(small(), Rank(rank))
+        training = AgentTraining(small(), Rank(rank))
         networks.append(flatten_weights(training.network))
         drawn.append(int(torch.randint(2**62, ())))
         training.set_state(state)

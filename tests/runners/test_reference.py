@@ -9,7 +9,7 @@ import torch
 from runners.acting.samplers import LocalSampler
 from runners.learning.reference import Reference
 from runners.records.checkpoint import CheckpointError, Checkpoints
-from runners.training import Training
+from runners.training import AgentTraining
 from support.runs import make_sampler, small
 
 
@@ -26,7 +26,7 @@ def flat(module: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("core", ["feedforward", "lstm", "gtrxl"])
 def test_its_memory_goes_on_from_batch_to_batch(core):
     """Two batches in turn give what one pass over both together does."""
-    training = Training(small(core=core))
+    training = AgentTraining(small(core=core))
     loop = training.run()
     next(loop)
     reference = Reference(training.network, "start", 1.0)
@@ -52,7 +52,10 @@ def test_its_memory_goes_on_from_batch_to_batch(core):
 
 
 def test_a_frozen_reference_stays_and_an_average_follows():
-    frozen, moving = Training(with_reference()), Training(with_reference(reference="average", reference_decay=0.9))
+    frozen, moving = (
+        AgentTraining(with_reference()),
+        AgentTraining(with_reference(reference="average", reference_decay=0.9)),
+    )
     for training in (frozen, moving):
         start = flat(training.network)
         loop = training.run()
@@ -77,10 +80,10 @@ def test_at_first_it_is_the_behaviour():
 
 
 def test_it_is_saved_and_restored():
-    one = Training(with_reference(reference="average"))
+    one = AgentTraining(with_reference(reference="average"))
     loop = one.run()
     next(loop), next(loop)
-    other = Training(with_reference(reference="average"))
+    other = AgentTraining(with_reference(reference="average"))
     other.set_state(one.get_state())
     assert torch.equal(flat(other.learner.reference.network), flat(one.learner.reference.network))
     assert not torch.equal(flat(other.learner.reference.network), flat(other.network))
@@ -88,26 +91,28 @@ def test_it_is_saved_and_restored():
 
 
 def test_it_can_come_from_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    one = Training(small())
+    one = AgentTraining(small())
     loop = one.run()
     next(loop)
     (tmp_path / "run").mkdir()
     Checkpoints(tmp_path / "run" / "checkpoints").save_last(64, one.get_state())
     loop.close()
     for source in (tmp_path / "run", tmp_path / "run/checkpoints/step_000000000064.safetensors"):
-        training = Training(with_reference(reference=str(source)))
+        training = AgentTraining(with_reference(reference=str(source)))
         assert torch.equal(flat(training.learner.reference.network), flat(one.network))
     (tmp_path / "run").rename(tmp_path / "elsewhere")  # resumed, the run has it in its own checkpoint
-    resumed = Training(with_reference(reference=str(tmp_path / "run")), fresh=False)
+    resumed = AgentTraining(with_reference(reference=str(tmp_path / "run")), fresh=False)
     resumed.learner.set_state(training.learner.get_state())
     assert torch.equal(flat(resumed.learner.reference.network), flat(one.network))
     monkeypatch.setattr("runners.machine.balance.cores", lambda: 2)
     with_actors = small(agent="dar", actors=1, envs=16)
     gone = replace(with_actors, agent=replace(with_actors.agent, reference=str(tmp_path / "run")))
-    assert Training(gone, fresh=False).settled.learner_envs >= 0  # what is measured at the start asks for it no more
+    assert (
+        AgentTraining(gone, fresh=False).settled.learner_envs >= 0
+    )  # what is measured at the start asks for it no more
     with pytest.raises(CheckpointError, match="no checkpoint at"):
-        Training(with_reference(reference=str(tmp_path / "nothing")))
+        AgentTraining(with_reference(reference=str(tmp_path / "nothing")))
     (tmp_path / "lstm").mkdir()
-    Checkpoints(tmp_path / "lstm" / "checkpoints").save_last(1, Training(small(core="lstm")).learner.get_state())
+    Checkpoints(tmp_path / "lstm" / "checkpoints").save_last(1, AgentTraining(small(core="lstm")).learner.get_state())
     with pytest.raises(CheckpointError, match="does not fit"):
-        Training(with_reference(reference=str(tmp_path / "lstm")))
+        AgentTraining(with_reference(reference=str(tmp_path / "lstm")))

@@ -33,7 +33,7 @@ from runners.presets import PRESETS
 from runners.records.checkpoint import Checkpoints
 from runners.records.metrics import LAYOUT
 from runners.run import new_folder
-from runners.training import Training
+from runners.training import AgentTraining
 from support import ROOT
 from support.agent_oracles import learned, space
 from support.runs import ONE_TASK, batches, empty_charts, small
@@ -131,7 +131,7 @@ def test_a_checkpoint_holds_the_whole_learner(torso: str, tmp_path: Path) -> Non
     before = batches(config, 3)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save_last(before.steps, before.get_state())
-    after = Training(config)
+    after = AgentTraining(config)
     after.set_state(checkpoints.latest().state)
     assert after.steps == before.steps == 3 * 4 * 16
     assert after.tracker.mean_return == pytest.approx(before.tracker.mean_return, nan_ok=True)
@@ -148,13 +148,13 @@ def test_a_checkpoint_holds_the_whole_learner(torso: str, tmp_path: Path) -> Non
 
 
 def test_the_value_is_trained_alone_at_first() -> None:
-    def parts(training: Training) -> dict[str, torch.Tensor]:
+    def parts(training: AgentTraining) -> dict[str, torch.Tensor]:
         network, agent = training.learner.network, training.learner.agent
         named = {"policy": network.policy_head, "duals": agent, "value": network.value_head, "core": network.core}
         return {name: torch.nn.utils.parameters_to_vector(part.parameters()).clone() for name, part in named.items()}
 
     config = small("gtrxl", value_warmup=2 * 4 * 16)
-    training = Training(config)
+    training = AgentTraining(config)
     before, loop = parts(training), training.run()
     for batch in range(3):
         next(loop)
@@ -169,12 +169,12 @@ def test_the_warm_up_is_at_most_a_tenth_of_the_run() -> None:
 
 
 def test_a_run_that_goes_on_for_longer_has_its_own_warm_up() -> None:
-    first = Training(small("lstm", steps=10_000, value_warmup=4_000))
+    first = AgentTraining(small("lstm", steps=10_000, value_warmup=4_000))
     loop = first.run()
     next(loop)
     state = first.get_state()
     loop.close()
-    longer = Training(small("lstm", steps=100_000, value_warmup=4_000))
+    longer = AgentTraining(small("lstm", steps=100_000, value_warmup=4_000))
     assert longer.warmup_steps == 4_000
     longer.set_state(state)
     assert longer.warmup_steps == 1_000
@@ -206,7 +206,7 @@ def test_annealing_takes_the_rate_of_the_network_and_the_entropy_bonus_to_zero()
 
 def test_actor_processes_feed_the_learner_and_are_started_again(capsys: pytest.CaptureFixture) -> None:
     config = small("lstm", actors=2, target_period=3)
-    training = Training(config)
+    training = AgentTraining(config)
     loop = training.run()
     for _ in range(3):
         row = next(loop)
@@ -227,7 +227,7 @@ def test_target_period_keeps_the_acting_weights() -> None:
     moved = [n for n, p in training.network.named_parameters() if not torch.equal(p, acting[n])]
     assert moved, "the online network learns while the actors' waits"
     torch.manual_seed(config.training.seed)
-    fresh = Training(config)
+    fresh = AgentTraining(config)
     for name, parameter in fresh.network.named_parameters():
         assert torch.equal(parameter, acting[name])
 
@@ -237,7 +237,7 @@ def test_ppo_stops_early_beyond_its_target_kl() -> None:
     eager = replace(config, agent=replace(config.agent, target_kl=1e-12))
     assert batches(config, 2).learner.updates == 2 * 10 * 4
     assert batches(eager, 2).learner.updates < 2 * 10 * 4
-    row = next(Training(replace(eager, training=replace(eager.training, log_seconds=1e-9))).run())
+    row = next(AgentTraining(replace(eager, training=replace(eager.training, log_seconds=1e-9))).run())
     assert row["m_step/steps_share"] == row["updates"] / 40 < 1
 
 

@@ -17,7 +17,7 @@ from runners.acting.weights import flatten_weights
 from runners.config import ControlEnv
 from runners.errors import RunError
 from runners.records.checkpoint import Checkpoints
-from runners.training import Training
+from runners.training import AgentTraining
 from support import PYTHONPATH, ROOT
 from support.runs import make_sampler, small
 
@@ -32,7 +32,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> bool:
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (1, 0)])
 def test_a_run_resumes_with_another_number_of_actors(before: int, after: int, tmp_path: Path) -> None:
     """And the acting weights, which under --target-period are not the network's, are those of the checkpoint."""
-    one = Training(small("feedforward", actors=before, target_period=1000))
+    one = AgentTraining(small("feedforward", actors=before, target_period=1000))
     loop = one.run()
     next(loop)
     state = one.get_state()
@@ -40,7 +40,7 @@ def test_a_run_resumes_with_another_number_of_actors(before: int, after: int, tm
     loop.close()
     assert not torch.equal(state["sampler"]["weights"], flatten_weights(one.network))
 
-    two = Training(small("feedforward", actors=after, target_period=1000))
+    two = AgentTraining(small("feedforward", actors=after, target_period=1000))
     two.set_state(Checkpoints(tmp_path).latest().state)
     loop = two.run()
     next(loop)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runners.records.checkpoint import CheckpointError, load
-from runners.training import Training
+from runners.training import AgentTraining
 from support import ROOT
 from support.runs import small
 
@@ -66,7 +66,7 @@ def listening() -> set[str]:
 
 def test_a_run_listens_nowhere() -> None:
     before = listening()
-    training = Training(small("lstm", actors=1))
+    training = AgentTraining(small("lstm", actors=1))
     loop = training.run()
     next(loop)
     assert listening() == before

@@ -100,7 +100,7 @@ def test_a_reward_that_hangs_in_an_evaluation_is_named(monkeypatch: pytest.Monke
     ended = []
     monkeypatch.setattr(watchdog, "_end", lambda *what: ended.append(what))
     flags = "--task support.lm_task:TASK --eval-prompts 4 --patience 0.2"
-    training = lm_training.Training(parse(flags.split())[0], fresh=False)
+    training = lm_training.LMTraining(parse(flags.split())[0], fresh=False)
     monkeypatch.setattr(training.problem, "rewards", lambda rows, _: (time.sleep(0.5), torch.zeros(len(rows)))[1])
     training.prepare()
     assert ended == [("evaluation, which draws and judges completions,", 0.2)]

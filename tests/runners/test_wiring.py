@@ -17,7 +17,7 @@ from runners.config import RunConfig
 from runners.launch import main as launch
 from runners.machine.signals import NEVER
 from runners.records.checkpoint import Checkpoints
-from runners.training import Training, evaluations_due
+from runners.training import AgentTraining, evaluations_due
 from support.runs import batches, small, small_atari
 
 ONCE = {"passes": 1, "minibatches": 1}
@@ -63,7 +63,7 @@ def test_what_follows_an_episode_s_last_step_changes_nothing(agent: str) -> None
 def test_a_game_has_its_own_value_and_statistics_in_the_learner() -> None:
     config = small_atari("Pong,Breakout", actors=0)
     config = replace(config, training=replace(config.training, **ONCE))
-    learner = Training(config).learner
+    learner = AgentTraining(config).learner
     unroll = batches(config, 1).sampler.buffer.unroll
     other = (unroll.task == 1).nonzero().squeeze(1)
     reward = unroll.reward.clone()
@@ -83,7 +83,7 @@ def test_a_game_has_its_own_value_and_statistics_in_the_learner() -> None:
 
 
 def test_a_pass_takes_every_column_once_and_in_an_order_of_its_own() -> None:
-    learner = Training(small("feedforward", envs=12, passes=3, minibatches=4)).learner
+    learner = AgentTraining(small("feedforward", envs=12, passes=3, minibatches=4)).learner
     parts = list(learner._minibatches())
     assert [len(part) for part in parts] == [3] * 12
     passes = [torch.cat(parts[4 * i : 4 * i + 4]).tolist() for i in range(3)]
@@ -100,7 +100,7 @@ def test_gradients_are_clipped(limit: float, clipped: bool) -> None:
 
 
 def test_the_rate_falls_as_the_run_goes_on() -> None:
-    training = Training(small("feedforward", anneal=True, anneal_from=0.5, learning_rate=1e-3, steps=4 * 64))
+    training = AgentTraining(small("feedforward", anneal=True, anneal_from=0.5, learning_rate=1e-3, steps=4 * 64))
     rates = [training.learner.optimizer.param_groups[0]["lr"] for _ in training.run()]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 0.5e-3])
 
@@ -110,12 +110,12 @@ def test_the_rate_falls_as_the_run_goes_on() -> None:
 
 def test_a_row_says_how_far_the_gates_open_and_to_look_changes_nothing() -> None:
     """At the start a GRU gate passes s(-2) of what comes in; cores without gates that open have no such metric."""
-    row = next(Training(small("gtrxl", learning_rate=1e-9)).run())
+    row = next(AgentTraining(small("gtrxl", learning_rate=1e-9)).run())
     gates = {name: value for name, value in row.items() if name.startswith("memory/gate")}
     assert set(gates) == {f"memory/gate_{part}_{layer}" for part in ("attention", "mlp") for layer in (1, 2)}
     assert list(gates.values()) == pytest.approx([1 / (1 + np.e**2)] * 4, abs=0.02)
     for core in ("trxl-i", "lstm", "feedforward"):
-        assert not [name for name in next(Training(small(core)).run()) if name.startswith("memory/gate")]
+        assert not [name for name in next(AgentTraining(small(core)).run()) if name.startswith("memory/gate")]
     seen, unseen = (batches(small("gtrxl", log_seconds=seconds), 3).network for seconds in (0.0, 1e9))
     assert all(torch.equal(a, b) for a, b in zip(seen.parameters(), unseen.parameters(), strict=True))
 

@@ -12,7 +12,7 @@ from runners.cli import parse
 from runners.config import AtariEnv, ControlEnv, RunConfig
 from runners.presets import PRESETS
 from runners.records.metrics import Layout
-from runners.training import Training
+from runners.training import AgentTraining
 
 ONE_TASK = np.zeros(4, np.int64)
 """The tasks of the environments of a `small` run."""
@@ -34,9 +34,9 @@ def small_atari(games: str, **training) -> RunConfig:
     return replace(config, env=AtariEnv(name=games), training=replace(config.training, **sizes))
 
 
-def batches(config: RunConfig, count: int, training: Training | None = None) -> Training:
+def batches(config: RunConfig, count: int, training: AgentTraining | None = None) -> AgentTraining:
     """Return `training`, or a new one, after `count` batches."""
-    training = training or Training(config)
+    training = training or AgentTraining(config)
     loop = training.run()
     for _ in range(count):
         next(loop)
