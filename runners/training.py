@@ -35,7 +35,7 @@ from runners.records.tracker import TaskTracker
 
 
 class AgentTraining:
-    """Training of an agent in progress, with all that a checkpoint holds; unless `fresh`, a state must be set."""
+    """Training of an agent in progress, with what a checkpoint holds; unless `fresh`, a state must be set."""
 
     def __init__(self, config: RunConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         keep_freed_memory()

@@ -43,7 +43,7 @@ from runners.records.metrics import Row, TensorBoardLog
 
 
 class LMTraining:
-    """Training of a language model in progress, with all that a checkpoint holds; unless `fresh`, a state must be set."""
+    """Training of a language model in progress, with what a checkpoint holds; unless `fresh`, a state must be set."""
 
     def __init__(self, config: LMConfig, ranks: Ranks = ONE_RANK, fresh: bool = True) -> None:
         self.config, self.ranks = config, ranks
