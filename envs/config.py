@@ -55,31 +55,31 @@ class EnvConfig:
         """Check values: EnvError in one line for those that no environment could honour."""
         for option, value, allowed in (
             ("suite", self.suite, get_args(Preset)),
-            ("backend", self.backend, get_args(Backend)),
+            ("--backend", self.backend, get_args(Backend)),
         ):
             if value not in allowed:
                 raise EnvError(f"unknown {option} {value!r}: choose one of {', '.join(allowed)}")
         known = ("auto", *joined(self.suite, lambda suite: tuple(suite.backends)))
         backends = [backend for backend in known if backend in get_args(Backend)]  # not those of tasks built in
         if self.backend not in backends:
-            raise EnvError(f"backend {self.backend} does not run {self.suite}: choose {' or '.join(backends)}")
+            raise EnvError(f"--backend {self.backend} does not run {self.suite}: choose {' or '.join(backends)}")
         if not 0 < self.reward_scale < math.inf:
-            raise EnvError(f"reward_scale must be greater than 0, got {self.reward_scale}")
+            raise EnvError(f"--reward-scale must be greater than 0, got {self.reward_scale}")
         if not 1 <= self.frame_stack <= 16:
-            raise EnvError(f"frame_stack must lie in 1..16, got {self.frame_stack}")
+            raise EnvError(f"--frame-stack must lie in 1..16, got {self.frame_stack}")
         for option in ("sticky_actions", "eval_sticky_actions"):
             value = getattr(self, option)
             if value is not None and not 0.0 <= value < 1.0:
-                raise EnvError(f"{option} is a probability in [0, 1), got {value}")
+                raise EnvError(f"{flag(option)} is a probability in [0, 1), got {value}")
         if self.noop_max < 0:
-            raise EnvError(f"noop_max must be 0 or more, got {self.noop_max}")
+            raise EnvError(f"--noop-max must be 0 or more, got {self.noop_max}")
         if self.max_episode_frames < FRAME_SKIP or self.max_episode_frames % FRAME_SKIP:
             multiple = f"a multiple of {FRAME_SKIP} (frames a step)"
-            raise EnvError(f"max_episode_frames must be {multiple}, got {self.max_episode_frames}")
+            raise EnvError(f"--max-episode-frames must be {multiple}, got {self.max_episode_frames}")
         if self.max_episode_steps < 0:
-            raise EnvError(f"max_episode_steps must be 0 or more, got {self.max_episode_steps}")
+            raise EnvError(f"--max-episode-steps must be 0 or more, got {self.max_episode_steps}")
         if not 0 <= self.action_bound < HUGE:
-            raise EnvError(f"action_bound must lie in [0, {HUGE:g}), got {self.action_bound}")
+            raise EnvError(f"--action-bound must lie in [0, {HUGE:g}), got {self.action_bound}")
         self.check_honoured(self.suite, joined(self.suite, lambda suite: suite.options))
         if len(self.tasks) > 1:
             self._check_tasks()
@@ -89,7 +89,7 @@ class EnvConfig:
         for option in fields(self):
             if option.name not in (*ALWAYS, *options) and getattr(self, option.name) != EnvConfig.default(option.name):
                 others = ", ".join(suite.name for suite in SUITES if option.name in suite.options)
-                raise EnvError(f"{option.name} is an option of {others}: {who} cannot honour it")
+                raise EnvError(f"{flag(option.name)} is an option of {others}: {who} cannot honour it")
 
     @staticmethod
     def default(option: str) -> Any:
@@ -128,3 +128,8 @@ def hidden_options(preset: Preset) -> tuple[str, ...]:
     """Return the options that no environment of a preset honours, which its command line need not show."""
     shown = (*ALWAYS, *joined(preset, lambda suite: suite.options))
     return tuple(option.name for option in fields(EnvConfig) if option.name not in shown)
+
+
+def flag(option: str) -> str:
+    """Return the command line's name of an option."""
+    return "--" + option.replace("_", "-")

@@ -79,9 +79,9 @@ def test_options_follow_from_the_table():
         "full_actions",
     }
     assert set(hidden_options("atari")) == {"max_episode_steps", "action_bound"}
-    with pytest.raises(EnvError, match="max_episode_steps is an option of popgym, .*: atari cannot honour it"):
+    with pytest.raises(EnvError, match="--max-episode-steps is an option of popgym, .*: atari cannot honour it"):
         EnvConfig("Pong", max_episode_steps=5)
-    with pytest.raises(EnvError, match="max_episode_steps is an option of .*: recall-5 cannot honour it"):
+    with pytest.raises(EnvError, match="--max-episode-steps is an option of .*: recall-5 cannot honour it"):
         make_env(control("recall-5", max_episode_steps=5), 1, 0)
     for wrong in ({"max_episode_steps": -1}, {"action_bound": -1.0}, {"action_bound": float("inf")}):
         with pytest.raises(EnvError, match="must"):
