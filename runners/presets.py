@@ -137,7 +137,7 @@ def small_memory(agent: str, **choices: str) -> RunConfig:
 
 
 def small_minigrid(agent: str, **choices: str) -> RunConfig:
-    """Learns to look at an object, to remember it and to choose one like it (MiniGrid-MemoryS7) on one core."""
+    """Return settings for MiniGrid-MemoryS7: look at an object, remember it, choose one like it; on some seeds."""
     config = small_control(agent, **choices)
     ppo = agent == "ppo"
     em = dict(epsilon_eta=0.5, epsilon_alpha=0.005)

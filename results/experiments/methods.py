@@ -2,7 +2,7 @@ from results.experiment import Experiment, Run
 from results.experiments import CARTPOLE, RECALL10
 
 SEEDS = range(5)
-AGENTS = ("vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "ppo")
+AGENTS = ("vmpo", "awr", "rl-em", "dar", "at-dar", "dar-tr", "topk-dar", "rest-em", "ppo")
 
 
 def methods(name: str, title: str, task: str, **options) -> Experiment:
