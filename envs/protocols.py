@@ -17,7 +17,7 @@ PROTOCOLS = {
 def under(config: EnvConfig, protocol: str) -> EnvConfig:
     """Return `config` with the options of `protocol`; EnvError unless it is one of Atari."""
     if config.suite != "atari":
-        raise EnvError(f"protocol {protocol} is for Atari games, and {config.name} is none: leave it out")
+        raise EnvError(f"--protocol {protocol} is for Atari games, and {config.name} is none: leave it out")
     return replace(config, **PROTOCOLS[protocol], eval_sticky_actions=None)
 
 

@@ -35,7 +35,7 @@ POPGYM_EASY = tuple(
                 " --eval-episodes 200 --eval-policy sample",
             )
             for seed in SEEDS
-            for core in ("gtrxl", "feedforward")
+            for core in CORES
         ),
         diagnostics=("m_step/kl", "m_step/entropy"),
     )

@@ -50,4 +50,6 @@ EXPERIMENTS = (
         suffix="_longer",
         budget=", LSTM, 600,000 steps",
     ),
+    # Longer than the 64 steps of an unroll, through which gradients pass: the cue is in an earlier one.
+    recall(100, memory=128, steps=800_000, vmpo=("lstm", "mingru", "gtrxl"), ppo=("lstm", "gtrxl")),
 )

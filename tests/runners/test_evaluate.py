@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from PIL import Image
 
 from envs.config import EnvConfig
+from envs.interface import EnvError
 from envs.protocols import described, under
 from runners import attention, evaluate, evaluation
 from runners.config import AtariEnv, RunConfig, to_dict
-from runners.errors import RunError, main_guard
+from runners.errors import RunError, UsageError, describe, main_guard
 from runners.records import video
 from runners.records.checkpoint import Checkpoints
 from runners.records.video import encode_mp4, ffmpeg, write_video
@@ -24,6 +26,7 @@ from support.runs import batches, small, small_atari
 def begun(config: RunConfig, folder: Path) -> Path:
     """The folder of a run that has seen a batch."""
     training = batches(config, 1)
+    folder.mkdir(exist_ok=True)
     Checkpoints(folder / "checkpoints").save_last(training.steps, training.get_state())
     (folder / "config.json").write_text(json.dumps(to_dict(config)))
     return folder
@@ -103,7 +106,7 @@ def test_lengths_are_agent_steps_and_cut_episodes_are_marked(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("core", "flags", "says"),
     [
-        ("gtrxl", ["--protocol", "sticky"], "protocol sticky is for Atari games, and CartPole-v1 is none"),
+        ("gtrxl", ["--protocol", "sticky"], "--protocol sticky is for Atari games, and CartPole-v1 is none"),
         ("gtrxl", ["--protocol", "stickie"], "--protocol"),
         ("lstm", ["--attention"], "--attention is for transformers (trxl, trxl-i, gtrxl), and this run's core is lstm"),
         ("gtrxl", ["--episodes", "0"], "--episodes must be at least 1, not 0"),
@@ -117,6 +120,46 @@ def test_what_would_have_no_effect_is_refused(
         main_guard(evaluate.main, [str(tmp_path), *flags])
     line, *more = capsys.readouterr().err.strip().splitlines()
     assert stop.value.code == 2 and says in line and not more
+
+
+ASKED = {
+    "--episodes": ("1", "3", "0", "-1", "x", "1.5", ""),
+    "--checkpoint": ("latest", "best", "step_3"),
+    "--policy": ("mode", "sample", "both", "greedy"),
+    "--protocol": ("noop30", "sticky", "deterministic", "none"),
+    "--seed": ("0", "7", "-1", "2147483648", "0.5"),
+    "--video": (),
+    "--attention": (),
+}
+"""Options of the command, and what may be written after them."""
+
+
+def test_any_command_line_plays_or_is_refused_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """On a task without pictures, with a transformer and without: what cannot be had is said, and nothing is lost."""
+    hypothesis = pytest.importorskip("hypothesis")
+    st, ends = hypothesis.strategies, Counter()
+    folders = [begun(small(core, "recall-3"), tmp_path / core) for core in ("gtrxl", "lstm")]
+
+    @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+    @hypothesis.given(
+        st.sampled_from(folders), st.lists(st.sampled_from(sorted(ASKED)), unique=True, max_size=4), st.data()
+    )
+    def check(folder: Path, names: list[str], data: st.DataObject) -> None:
+        argv = [part for name in names for part in (name, *(ASKED[name] and [data.draw(st.sampled_from(ASKED[name]))]))]
+        result = folder / "evaluation.json"
+        result.unlink(missing_ok=True)
+        code = 0
+        try:
+            evaluate.main([str(folder), *argv])
+        except (UsageError, RunError, EnvError) as error:
+            code, line = describe(error)
+            assert line and "\n" not in line and "--" in line, (argv, line)
+            assert code == 2 or "best" in argv, (argv, line)  # there is no best checkpoint in these folders
+        ends[code] += 1
+        assert result.exists() == (code == 0), argv
+
+    check()
+    assert min(ends[0], ends[2]) > 10
 
 
 def test_the_command_plays_100_episodes() -> None:
