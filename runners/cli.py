@@ -13,8 +13,9 @@ from typing import Any, TypeVar, get_args
 import tyro
 
 from agents.checks import flag
-from agents.config import AgentName
+from agents.config import AgentConfig, AgentName
 from agents.gempi.config import CHOICES
+from agents.sequences.config import SequenceConfig
 from envs.factory import prepare, steps_in_python
 from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
@@ -39,6 +40,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         make = preset_for(suite, decides.env, decides.preset)
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
+        refuse_named(argv, config.agent, f"--agent {config.agent.agent}")
         env, notes = prepare(config.env)
         print(*notes, sep="\n", end="\n" * bool(notes))
         config = replace(config, env=env)
@@ -159,6 +161,15 @@ def parse_flags(
         if not stop.code:
             raise
         raise UsageError(one_line(complaint.getvalue())) from None
+
+
+def refuse_named(argv: list[str], rule: AgentConfig | SequenceConfig, named: str) -> None:
+    """Raise UsageError if `argv` names an option of the learning rule `rule` that has no effect on it, be it with the
+    default value, which the configuration alone could not tell from an option that was left out."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    idle = [name for name in vars(rule) if name not in rule.options and f"--{flag(name)}" in given]
+    if idle:
+        raise UsageError(f"{_flags(idle)} has no effect on {named} as it is: leave it out")
 
 
 def one_line(box: str) -> str:

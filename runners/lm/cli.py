@@ -10,6 +10,7 @@ from runners.cli import (
     peek,
     refuse_another,
     refuse_changes,
+    refuse_named,
     resumed,
     suited,
     unfinished,
@@ -36,6 +37,7 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         with usage_errors():
             default = suited(PRESETS.get(decides.preset, small), method, decides)
         config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, default)
+        refuse_named(argv, config.agent, f"--method {config.agent.method}")
         run_dir = unfinished(config.learner.run_dir)
         if run_dir is None:
             return config, None

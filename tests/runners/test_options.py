@@ -35,6 +35,16 @@ def test_a_flag_without_effect_is_refused_in_one_line(runner: str, name: str) ->
         parse(runner, rule, "ppo", flag, str(other(NAMES[name])))
 
 
+@pytest.mark.parametrize("runner", ["control", "lm"])
+@pytest.mark.parametrize("flags", ["--trust-region dual", "--temperature=dual", "--filter top-k", "--top_k 0.5"])
+def test_a_flag_without_effect_is_refused_even_with_its_default(runner: str, flags: str) -> None:
+    """Whoever asks AWR for V-MPO's trust region must not get a run without one."""
+    rule = "--method" if runner == "lm" else "--agent"
+    flag = flags.replace("=", " ").split()[0].replace("_", "-")
+    with pytest.raises(UsageError, match=f"^{flag} has no effect on {rule} awr"):
+        parse(runner, rule, "awr", *flags.split())
+
+
 def test_the_command_line_spells_a_tuple():
     config, _ = cli.parse("control", "--agent gempi --divergence chi-square --temperature fixed --filter all".split())
     assert config.agent.row == Row(("behaviour",), "fixed", "all", "dual", "chi-square")
