@@ -134,7 +134,7 @@ def _part(name: str, path: Path, space: Space, action: Action, symbols: Mapping)
         return Part(own, "symbols", shape, tuple(symbols[own])), _symbols(what, np.array(symbols[own]))
     if space.dtype == np.uint8 and (axes := _picture_axes(shape)) and space.high.max() > 127:
         sides = tuple(([1, *shape] if len(shape) == 2 else shape)[axis] for axis in axes)
-        return Part(own, "picture", sides), lambda values: _picture(values, axes)
+        return Part(own, "picture", sides), lambda values: _picture(what, values, axes)
     unbounded = not (np.abs([space.low.astype(float), space.high.astype(float)]) <= WIDE).all()
     return Part(own, "vector", (size,), unbounded=unbounded), _flat
 
@@ -183,9 +183,13 @@ def _picture_axes(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     return None
 
 
-def _picture(values: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
+def _picture(what: str, values: np.ndarray, axes: tuple[int, int, int]) -> np.ndarray:
     """Transpose pictures [N, H, W], [N, H, W, C] or [N, C, H, W] to [N, C, H, W]."""
-    values = values.astype(np.uint8, copy=False)
+    with np.errstate(invalid="ignore"):
+        pixels = values.astype(np.uint8, copy=False)
+    if pixels is not values and (wrong := pixels != values).any():  # pictures in [0, 1] would become black
+        raise EnvError(f"{what} holds {values[wrong][0]:g}, and its space has whole numbers from 0 to 255")
+    values = pixels
     if values.ndim == 3:
         return values[:, None]
     return np.ascontiguousarray(values.transpose(0, *(1 + axis for axis in axes)))

@@ -114,6 +114,15 @@ def test_what_looks_like_a_picture(shape, found):
     assert small.kind == "vector" and not small.unbounded
 
 
+@pytest.mark.parametrize("value", [0.5, 300, -1, np.nan])
+def test_a_picture_of_other_numbers_than_its_space_has_is_refused(value):
+    """In 8 bits 0.5 would be 0, and 300 would be 44."""
+    reader = Reader("x", spaces.Box(0, 255, (8, 8, 3), np.uint8), Discrete(2))
+    assert (reader.stack([np.full((8, 8, 3), 7.0)]) == 7).all()
+    with pytest.raises(EnvError, match=f"the observation holds {value:g}, and its space has whole numbers"):
+        reader.stack([np.full((8, 8, 3), value)])
+
+
 def test_symbols_keep_their_grid():
     space = spaces.Dict({"image": spaces.Box(0, 255, (7, 7, 3), np.uint8), "mission": spaces.Text(9)})
     reader = Reader("grid", space, Discrete(2), {"image": (11, 6, 3)}, ("mission",))
