@@ -1,5 +1,6 @@
 """Configuration of a network."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,8 @@ class NetworkConfig:
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must lie in [0, 1), not {getattr(self, name)}")
+        if self.gate_bias is not None and not math.isfinite(self.gate_bias):
+            raise ValueError(f"--gate-bias must be finite, not {self.gate_bias}")
         if self.drop_path and self.core not in ("trxl", "trxl-i", "gtrxl"):
             raise ValueError(f"--drop-path leaves out sub-blocks of a transformer, and --core {self.core} has none")
         for name in ("nature_channels", "resnet_channels"):
