@@ -3,6 +3,8 @@
 import inspect
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes.util import find_library
 from importlib import import_module
 from typing import Any
@@ -72,11 +74,13 @@ class GymnasiumEnv(BackendEnv):
         env = self._envs[0]
         action, self._own_action = action_of(name, env.action_space, config.action_bound)
         # Only a reset shows whether an environment gives masks, and the spec must say so before the caller's reset.
-        self._resets = [
-            env.reset(seed=own_seed)
-            for env, own_seed in zip(self._envs, environment_seeds(seed, num_envs), strict=True)
-        ]
-        self._mask = _InfoMask(name, env.observation_space, action, [info for _, info in self._resets])
+        with _named(name, "reset()"):
+            self._resets = [
+                env.reset(seed=own_seed)
+                for env, own_seed in zip(self._envs, environment_seeds(seed, num_envs), strict=True)
+            ]
+            infos = [info for _, info in self._resets]
+        self._mask = _InfoMask(name, env.observation_space, action, infos)
         self._reader = Reader(name, self._mask.space, action, suite.symbols, suite.ignored)
         super().__init__(
             EnvSpec(name, self._reader.parts, action, 1, env.spec.max_episode_steps or 0), num_envs, render
@@ -92,10 +96,12 @@ class GymnasiumEnv(BackendEnv):
     def _recv(self) -> RawStep:
         observations, rewards, flags = [], [], []
         for i in self._stepping:
-            if self._first[i]:
-                (observation, info), reward, ends = self._envs[i].reset(), 0.0, (False, False)
-            else:
-                observation, reward, *ends, info = self._envs[i].step(self._action[i])
+            with _named(self.spec.name, f"{'reset()' if self._first[i] else 'step()'} of environment {i}"):
+                if self._first[i]:
+                    (observation, info), reward, ends = self._envs[i].reset(), 0.0, (False, False)
+                else:
+                    observation, reward, terminated, truncated, info = self._envs[i].step(self._action[i])
+                    ends = terminated, truncated
             observations.append(self._mask.joined(observation, info))
             rewards.append(reward)
             flags.append(ends)
@@ -125,6 +131,15 @@ class GymnasiumEnv(BackendEnv):
     def _close(self) -> None:
         for env in self._envs:
             env.close()
+
+
+@contextmanager
+def _named(name: str, call: str) -> Iterator[None]:
+    """Turn what an environment's own `call` raises into an EnvError that says whose it is."""
+    try:
+        yield
+    except Exception as error:
+        raise EnvError(f"{name}: {call} raised {type(error).__name__}: {one_line(error)} (see --debug)") from error
 
 
 class _InfoMask:

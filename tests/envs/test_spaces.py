@@ -147,6 +147,8 @@ def test_symbols_keep_their_grid():
         ("value", "observation 'a' is 4, which its space rules out"),
         ("missing", "observation 'text' is not what its space says"),
         ("reward", "reward is NaN at step 3 of environment 0"),
+        ("raises", "step() of environment 0 raised KeyError: 'joint'"),
+        ("four", "step() of environment 0 raised ValueError: not enough values to unpack (expected 5, got 4)"),
         ("much", "reward is 1e+39 at step 3"),
         ("none", "reward is NaN at step 3"),
         ("pair", "a reward must be one number"),

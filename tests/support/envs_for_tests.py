@@ -134,7 +134,11 @@ class Oracle(gymnasium.Env):
 
     def step(self, action):
         self.t += 1
+        if self.wrong == "raises" and self.t == 3:
+            raise KeyError("joint")
         seen, info = self._see()
+        if self.wrong == "four" and self.t == 3:
+            return seen, 0.0, False, info
         reward = (
             {"reward": np.nan, "none": None, "pair": np.zeros(2), "words": "a lot", "much": 1e39}.get(self.wrong, 0.0)
             if self.t == 3
@@ -158,6 +162,7 @@ class Fails(Tiny):
 
 
 WRONG = "text long action nan inf huge shape value missing reward none pair words much mask size info picture".split()
+WRONG += ["raises", "four"]
 
 
 def _register(name: str, kind: type, limit: int | None, **options) -> None:
