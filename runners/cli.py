@@ -26,6 +26,8 @@ MAY_CHANGE = frozenset(
     + ["eval_episodes", "eval_steps", "eval_policy", "evaluations", "eval_from", "patience", "patience_steps"]
 )
 """Settings that may differ from the saved ones when a run is resumed."""
+NAME_FLAGS = {"atari": "game", "control": "env"}
+"""Flag of an environment's name, by command."""
 DESCRIPTION = (
     "Train an agent. --resume RUN_DIR continues a run with its saved configuration. Defaults are those of the preset."
 )
@@ -193,13 +195,13 @@ def without(argv: list[str], flag: str) -> list[str]:
 
 
 def _differing(a: dict[str, Any], b: dict[str, Any], may_differ: frozenset[str]) -> list[str]:
-    """Return the names of the leaves in which two configurations differ, without those that may."""
+    """Return the leaves, by their flags, in which two configurations differ, without those that may."""
     names = []
     for key, value in a.items():
         if isinstance(value, dict):
             names += _differing(value, b[key], may_differ)
         elif value != b[key] and key not in may_differ:
-            names.append(key)
+            names.append(NAME_FLAGS[a["suite"]] if key == "name" else key)
     return names
 
 

@@ -343,6 +343,17 @@ def test_a_run_of_another_kind_is_named(kept: str, asked: str, tmp_path: Path) -
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "asked", ["runners.control --env Pendulum-v1", "runners.atari --game Breakout", "runners.control --seed 1"]
+)
+def test_what_a_resumed_run_keeps_is_named_by_its_flag(asked: str, tmp_path: Path) -> None:
+    module, option, value = asked.split()
+    suite = module.removeprefix("runners.")
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(PRESETS[suite, "small"]("vmpo"))))
+    with pytest.raises(UsageError, match=f"leave out {option}, or start a new run"):
+        launch_main(suite, ["--resume", str(tmp_path), option, value])
+
+
 @pytest.mark.parametrize(("ranks", "fits"), [(1, True), (2, False)])
 def test_every_rank_s_batches_count(ranks: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Count two buffers and the learner's copy; a batch of CartPole's four floats a step."""
