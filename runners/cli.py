@@ -20,6 +20,7 @@ from envs.factory import prepare, steps_in_python
 from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import preset_for
+from runners.records.checkpoint import Checkpoints
 
 MAY_CHANGE = frozenset(
     "steps actors learner_envs device threads compile log_seconds checkpoint_seconds video".split()
@@ -56,6 +57,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         run_dir, saved = resumed(decides, [suite], from_dict)
         config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
         refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+    refuse_fewer(run_dir, "steps", saved.training.steps, config.training.steps)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(
             f"warning: this run's learning rate was annealed over {saved.training.steps:,} steps, now over "
@@ -142,6 +144,16 @@ def refuse_changes(saved: dict[str, Any], asked: dict[str, Any], may_change: fro
     changed = _differing(saved, asked, may_change)
     if changed:
         raise UsageError(f"a resumed run keeps its configuration: leave out {_flags(changed)}, or start a new run")
+
+
+def refuse_fewer(run_dir: Path, unit: str, saved: int, asked: int) -> None:
+    """Raise UsageError if the run in `run_dir` goes on with fewer steps, or rollouts, than it has taken.
+
+    As many as are `saved` always pass: the last batch may exceed them, and a last evaluation that was cut is repeated.
+    """
+    done = Checkpoints(run_dir / "checkpoints").newest
+    if asked != saved and asked < done:
+        raise UsageError(f"{run_dir} has {done:,} {unit} already, more than --{unit} {asked}: leave it out")
 
 
 def parse_flags(

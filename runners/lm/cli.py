@@ -10,6 +10,7 @@ from runners.cli import (
     peek,
     refuse_another,
     refuse_changes,
+    refuse_fewer,
     refuse_named,
     resumed,
     suited,
@@ -47,6 +48,7 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         run_dir, saved = resumed(decides, ["lm"], from_dict)
         config = parse_flags(LMConfig, "lm", DESCRIPTION, without(argv, "--resume"), saved)
         refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
+    refuse_fewer(run_dir, "rollouts", saved.learner.rollouts, config.learner.rollouts)
     if saved.learner.anneal and config.learner.rollouts != saved.learner.rollouts:
         print(
             f"warning: this run's learning rate was annealed over {saved.learner.rollouts} rollouts, now over "

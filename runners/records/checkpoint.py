@@ -149,6 +149,11 @@ class Checkpoints:
         self._save(path, step, state)
         return path
 
+    @property
+    def newest(self) -> int:
+        """Return the step of the newest checkpoint, whether or not it can be read; 0 if there is none."""
+        return max(self._steps(), default=0)
+
     def latest(self) -> Loaded:
         """Return the newest checkpoint that can be read; its `warning` names newer ones that cannot."""
         steps = self._steps()

@@ -165,6 +165,32 @@ def test_a_run_that_goes_on_with_more_steps_keeps_the_summary_of_its_end(tmp_pat
     assert (tmp_path / "summary_640.json").read_text() == ended != (tmp_path / "summary.json").read_text()
 
 
+def test_a_run_goes_on_with_fewer_steps_than_planned_but_not_than_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of 64 steps: 600 are planned, and 640 taken when a signal comes in the last evaluation."""
+    with monkeypatch.context() as patched:
+        asked_in(patched, training_module, "evaluate")
+        control(tmp_path, "--steps", "600")
+    before = (tmp_path / "config.json").read_bytes()
+    for first in (["--resume"], [*SMALL.split(), "--run-dir"]):
+        with pytest.raises(UsageError, match="has 640 steps already, more than --"):
+            main("control", [*first, str(tmp_path), "--steps", "100"])
+    assert (tmp_path / "config.json").read_bytes() == before and not (tmp_path / "summary.json").exists()
+    for taken in ("600", "640"):
+        assert main("control", ["--resume", str(tmp_path), "--steps", taken]) == 0
+        assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 640
+
+
+def test_a_language_model_goes_on_with_as_many_rollouts_as_taken_but_not_with_fewer(tmp_path: Path) -> None:
+    lm_main([*LM.split(), "--run-dir", str(tmp_path)])
+    with pytest.raises(UsageError, match="has 6 rollouts already, more than --"):
+        lm_main(["--resume", str(tmp_path), "--rollouts", "5"])
+    (tmp_path / "summary.json").unlink()
+    assert lm_main(["--resume", str(tmp_path), "--rollouts", "6"]) == 0
+    assert (tmp_path / "summary.json").exists()
+
+
 def test_only_a_signal_that_comes_later_is_a_second_one() -> None:
     """A signal that arrives twice at once, as torchrun passes it on, is one request."""
     with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
