@@ -66,7 +66,7 @@ def prepare(config: EnvConfig) -> tuple[EnvConfig, tuple[str, ...]]:
     """
     notes: list[str] = []
     if config.suite == "atari" and config.name != ATARI57:
-        taken = [atari_name(name, known_names("atari")) for name in config.tasks]
+        taken = [_game(name) for name in config.tasks]
         config = replace(config, name=",".join(name for name, _ in taken))
         notes += [note for _, note in taken if note]
     suite, _ = resolve(config)
@@ -87,11 +87,20 @@ def _multi_task(config: EnvConfig, tasks: np.ndarray, seed: int, threads: int, r
     return MultiTask(parts, config.name)
 
 
+def _game(name: str) -> tuple[str, str | None]:
+    """Return the game that `name` means and a notice, as `atari_name` does; its EnvError also knows other suites."""
+    try:
+        return atari_name(name, known_names("atari"))
+    except EnvError:
+        _require_game(name)
+        raise
+
+
 def _require_game(name: str) -> None:
     games = known_names("atari")
     if name not in games:
         suite = suite_of(name, "control")
-        elsewhere = "" if suite is ANY else f" ({name} is of suite control)"
+        elsewhere = "" if suite is ANY else f" ({name} is of suite control: python -m runners.control --env {name})"
         raise EnvError(unknown("game", name, games) + elsewhere)
 
 
@@ -106,4 +115,4 @@ def _require_registered(name: str) -> None:
     except EnvError:
         known = sorted({known for suite in SUITES if suite is not ATARI for known in known_names(suite.name)})
         raise EnvError(f"{unknown('environment', name, known)} {OWN}") from None
-    raise EnvError(f"unknown environment {name!r}: as an Atari game it is {game}, of suite atari")
+    raise EnvError(f"unknown environment {name!r}, but an Atari game: python -m runners.atari --game {game}")

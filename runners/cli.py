@@ -29,6 +29,12 @@ MAY_CHANGE = frozenset(
 """Settings that may differ from the saved ones when a run is resumed."""
 NAME_FLAGS = {"atari": "game", "control": "env"}
 """Flag of an environment's name, by command."""
+ELSEWHERE = {
+    ("atari", "--env"): "--game",
+    ("control", "--game"): "--env, or python -m runners.atari --game",
+    ("lm", "--agent"): "--method",
+}
+"""Flags of other commands, each with what stands in its place here."""
 DESCRIPTION = (
     "Train an agent. --resume RUN_DIR continues a run with its saved configuration. Defaults are those of the preset."
 )
@@ -174,7 +180,7 @@ def parse_flags(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(one_line(complaint.getvalue())) from None
+        raise UsageError(one_line(complaint.getvalue(), name)) from None
 
 
 def refuse_named(argv: list[str], rule: AgentConfig | SequenceConfig, named: str) -> None:
@@ -186,8 +192,8 @@ def refuse_named(argv: list[str], rule: AgentConfig | SequenceConfig, named: str
         raise UsageError(f"{_flags(idle)} has no effect on {named} as it is: leave it out")
 
 
-def one_line(box: str) -> str:
-    """Return a tyro error box as one line: the text under its title, and the flag that it suggests."""
+def one_line(box: str, name: str) -> str:
+    """Return a tyro error box of `runners.<name>` as one line: the text under its title, and the flag to take."""
     lines = [line.strip(" │╭╮╰╯") for line in box.strip().splitlines()[1:]]
     body: list[str] = []
     for line in lines:
@@ -195,9 +201,10 @@ def one_line(box: str) -> str:
             body.append(line)
         elif body:
             break
-    near = re.search(r"Perhaps you meant:?\s*(--[\w-]+)", " ".join(lines))
     text = re.sub(r"^Error parsing (?!-)\w+: ", "", " ".join(body).rstrip("."))
-    return f"{text}; did you mean {near[1]}?" if near else f"{text} (see --help)"
+    near = [ELSEWHERE[name, given] for given in re.findall(r"--[\w-]+", text) if (name, given) in ELSEWHERE]
+    near += re.findall(r"Perhaps you meant:?\s*(--[\w-]+)", " ".join(lines))
+    return f"{text}; did you mean {near[0]}?" if near else f"{text} (see --help)"
 
 
 def without(argv: list[str], flag: str) -> list[str]:

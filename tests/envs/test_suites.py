@@ -148,6 +148,7 @@ def test_other_games_get_suggestions():
         ("Pongg", "did you mean Pong"),
         ("Pong-ram-v4", "did you mean Pong"),
         ("Chess", "unknown game"),
+        ("CartPole-v1", "is of suite control: python -m runners.control --env CartPole-v1"),
     ):
         with pytest.raises(EnvError, match=says):
             prepare(EnvConfig(typed))
@@ -172,8 +173,8 @@ def test_what_is_not_shown_is_said():
         (control("Plainn-v0"), 'if __name__ == "__main__"'),
         (control("no_such_module:Plain-v0"), "needs the module no_such_module: No module named 'no_such_module'"),
         (control("json:Plain-v0"), "importing json registers no Plain-v0 with gymnasium"),
-        (control("ALE/Pong-v5"), "as an Atari game it is Pong, of suite atari"),
-        (EnvConfig("CartPole-v1"), "(CartPole-v1 is of suite control)"),
+        (control("ALE/Pong-v5"), "but an Atari game: python -m runners.atari --game Pong"),
+        (EnvConfig("CartPole-v1"), "is of suite control: python -m runners.control --env CartPole-v1"),
         (control("MiniGrid-MemoryS8-v0"), "or MiniGrid-MemoryS7-v0"),
         (control("CheetahRunn-v1"), "did you mean CheetahRun-v1"),
         (

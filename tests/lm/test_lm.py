@@ -422,6 +422,7 @@ def test_a_base_model_is_kept(tmp_path):
         ("--task support.lm_task:prompts", "must be a runners.lm.tasks.task.Task"),
         ("--model no/such/folder", "cannot be loaded by transformers"),
         ("--method vmp", "--method"),
+        ("--agent vmpo", "did you mean --method?"),
         ("--method awr --top-k 0.3", "--top-k has no effect on --method awr"),
         ("--completions 1", "--baseline group needs --completions of at least 2"),
         ("--method dpo --completions 1", "at least 2"),

@@ -271,6 +271,8 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.atari", "--preset", "big"], "paper"),
         (["runners.atari", "--agent", "dqn"], "vmpo"),
         (["runners.atari", "--stepz", "5"], "--stepz"),
+        (["runners.atari", "--env", "Pong"], "did you mean --game?"),
+        (["runners.control", "--game=Pong"], "did you mean --env, or python -m runners.atari --game?"),
         (["runners.atari", "--memory", "0"], "--memory must be at least 1"),
         (["runners.atari", "--envs", "7"], "--envs 7"),
         (["runners.control", "--torso", "nature"], "leave --torso at auto"),
