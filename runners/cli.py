@@ -5,7 +5,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,10 +13,13 @@ from typing import Any, TypeVar, get_args
 import tyro
 
 from agents.checks import flag
-from agents.config import AgentConfig, AgentName
+from agents.config import AgentName
 from agents.gempi.config import CHOICES
-from agents.sequences.config import SequenceConfig
+from agents.gempi.trust_region import DualKL, GaussianDualKL
+from agents.options import option_names
 from envs.factory import prepare, steps_in_python
+from envs.interface import Box
+from runners.build import spec_of
 from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import preset_for
@@ -35,6 +38,9 @@ ELSEWHERE = {
     ("lm", "--agent"): "--method",
 }
 """Flags of other commands, each with what stands in its place here."""
+CATEGORICAL = option_names(DualKL, ("initial", "epsilon"))
+GAUSSIAN = option_names(GaussianDualKL) - option_names(DualKL)
+"""Options of the trust region that have an effect on one kind of policy alone."""
 DESCRIPTION = (
     "Train an agent. --resume RUN_DIR continues a run with its saved configuration. Defaults are those of the preset."
 )
@@ -49,10 +55,12 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         make = preset_for(suite, decides.env, decides.preset)
         default = suited(make, decides.agent if decides.agent in get_args(AgentName) else "vmpo", decides)
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
-        refuse_named(argv, config.agent, f"--agent {config.agent.agent}")
+        agent = config.agent
+        refuse_named(argv, vars(agent).keys() - agent.options, f"on --agent {agent.agent} as it is")
         env, notes = prepare(config.env)
         print(*notes, sep="\n", end="\n" * bool(notes))
         config = replace(config, env=env)
+        refuse_other_policy(argv, config)
         config = config if decides.actors else with_actors(config)
         run_dir = unfinished(config.training.run_dir)
         if run_dir is None:
@@ -183,13 +191,25 @@ def parse_flags(
         raise UsageError(one_line(complaint.getvalue(), name)) from None
 
 
-def refuse_named(argv: list[str], rule: AgentConfig | SequenceConfig, named: str) -> None:
-    """Raise UsageError if `argv` names an option of the learning rule `rule` that has no effect on it, be it with the
-    default value, which the configuration alone could not tell from an option that was left out."""
+def named(argv: list[str], options: Set[str]) -> list[str]:
+    """Return those of the `options` that `argv` names, be it with the value that they have anyway, which a
+    configuration alone could not tell from an option that was left out."""
     given = {argument.partition("=")[0].replace("_", "-") for argument in argv}
-    idle = [name for name in vars(rule) if name not in rule.options and f"--{flag(name)}" in given]
-    if idle:
-        raise UsageError(f"{_flags(idle)} has no effect on {named} as it is: leave it out")
+    return sorted(name for name in options if f"--{flag(name)}" in given)
+
+
+def refuse_named(argv: list[str], idle: Set[str], why: str) -> None:
+    """Raise UsageError if `argv` names an `idle` option; `why` says on what, or without what, it has no effect."""
+    if found := named(argv, idle):
+        raise UsageError(f"{_flags(found)} has no effect {why}: leave it out")
+
+
+def refuse_other_policy(argv: list[str], config: RunConfig) -> None:
+    """Raise UsageError if `argv` names an option of the trust region of another kind of policy than the run has."""
+    if named(argv, CATEGORICAL | GAUSSIAN):  # else no environment is made to know its actions
+        gaussian = isinstance(spec_of(config).action, Box)
+        idle, kind = (CATEGORICAL, "Gaussian") if gaussian else (GAUSSIAN, "categorical")
+        refuse_named(argv, idle, f"on the {kind} policy of {config.env.name}")
 
 
 def one_line(box: str, name: str) -> str:

@@ -38,7 +38,8 @@ def parse(argv: list[str]) -> tuple[LMConfig, Path | None]:
         with usage_errors():
             default = suited(PRESETS.get(decides.preset, small), method, decides)
         config = parse_flags(LMConfig, "lm", DESCRIPTION, argv, default)
-        refuse_named(argv, config.agent, f"--method {config.agent.method}")
+        agent = config.agent
+        refuse_named(argv, vars(agent).keys() - agent.options, f"on --method {agent.method} as it is")
         run_dir = unfinished(config.learner.run_dir)
         if run_dir is None:
             return config, None

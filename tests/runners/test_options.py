@@ -45,6 +45,27 @@ def test_a_flag_without_effect_is_refused_even_with_its_default(runner: str, fla
         parse(runner, rule, "awr", *flags.split())
 
 
+@pytest.mark.parametrize(
+    ("env", "flags", "kind"),
+    [
+        ("Pendulum-v1", "--epsilon-alpha 0.1", "Gaussian"),
+        ("Pendulum-v1", "--alpha-init=3", "Gaussian"),
+        ("CartPole-v1", "--epsilon-alpha-mu 0.1", "categorical"),
+        ("CartPole-v1", "--alpha-sigma-init 3", "categorical"),
+    ],
+)
+def test_the_trust_region_of_another_kind_of_policy_is_refused(
+    env: str, flags: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Presets set it for both kinds, and so it must be named."""
+    option = flags.replace("=", " ").split()[0]
+    with pytest.raises(UsageError, match=f"^{option} has no effect on the {kind} policy of {env}: leave it out$"):
+        parse("control", "--env", env, *flags.split())
+    parse("control", "--env", "CartPole-v1" if kind == "Gaussian" else "Pendulum-v1", *flags.split())
+    monkeypatch.setattr(cli, "spec_of", lambda _: pytest.fail("made an environment"))
+    parse("control", "--env", env, "--trust-region-kl", "reverse")
+
+
 def test_the_command_line_spells_a_tuple():
     config, _ = cli.parse("control", "--agent gempi --divergence chi-square --temperature fixed --filter all".split())
     assert config.agent.row == Row(("behaviour",), "fixed", "all", "dual", "chi-square")
