@@ -46,6 +46,22 @@ def test_a_flag_without_effect_is_refused_even_with_its_default(runner: str, fla
 
 
 @pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--no-anneal --anneal-from 0.5", "--anneal-from has no effect without --anneal"),
+        ("--no-anneal --anneal-to 0.2 --anneal-from 0.1", "--anneal-from, --anneal-to has no effect without --anneal"),
+        ("--evaluations 0 --eval-from 0.75", "--eval-from has no effect without --evaluations"),
+    ],
+)
+def test_shares_of_what_a_run_does_not_do_are_refused(flags: str, says: str) -> None:
+    """Presets for Atari set them, and so they must be named."""
+    parse("atari", "--no-anneal", "--evaluations", "0")
+    parse("atari", "--anneal-from", "0.5", "--eval-from", "0.5")
+    with pytest.raises(UsageError, match=f"^{says}: leave it out$"):
+        parse("atari", *flags.split())
+
+
+@pytest.mark.parametrize(
     ("env", "flags", "kind"),
     [
         ("Pendulum-v1", "--epsilon-alpha 0.1", "Gaussian"),

@@ -176,6 +176,8 @@ def test_a_run_goes_on_with_fewer_steps_than_planned_but_not_than_taken(
     for first in (["--resume"], [*SMALL.split(), "--run-dir"]):
         with pytest.raises(UsageError, match="has 640 steps already, more than --"):
             main("control", [*first, str(tmp_path), "--steps", "100"])
+    with pytest.raises(UsageError, match="^--eval-from has no effect without --evaluations"):
+        main("control", ["--resume", str(tmp_path), "--eval-from", "0.5"])
     assert (tmp_path / "config.json").read_bytes() == before and not (tmp_path / "summary.json").exists()
     for taken in ("600", "640"):
         assert main("control", ["--resume", str(tmp_path), "--steps", taken]) == 0
