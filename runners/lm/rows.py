@@ -28,8 +28,17 @@ NEEDS = {
     "reward": ("completion",), "log_probs": ("completion", "reward"), "chosen": ("rejected",), "rejected": ("chosen",)
 }  # fmt: skip
 """Columns that need others, with these."""
+FILES = (".jsonl", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".txt", ".gz", ".zip")
+"""Endings of files, which names in the datasets library's hub do not have."""
 HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 """Surrogate code points, which are no characters by themselves."""
+
+
+def require_path(option: str, name: str) -> None:
+    """Raise UsageError if `name` is a path, not NAME or OWNER/NAME as on the hub, and nothing is there."""
+    is_path = name.endswith(FILES) or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if is_path and not Path(name).exists():
+        raise UsageError(f"--{option} {name} cannot be read: there is no such file or folder")
 
 
 def read_rows(name: str, tokenizer: PreTrainedTokenizerBase) -> list[Row]:

@@ -31,7 +31,7 @@ from runners.lm.model import (
 )
 from runners.lm.policies import Policies
 from runners.lm.problem import Problem
-from runners.lm.rows import ANSWERS, read_rows
+from runners.lm.rows import ANSWERS, read_rows, require_path
 from runners.lm.rows import Row as DataRow
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
 from runners.machine.devices import device_named
@@ -260,6 +260,8 @@ def make_problem(config: LMConfig, device: torch.device, fresh: bool) -> tuple[P
     else:
         if data.model is None:
             raise UsageError("--data needs --model: a folder or name that transformers knows")
+        require_path("data", data.data)  # before the model, which may have to be fetched
+        require_path("eval-data", data.eval_data or data.data)
         tokenizer = load_tokenizer(data.model)
         rows = read_rows(data.data, tokenizer)
         held_out = read_rows(data.eval_data, tokenizer) if data.eval_data else None

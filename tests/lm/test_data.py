@@ -11,13 +11,14 @@ import torch
 
 from networks.language import token_log_probs
 from runners.errors import UsageError
+from runners.lm import training as training_module
 from runners.lm.base import kept_base_model
 from runners.lm.cli import parse
 from runners.lm.evaluation import evaluate
 from runners.lm.launch import main
 from runners.lm.model import character_tokenizer
 from runners.lm.problem import Problem
-from runners.lm.rows import read_rows
+from runners.lm.rows import read_rows, require_path
 from runners.lm.sources import RowSource, TaskSource
 from runners.lm.training import LMTraining
 from runners.machine.ranks import OneRank
@@ -372,6 +373,17 @@ def test_a_dataset_that_cannot_be_read_is_one_line(name, library, tmp_path, monk
     with pytest.raises(UsageError, match=f"{name} is no .jsonl file, nor can datasets load its split train") as error:
         read_rows(name, character_tokenizer(TASK.alphabet))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["/nowhere.jsonl", "rows.csv", "data/rows.parquet", "./rows", "no/such/folder"])
+@pytest.mark.parametrize("option", ["--data", "--eval-data"])
+def test_data_that_is_nowhere_is_said_before_a_model_is_fetched(option, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training_module, "load_tokenizer", lambda _: pytest.fail("fetched"))
+    with pytest.raises(UsageError, match=f"^{option} {name} cannot be read: there is no such file or folder$"):
+        main(["--model", "gpt2", "--data", "org/rows", option, name])
+    for known in ("rows", "org/rows-v1.5"):
+        require_path(option, known)
 
 
 def test_datasets_may_be_missing(monkeypatch):
