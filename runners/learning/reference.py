@@ -26,7 +26,7 @@ class Reference:
             loaded = Checkpoints(Path(source) / "checkpoints").latest() if Path(source).is_dir() else load(source)
             if loaded.warning:
                 print(f"warning: pi_ref: {loaded.warning}")
-            with fits(loaded.path):
+            with fits(loaded.path, f"--reference {source} must be a run with the same network"):
                 self.network.load_state_dict(evaluated(loaded.state["learner"]))
 
     @torch.no_grad()

@@ -60,14 +60,12 @@ def save(path: str | os.PathLike, state: Any, step: int = 0) -> None:
 
 
 @contextmanager
-def fits(path: Path) -> Iterator[None]:
-    """Turn the errors of loading a state from `path` that does not fit into a CheckpointError."""
+def fits(path: Path, why: str = "it is of another run or another version") -> Iterator[None]:
+    """Turn the errors of loading a state from `path` that does not fit into a CheckpointError that says `why`."""
     try:
         yield
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} does not fit this run's config.json: it is of another run or another version"
-        ) from error
+        raise CheckpointError(f"{path} does not fit this run's config.json: {why}") from error
 
 
 def load(path: str | os.PathLike) -> Loaded:
