@@ -56,7 +56,9 @@ class AgentConfig(EMConfig):
     """PPO: stop the passes over a batch once a minibatch's mean KL(pi_old || pi) exceeds this; 0 never stops."""
 
     def __post_init__(self) -> None:
-        in_unit_interval(self, ("discount", "gae_lambda", "control_variate", "reference_decay"))
+        in_unit_interval(self, ("discount", "gae_lambda", "control_variate"))
+        if not 0 <= self.reference_decay < 1:
+            raise ValueError(f"--reference-decay must lie in [0, 1), not {self.reference_decay}: 1 would never move")
         positive(self, ("clip_epsilon", "popart_step_size"))
         in_unit_interval(self, ("popart_step_size",))
         not_negative(self, ("value_coefficient", "entropy_coefficient", "target_kl"))

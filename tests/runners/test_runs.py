@@ -286,6 +286,10 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         (["runners.control", "--agent", "ppo", "--top-k", "0.2"], "--top-k has no effect on --agent ppo"),
         (["runners.control", "--gate-bias", "nan"], "--gate-bias must be finite, not nan"),
         (["runners.control", "--clip-epsilon", "0.1"], "--clip-epsilon has no effect on --agent vmpo"),
+        (
+            ["runners.control", "--agent", "dar", "--reference", "average", "--reference-decay", "1"],
+            "--reference-decay must lie in [0, 1), not 1.0",
+        ),
         (["runners.control", "--popart-step-size", "2"], "--popart-step-size must lie between 0 and 1"),
         (["runners.control", "--agent", "awr", "--dropout", "0.1", "--dropout-scheme", "masked"], "--dropout-scheme"),
         (
