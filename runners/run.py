@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from runners.errors import UsageError
 from runners.machine.ranks import Ranks, join
 from runners.machine.signals import Stopped, StopSignal
 from runners.records.checkpoint import Checkpoints, fits
@@ -215,7 +216,10 @@ class NoRecords:
 def new_folder(asked: str | None, name: str) -> Path:
     """Make the folder of a new run: the one `asked` for, or one under runs/ with `name` and the time in its name."""
     if asked is not None:
-        Path(asked).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(asked).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--run-dir {asked} cannot be made a folder: {error.strerror}") from error
         return Path(asked)
     name = f"{name}-{strftime('%Y%m%d-%H%M%S')}".replace(":", "-")
     for number in itertools.count(1):

@@ -117,7 +117,8 @@ def test_a_disk_that_fills_up_before_a_language_model_is_saved(
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Neither by a new run, nor by one that goes on or is evaluated, whose result is printed nevertheless."""
     with unwritable(tmp_path) as why:
-        assert outcome(control, capsys, "--run-dir", tmp_path / "run") == (1, f"error: {tmp_path / 'run'}: {why}\n")
+        says = f"error: --run-dir {tmp_path / 'run'} cannot be made a folder: {why}\n"
+        assert outcome(control, capsys, "--run-dir", tmp_path / "run") == (2, says)
     run_dir = tmp_path / "run"
     assert outcome(control, capsys, "--run-dir", run_dir) == (0, "")
     with unwritable(run_dir) as why:
@@ -127,6 +128,17 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
             main_guard(evaluate, [str(run_dir), "--episodes", "1"])
         said = capsys.readouterr()
         assert said.err == f"error: {run_dir}/evaluation.json: {why}\n" and "at step 640" in said.out
+
+
+@pytest.mark.parametrize(("below", "why"), [("", "File exists"), ("run", "Not a directory")])
+@pytest.mark.parametrize(("command", "flags"), [(control, ""), (lm_main, LM)])
+def test_a_file_in_place_of_a_folder(
+    command: Callable[[list[str]], int], flags: str, below: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    run_dir = tmp_path / "file" / below
+    says = f"error: --run-dir {run_dir} cannot be made a folder: {why}\n"
+    assert outcome(command, capsys, *flags.split(), "--run-dir", run_dir) == (2, says)
 
 
 def test_a_folder_that_is_removed_while_the_run_goes_on(
