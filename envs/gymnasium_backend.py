@@ -103,14 +103,10 @@ class GymnasiumEnv(BackendEnv):
                     observation, reward, terminated, truncated, info = self._envs[i].step(self._action[i])
                     ends = terminated, truncated
             observations.append(self._mask.joined(observation, info))
-            rewards.append(reward)
+            rewards.append(_number(self.spec.name, reward))
             flags.append(ends)
-        try:
-            reward = np.array(rewards, np.float64).reshape(len(rewards))
-        except (TypeError, ValueError) as error:
-            raise EnvError(f"{self.spec.name}: a reward must be one number: {one_line(error)}") from error
         terminated, truncated = np.array(flags, bool).T
-        return RawStep(self._reader.stack(observations), reward, terminated, truncated)
+        return RawStep(self._reader.stack(observations), np.array(rewards), terminated, truncated)
 
     def _render(self) -> np.ndarray:
         try:
@@ -140,6 +136,17 @@ def _named(name: str, call: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise EnvError(f"{name}: {call} raised {type(error).__name__}: {one_line(error)} (see --debug)") from error
+
+
+def _number(name: str, reward: Any) -> float:
+    """Return a reward, a number or an array of one; numpy alone would make NaN of None, and 1.0 of the text "1"."""
+    try:
+        value = np.asarray(reward)
+    except ValueError:  # of lists that differ in their lengths
+        value = np.empty(0)
+    if value.size != 1 or value.dtype.kind not in "fiub":
+        raise EnvError(f"{name}: a reward must be one number, not {' '.join(repr(reward).split())}")
+    return float(value.item())
 
 
 class _InfoMask:

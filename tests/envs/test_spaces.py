@@ -150,9 +150,11 @@ def test_symbols_keep_their_grid():
         ("raises", "step() of environment 0 raised KeyError: 'joint'"),
         ("four", "step() of environment 0 raised ValueError: not enough values to unpack (expected 5, got 4)"),
         ("much", "reward is 1e+39 at step 3"),
-        ("none", "reward is NaN at step 3"),
-        ("pair", "a reward must be one number"),
-        ("words", "a reward must be one number"),
+        ("none", "a reward must be one number, not None"),
+        ("pair", "a reward must be one number, not array([0., 0.])"),
+        ("uneven", "a reward must be one number, not [[0], [0, 0]]"),
+        ("words", "a reward must be one number, not 'a lot'"),
+        ("digit", "a reward must be one number, not '1'"),
         ("mask", "the action mask of environment 0 allows nothing at step 3"),
         ("size", "observation 'action_mask' has 3 entries, but actions have 2 choices"),
         ("info", "has 5 entries, but actions have 2 choices"),
@@ -166,6 +168,16 @@ def test_what_an_environment_does_wrong_is_one_line(wrong, says):
             assert env.step(np.zeros(2, int)).reward.shape == (2,)
             assert t < 3
     assert says in str(error.value) and "\n" not in str(error.value) and f"Wrong-{wrong}-v0" in str(error.value)
+
+
+@pytest.mark.parametrize("reward", [2, 2.0, np.float32(2), np.array([2.0]), np.array(2, np.int8)])
+def test_one_number_of_any_kind_is_a_reward(reward, monkeypatch):
+    """Also in a step in which another environment begins an episode, whose reward is none of its own."""
+    monkeypatch.setattr("support.envs_for_tests.Tiny.step", lambda env, _: (env.reset()[0], reward, True, False, {}))
+    env = make_env(tiny("Tiny-vector-discrete"), 2, 0)
+    env.reset()
+    assert env.step(np.zeros(2, int), np.array([True, False])).reward.tolist() == [2, 0]
+    assert env.step(np.zeros(2, int)).reward.tolist() == [0, 2]
 
 
 # Masks

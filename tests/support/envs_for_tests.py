@@ -96,6 +96,10 @@ class Tiny(gymnasium.Env):
         return picture(self.t, self.bit, (16, 16, 3))
 
 
+REWARDS = {"reward": np.nan, "none": None, "pair": np.zeros(2), "words": "a lot", "much": 1e39}
+REWARDS |= {"uneven": [[0], [0, 0]], "digit": "1"}
+
+
 class Oracle(gymnasium.Env):
     """What an environment must not do: most of it at step 3."""
 
@@ -139,12 +143,7 @@ class Oracle(gymnasium.Env):
         seen, info = self._see()
         if self.wrong == "four" and self.t == 3:
             return seen, 0.0, False, info
-        reward = (
-            {"reward": np.nan, "none": None, "pair": np.zeros(2), "words": "a lot", "much": 1e39}.get(self.wrong, 0.0)
-            if self.t == 3
-            else 0.0
-        )
-        return seen, reward, False, False, info
+        return seen, REWARDS.get(self.wrong, 0.0) if self.t == 3 else 0.0, False, False, info
 
     def render(self):
         return None
@@ -162,7 +161,7 @@ class Fails(Tiny):
 
 
 WRONG = "text long action nan inf huge shape value missing reward none pair words much mask size info picture".split()
-WRONG += ["raises", "four"]
+WRONG += ["raises", "four", "uneven", "digit"]
 
 
 def _register(name: str, kind: type, limit: int | None, **options) -> None:
