@@ -25,7 +25,7 @@ def to_float32(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the message of `error` without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -134,7 +134,7 @@ def _named(name: str, call: str) -> Iterator[None]:
     """Turn what an environment's own `call` raises into an EnvError that says whose it is."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit would end the run with its own word alone
         raise EnvError(f"{name}: {call} raised {type(error).__name__}: {one_line(error)} (see --debug)") from error
 
 

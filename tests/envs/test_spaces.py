@@ -148,6 +148,7 @@ def test_symbols_keep_their_grid():
         ("missing", "observation 'text' is not what its space says"),
         ("reward", "reward is NaN at step 3 of environment 0"),
         ("raises", "step() of environment 0 raised KeyError: 'joint'"),
+        ("exits", "step() of environment 0 raised SystemExit: bye"),
         ("four", "step() of environment 0 raised ValueError: not enough values to unpack (expected 5, got 4)"),
         ("much", "reward is 1e+39 at step 3"),
         ("none", "a reward must be one number, not None"),

@@ -140,6 +140,8 @@ class Oracle(gymnasium.Env):
         self.t += 1
         if self.wrong == "raises" and self.t == 3:
             raise KeyError("joint")
+        if self.wrong == "exits" and self.t == 3:
+            raise SystemExit("bye")
         seen, info = self._see()
         if self.wrong == "four" and self.t == 3:
             return seen, 0.0, False, info
@@ -161,7 +163,7 @@ class Fails(Tiny):
 
 
 WRONG = "text long action nan inf huge shape value missing reward none pair words much mask size info picture".split()
-WRONG += ["raises", "four", "uneven", "digit"]
+WRONG += ["raises", "four", "exits", "uneven", "digit"]
 
 
 def _register(name: str, kind: type, limit: int | None, **options) -> None:
