@@ -52,7 +52,7 @@ class Reader:
             Leaf(path, leaf.shape or (), *_part(name, path, leaf, action, symbols or {}))
             for path, leaf in _leaves(space, ignored)
         ]
-        if not self._leaves:
+        if not any(leaf.part.size for leaf in self._leaves):
             raise EnvError(f"{name} has an empty observation space: an agent needs something to observe")
         self.parts = tuple(leaf.part for leaf in self._leaves)
 
@@ -241,8 +241,10 @@ class ActionScale:
 def action_of(name: str, space: Space, bound: float = 0.0) -> tuple[Action, Callable[[np.ndarray], np.ndarray]]:
     """Return the agent's actions, and the function that turns a batch of them into the simulator's own.
 
-    EnvError for spaces that are no single Discrete, MultiDiscrete, MultiBinary or Box.
+    EnvError for spaces that are no single Discrete, MultiDiscrete, MultiBinary or Box, or leave nothing to choose.
     """
+    if 0 in (space.shape or ()) or isinstance(space, spaces.Discrete) and space.n == 1:
+        raise EnvError(f"{name} takes a {space}: an agent needs something to choose")
     if isinstance(space, spaces.Box):
         return Box((math.prod(space.shape),)), ActionScale(space, bound, name)
     if bound:

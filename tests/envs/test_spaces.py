@@ -171,6 +171,23 @@ def test_what_an_environment_does_wrong_is_one_line(wrong, says):
     assert says in str(error.value) and "\n" not in str(error.value) and f"Wrong-{wrong}-v0" in str(error.value)
 
 
+NOTHING = spaces.Box(-1, 1, (0,), np.float32)
+
+
+@pytest.mark.parametrize("space", [NOTHING, spaces.Box(-1, 1, (2, 0)), spaces.Discrete(1, start=3)])
+def test_actions_that_leave_nothing_to_choose_are_refused(space):
+    with pytest.raises(EnvError, match="^idle takes a .*: an agent needs something to choose$"):
+        action_of("idle", space)
+
+
+@pytest.mark.parametrize("space", [NOTHING, spaces.Dict({"a": NOTHING}), spaces.Dict({})])
+def test_observations_of_nothing_are_refused(space):
+    with pytest.raises(EnvError, match="^blind has an empty observation space: an agent needs something to observe$"):
+        Reader("blind", space, Discrete(2))
+    seen = Reader("blind", spaces.Dict({"a": NOTHING, "b": spaces.Discrete(2)}), Discrete(2))
+    assert seen.stack([{"a": np.zeros(0, np.float32), "b": 1}]).tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("reward", [2, 2.0, np.float32(2), np.array([2.0]), np.array(2, np.int8)])
 def test_one_number_of_any_kind_is_a_reward(reward, monkeypatch):
     """Also in a step in which another environment begins an episode, whose reward is none of its own."""
