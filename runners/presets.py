@@ -29,15 +29,15 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
         training=TrainingConfig(
             steps=1_800_000,
             unroll=63,
-            target_period=1 if ppo else 4,
+            target_period=1 if ppo else 8,
             value_warmup=40_000,
             anneal=True,
-            anneal_from=0.0 if ppo else 0.5,
-            anneal_to=0.0 if ppo else 0.1,
+            anneal_from=0.0 if ppo else 0.65,
+            anneal_to=0.0 if ppo else 0.2,
             weight_average=0.995,
             eval_policy="both",
             evaluations=6,
-            eval_from=0.5,
+            eval_from=0.75,
         ),
     )
 
