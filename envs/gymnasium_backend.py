@@ -28,7 +28,16 @@ if not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
     if library:
         os.environ["MUJOCO_GL"] = library.lower()
 
-FAILURES = (gymnasium.error.Error, ImportError, AttributeError, OSError, RuntimeError, TypeError, ValueError)
+FAILURES = (
+    gymnasium.error.Error,
+    ImportError,
+    AttributeError,
+    OSError,
+    RuntimeError,
+    SystemExit,
+    TypeError,
+    ValueError,
+)
 
 
 def registered(name: str, suite: Suite) -> str:

@@ -243,7 +243,8 @@ def action_of(name: str, space: Space, bound: float = 0.0) -> tuple[Action, Call
 
     EnvError for spaces that are no single Discrete, MultiDiscrete, MultiBinary or Box, or leave nothing to choose.
     """
-    if 0 in (space.shape or ()) or isinstance(space, spaces.Discrete) and space.n == 1:
+    sizes = getattr(space, "nvec", space.n if isinstance(space, spaces.Discrete) else 2)
+    if 0 in (space.shape or ()) or np.all(sizes == 1):
         raise EnvError(f"{name} takes a {space}: an agent needs something to choose")
     if isinstance(space, spaces.Box):
         return Box((math.prod(space.shape),)), ActionScale(space, bound, name)

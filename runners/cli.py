@@ -20,7 +20,7 @@ from agents.options import option_names
 from envs.factory import prepare, steps_in_python
 from envs.interface import Box
 from runners.build import spec_of
-from runners.config import RunConfig, TrainingConfig, cores, from_dict, to_dict
+from runners.config import RunConfig, cores, from_dict, to_dict
 from runners.errors import RunError, UsageError, usage_errors
 from runners.presets import preset_for
 from runners.records.checkpoint import Checkpoints
@@ -57,7 +57,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         config = parse_flags(RunConfig, suite, DESCRIPTION, argv, default)
         agent = config.agent
         refuse_named(argv, vars(agent).keys() - agent.options, f"on --agent {agent.agent} as it is")
-        refuse_idle_shares(argv, config.training)
+        refuse_idle_training(argv, config)
         env, notes = prepare(config.env)
         print(*notes, sep="\n", end="\n" * bool(notes))
         config = replace(config, env=env)
@@ -72,7 +72,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
         run_dir, saved = resumed(decides, [suite], from_dict)
         config = parse_flags(RunConfig, suite, DESCRIPTION, without(argv, "--resume"), saved)
         refuse_changes(to_dict(saved), to_dict(config), MAY_CHANGE)
-        refuse_idle_shares(argv, config.training)
+        refuse_idle_training(argv, config)
     refuse_fewer(run_dir, "steps", saved.training.steps, config.training.steps)
     if saved.training.anneal and config.training.steps != saved.training.steps:
         print(
@@ -206,8 +206,11 @@ def refuse_named(argv: list[str], idle: Set[str], why: str) -> None:
         raise UsageError(f"{_flags(found)} has no effect {why}: leave it out")
 
 
-def refuse_idle_shares(argv: list[str], training: TrainingConfig) -> None:
-    """Raise UsageError if `argv` names a share of the run of what the run does not do."""
+def refuse_idle_training(argv: list[str], config: RunConfig) -> None:
+    """Raise UsageError if `argv` names an option of something that the run does not do."""
+    agent, training = config.agent, config.training
+    if agent.agent == "ppo" or not agent.row.has_duals:
+        refuse_named(argv, {"dual_learning_rate"}, f"on --agent {agent.agent}, which has no dual variables")
     if not training.anneal:
         refuse_named(argv, {"anneal_from", "anneal_to"}, "without --anneal")
     if not training.evaluations:

@@ -25,6 +25,11 @@ class Row(NamedTuple):
     trust_region: str = "none"
     divergence: str = "kl"
 
+    @property
+    def has_duals(self) -> bool:
+        """Return whether the method has dual variables, which take gradient steps."""
+        return "dual" in (self.temperature, self.trust_region)
+
 
 METHODS = {
     # method          anchors                    temperature  filter   M-step D_M

@@ -68,7 +68,7 @@ class SequenceConfig(EMConfig):
     @property
     def has_duals(self) -> bool:
         """Return whether the method has dual variables."""
-        return self.row is not None and "dual" in (self.row.temperature, self.row.trust_region)
+        return self.row is not None and self.row.has_duals
 
     @property
     def options(self) -> frozenset[str]:

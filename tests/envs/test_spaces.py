@@ -174,7 +174,9 @@ def test_what_an_environment_does_wrong_is_one_line(wrong, says):
 NOTHING = spaces.Box(-1, 1, (0,), np.float32)
 
 
-@pytest.mark.parametrize("space", [NOTHING, spaces.Box(-1, 1, (2, 0)), spaces.Discrete(1, start=3)])
+@pytest.mark.parametrize(
+    "space", [NOTHING, spaces.Box(-1, 1, (2, 0)), spaces.Discrete(1, start=3), spaces.MultiDiscrete([1, 1])]
+)
 def test_actions_that_leave_nothing_to_choose_are_refused(space):
     with pytest.raises(EnvError, match="^idle takes a .*: an agent needs something to choose$"):
         action_of("idle", space)

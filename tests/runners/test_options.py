@@ -48,6 +48,10 @@ def test_a_flag_without_effect_is_refused_even_with_its_default(runner: str, fla
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
+        (
+            "--agent awr --dual-learning-rate 0.1",
+            "--dual-learning-rate has no effect on --agent awr, which has no dual variables",
+        ),
         ("--no-anneal --anneal-from 0.5", "--anneal-from has no effect without --anneal"),
         ("--no-anneal --anneal-to 0.2 --anneal-from 0.1", "--anneal-from, --anneal-to has no effect without --anneal"),
         ("--evaluations 0 --eval-from 0.75", "--eval-from has no effect without --evaluations"),
