@@ -22,7 +22,8 @@ def dropout(name: str, title: str, task: str, **options) -> Experiment:
                 f"{method}, p = {p}" + (f", {scheme}" if p and len(schemes) > 1 else ""),
                 seed,
                 f"runners.control {task} --log-seconds 1 {flags}"
-                + (f" --dropout {p} --dropout-scheme {scheme}" if p else ""),
+                + (f" --dropout {p}" if p else "")
+                + (f" --dropout-scheme {scheme}" if p and len(schemes) > 1 else ""),
             )
             for method, (flags, schemes) in METHODS.items()
             for p in (0, 0.1)
