@@ -54,7 +54,10 @@ class Kind:
         return core.to(dtype)
 
 
-TRANSFORMERS = [Kind(name, gate, memory) for name, gate in VARIANTS for memory in MEMORIES]
+# A gate works on one step at a time: each has one length of memory here, the GRU gate all of them.
+TRANSFORMERS = [
+    Kind(*variant, memory) for variant in VARIANTS for memory in (MEMORIES if variant[1] == "gru" else (3,))
+]
 OTHERS = [Kind(name) for name, core in NAMED.items() if core not in (FeedforwardCore, TransformerCore)]
 RECURRENT = [*OTHERS, *TRANSFORMERS]
 CORES = [Kind("feedforward"), *RECURRENT]
