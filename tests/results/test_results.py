@@ -48,7 +48,8 @@ if options.get("--mode") == "fails":
 if options.get("--mode") == "waits":
     signal.signal(signal.SIGINT, lambda *_: sys.exit((folder / "saved").touch()))
     (folder / "waiting").touch()
-    time.sleep(60)
+    while time.time() < began + 60:
+        time.sleep(0.1)
 if options.get("--mode") == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, lambda *_: (folder / "interrupted").touch())
