@@ -11,7 +11,8 @@ from results.faults.table import lost
 
 
 @pytest.mark.slow
-def test_a_dozen_kills_lose_no_more_than_an_interval(tmp_path: Path) -> None:
+def test_a_dozen_kills_lose_no_more_than_an_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("results.faults.kills.INTERVAL", 1.0)  # seconds between checkpoints
     found = [
         kill(run, tmp_path / "run", moment, np.random.default_rng(i))
         for i, (run, moment) in enumerate(plan(12, RUNS[:1]))

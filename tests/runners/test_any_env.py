@@ -36,14 +36,12 @@ def test_an_environment_that_breaks_while_it_runs_is_no_wrong_usage(tmp_path: Pa
             run(tmp_path / actors, f"--env support.envs_for_runs:Breaks-v0 --steps 4096 --actors {actors}")
 
 
-@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "times 100 plus 1000"])
-def test_units_of_the_observation_do_not_matter(scaled: bool, tmp_path: Path) -> None:
-    name = "support.envs_for_runs:FarCartPole-v0" if scaled else "CartPole-v1"
-    flags = f"--env {name} --actors 0 --steps 120000 --eval-episodes 20"
+def test_units_of_the_observation_do_not_matter(tmp_path: Path) -> None:
+    """CartPole is learned from observations that are multiplied by 100, and then raised by 1000."""
+    flags = "--env support.envs_for_runs:FarCartPole-v0 --actors 0 --steps 120000 --eval-episodes 20"
     assert run(tmp_path / "run", flags)["eval"]["mean"] > 400
     state = Checkpoints(tmp_path / "run" / "checkpoints").latest().state["learner"]["network"]
-    mean = state["torso.normaliser.mean"]
-    assert (mean.abs() > 500).all() if scaled else (mean.abs() < 10).all()
+    assert (state["torso.normaliser.mean"].abs() > 500).all()
     assert state["torso.normaliser.count"] > 100_000
 
 

@@ -337,21 +337,18 @@ def test_units_of_the_reward_change_nothing(agent: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-8, 1e6])
 def test_cartpole_is_learned_whatever_its_reward_is_worth(scale: float) -> None:
-    """As well as in its own units; what the network sees of the last reward is clipped to [-1, 1]."""
-    results = []
-    for each in (1.0, scale):
-        config = PRESETS["control", "small"]("vmpo")
-        config = replace(
-            config,
-            env=ControlEnv(reward_scale=each),
-            network=replace(config.network, core="feedforward"),
-            training=replace(config.training, steps=100_000, seed=1, log_seconds=1e9),
-        )
-        training = AgentTraining(config)
-        for _ in training.run():
-            pass
-        results.append(evaluate(config, training.acting_network(), 50)["mean"])
-    assert min(results) > 250, results
+    """What the network sees of the last reward is clipped to [-1, 1]."""
+    config = PRESETS["control", "small"]("vmpo")
+    config = replace(
+        config,
+        env=ControlEnv(reward_scale=scale),
+        network=replace(config.network, core="feedforward"),
+        training=replace(config.training, steps=100_000, seed=1, log_seconds=1e9),
+    )
+    training = AgentTraining(config)
+    for _ in training.run():
+        pass
+    assert evaluate(config, training.acting_network(), 50)["mean"] > 250
 
 
 # How long pi_old stays
