@@ -67,9 +67,8 @@ IN_TURN = [
 ]
 CUT_SHORT = {
     "python -m runners.control --env CartPole-v1 --agent ppo --core lstm": "--steps 20000",
-    "python -m runners.control --env CartPole-v1 --core feedforward --agent gempi --divergence chi-square --filter all": (
-        "--steps 20000"
-    ),
+    "python -m runners.control --env CartPole-v1 --core feedforward --agent gempi --divergence chi-square"
+    " --filter all": "--steps 20000",
     "python -m runners.lm --method vmpo --task sort": "--rollouts 20",
 }
 """Commands that run as written, but for so many steps."""
