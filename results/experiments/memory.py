@@ -2,6 +2,8 @@ from results.experiment import Experiment, Run
 
 SEEDS = (0, 1, 2)
 CORES = ("gtrxl", "lstm", "feedforward")
+POPGYM_SEEDS = range(5)
+POPGYM_CORES = (*CORES, "mingru")
 POPGYM = ("RepeatPreviousEasy", "RepeatFirstEasy", "CountRecallEasy", "AutoencodeEasy")
 
 MINIGRID = Experiment(
@@ -34,8 +36,8 @@ POPGYM_EASY = tuple(
                 f"runners.control --env popgym-{task}-v0 --agent vmpo --core {core} --steps 500000 --actors 0"
                 " --eval-episodes 200 --eval-policy sample",
             )
-            for seed in SEEDS
-            for core in CORES
+            for seed in POPGYM_SEEDS
+            for core in POPGYM_CORES
         ),
         diagnostics=("m_step/kl", "m_step/entropy"),
     )
