@@ -129,7 +129,7 @@ class AgentTraining:
         training, ranks = self.config.training, self.ranks
         arguments = (self.config, self.spec, self.network, self.starts, self._sampler_state, ranks.rank)
         if training.actors:
-            return ProcessSampler(*arguments, own=self.settled.learner_envs)
+            return ProcessSampler(*arguments, own=self.settled.learner_envs, learned=self.batches)
         return LocalSampler(*arguments, self.device, self.settled.simulator_threads, self.settled.groups)
 
     def _learn(self, batch: Buffer, stop: StopSignal) -> None:

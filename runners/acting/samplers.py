@@ -7,7 +7,9 @@ those that are saved. Actors are numbered over all ranks, so that no two draw th
 """
 
 import itertools
+import math
 import time
+from collections import deque
 from functools import partial
 from multiprocessing.util import Finalize
 
@@ -110,6 +112,11 @@ class LocalSampler:
 class ProcessSampler:
     """Sampler of `config.training.actors` processes, which share the environments equally and act one batch ahead.
 
+    If weights are published every batch, the actors' are those before the last. If they are published more seldom
+    (`config.training.target_period`), actors wait for the new ones before they begin a batch that comes after them:
+    all samples between two publications are then of one pi_old, as in one process. `learned` is the number of batches
+    that the run has learned from, which says when the next publication is due.
+
     The last `own` environments are stepped by this process in `next`, with the weights last published, so that a
     learner that would wait for its actors takes some of their work.
     """
@@ -123,8 +130,15 @@ class ProcessSampler:
         saved: dict | None = None,
         rank: int = 0,
         own: int = 0,
+        learned: int = 0,
     ) -> None:
         self.watched = _watched(config, rank)
+        period = config.training.target_period
+        self.period = math.inf if period == 1 else period
+        self.left = self.period - learned % period
+        """Number of batches that may still be begun with the present weights."""
+        self.free: deque[int] = deque()
+        """Buffers that no batch fills until new weights are published."""
         actors, envs = config.training.actors, config.training.envs
         share = (envs - own) // actors
         assert share * actors == envs - own
@@ -139,8 +153,8 @@ class ProcessSampler:
             make = partial(make_again, config, views[0].unroll.task.numpy(), start, number)
             actor = ActorProcess(f"actor {number}", make, views, self.weights, config.training.patience)
             self.actors.append(actor)
-            for view in range(BUFFERS):
-                actor.give(view)
+        for buffer in range(BUFFERS):
+            self._give(buffer)
         self.own: Actor | None = None
         if own:
             self.own = make_actor(config, config.tasks[envs - own :], start, rank * (actors + 1) + actors)
@@ -161,9 +175,18 @@ class ProcessSampler:
         return self.buffers[self.taken % BUFFERS]
 
     def release(self) -> None:
-        for actor in self.actors:
-            actor.give(self.taken % BUFFERS)
+        self._give(self.taken % BUFFERS)
         self.taken += 1
+
+    def _give(self, buffer: int | None = None) -> None:
+        """Let the actors fill a buffer, after those that wait, as far as the present weights are to be used."""
+        if buffer is not None:
+            self.free.append(buffer)
+        while self.free and self.left:
+            self.left -= 1
+            view = self.free.popleft()
+            for actor in self.actors:
+                actor.give(view)
 
     @property
     def restarts(self) -> int:
@@ -176,6 +199,8 @@ class ProcessSampler:
 
     def publish(self, network: ActorCritic) -> None:
         self.weights.publish(network)
+        self.left = self.period
+        self._give()
         if self.own:
             self.own.load(self.weights.vector)
 

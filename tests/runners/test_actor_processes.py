@@ -17,7 +17,8 @@ from runners.acting.samplers import ProcessSampler
 from runners.acting.weights import SLOTS, SharedWeights, flatten_weights, load_weights
 from runners.build import build_network, spec_of
 from runners.errors import RunError
-from support.runs import small
+from runners.training import AgentTraining
+from support.runs import batches, small
 
 
 class Writer:
@@ -114,6 +115,28 @@ def test_each_unroll_is_of_one_network_and_learned_from_once_and_versions_never_
             sampler.actors[batch // 4].process.kill()
     assert sampler.restarts == 2 and max(last) > 4 and len(unrolls) == 16
     sampler.close()
+
+
+@pytest.mark.parametrize("period", [2, 3])
+def test_between_two_publications_all_samples_are_of_one_pi_old(period: int) -> None:
+    """Of the newest when they are learned from, also in a run that is resumed within a period."""
+    config = small("feedforward", actors=2, learner_envs=2, target_period=period)
+    training, found = AgentTraining(config), []
+    for _ in range(2):
+        learn = training.learner.train
+
+        def train(*arguments, training=training, learn=learn) -> None:
+            sampler = training.sampler
+            found.append((sampler.versions, sampler.weights.version, training.batches // period))
+            learn(*arguments)
+
+        training.learner.train = train
+        batches(config, 4, training)
+        state, training = training.get_state(), AgentTraining(config, fresh=False)
+        training.set_state(state)
+    assert [versions for versions, *_ in found] == [[newest] * 2 for _, newest, _ in found]
+    starts = [0] * 4 + [4 // period] * 4
+    assert [newest for _, newest, _ in found] == [1 + x - y for (*_, x), y in zip(found, starts, strict=True)]
 
 
 READERS, SECONDS, SIZE = 8, 4.0, 20_000
