@@ -27,7 +27,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             **options_of(agent, choices, **em),
         ),
         training=TrainingConfig(
-            steps=1_800_000,
+            steps=3_000_000,
             unroll=63,
             target_period=1 if ppo else 8,
             value_warmup=40_000,
@@ -36,7 +36,7 @@ def small_atari(agent: str, **choices: str) -> RunConfig:
             anneal_to=0.0 if ppo else 0.2,
             weight_average=0.995,
             eval_policy="both",
-            evaluations=6,
+            evaluations=4,
             eval_from=0.75,
         ),
     )

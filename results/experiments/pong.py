@@ -2,7 +2,7 @@ from results.experiment import Experiment, Run, Trace
 
 COMMAND = "runners.atari --agent vmpo --core gtrxl --game Pong"
 """README's first command, whose game is Pong by default."""
-SEEDS = range(10)
+SEEDS = range(20, 30)
 
 EXPERIMENT = Experiment(
     name="pong",
