@@ -5,10 +5,10 @@ from torch import nn
 
 from agents.config import AgentConfig
 from agents.evaluation import Evaluation, describe_values, scaled_advantages, value_loss
-from agents.gempi.em import Settle, once
+from agents.gempi.em import UpdateDuals, once
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
-from agents.types import Loss, Passes, Plan, Unroll
+from agents.types import LARGEST_LOG_RATIO, Loss, Passes, Plan, Unroll
 from networks.distributions import ActionSpace
 from networks.heads import PopArtHead
 
@@ -20,7 +20,9 @@ class PPO(nn.Module):
         super().__init__()
         self.config, self.ranks = config, ranks
 
-    def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
+    def plan(
+        self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, update_duals: UpdateDuals = once
+    ) -> Plan:
         """Return the plan of a batch: its advantages, standardised over the batch if the option says so; no E-step."""
         advantages = scaled_advantages(
             evaluation, unroll, popart, self.config.standardise_advantages, self.ranks, self.config.scale_rewards
@@ -33,9 +35,9 @@ class PPO(nn.Module):
         valid, ranks, epsilon = unroll.valid, self.ranks, self.config.clip_epsilon
         old, new = passes.old, passes.new
 
-        # Masked before exp: at a reset nothing bounds the ratio, and the gradient of infinity is NaN even times 0.
+        # Masked and bounded before exp: the gradient of an infinite ratio is NaN even times 0.
         log_ratio = new.log_prob(unroll.action) - old.log_prob(unroll.action)
-        ratio = torch.where(valid, log_ratio, 0).exp()
+        ratio = torch.where(valid, log_ratio, 0).clamp(max=LARGEST_LOG_RATIO).exp()
         clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
         surrogate = torch.minimum(ratio * plan.advantages, clipped * plan.advantages)
         policy_loss = -masked_mean(surrogate, valid, ranks)

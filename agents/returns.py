@@ -47,9 +47,9 @@ def standardise(
     mask, and 0 everywhere if the values differ by no more than rounding."""
     mean = masked_mean(x, mask, ranks)
     centred = torch.where(mask, x - mean, 0)
-    deviation = masked_mean((centred.double()).square(), mask, ranks).sqrt().to(x.dtype)
+    deviation = masked_mean(centred.double().square(), mask, ranks).sqrt().to(x.dtype)
     rounding = 4 * torch.finfo(x.dtype).eps * mean.abs()
-    return torch.where(deviation > rounding, centred / torch.where(deviation > rounding, deviation, 1), 0)
+    return torch.where(deviation > rounding, centred / deviation, 0)
 
 
 def masked_mean(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], ranks: Ranks = ALONE) -> Float[Tensor, ""]:

@@ -8,6 +8,9 @@ from torch import Tensor
 from networks.actor_critic import Output
 from networks.distributions import Distribution
 
+LARGEST_LOG_RATIO = 20.0
+"""Bound of log pi - log pi_old before exp: an infinite ratio times 0 would be NaN, also in the gradient."""
+
 
 class Unroll(NamedTuple):
     """T steps of B environments and the observation after the last: the network's inputs in T+1 rows.

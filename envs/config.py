@@ -20,7 +20,8 @@ ALWAYS = ("name", "suite", "backend", "reward_scale")
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Options of an environment. The defaults are the papers' Atari protocol (DQN, IMPALA, GTrXL, V-MPO)."""
+    """Options of an environment. The defaults are the papers' Atari preprocessing and evaluation (DQN, IMPALA, GTrXL,
+    V-MPO). DQN also clips rewards and ends an episode with each life; here neither is done."""
 
     name: str = "Pong"
     """Atari game (Pong, MsPacman, ...) or any other environment (CartPole-v1, MiniGrid-MemoryS7-v0, recall-30, a

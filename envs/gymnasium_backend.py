@@ -62,8 +62,8 @@ def registered(name: str, suite: Suite) -> str:
 class GymnasiumEnv(BackendEnv):
     """A list of environments that step in `recv`, in the caller's thread.
 
-    Where an environment gives `info["action_mask"]` at its first reset, the mask becomes a part of each observation;
-    steps that give none then allow all actions.
+    If an environment gives `info["action_mask"]` at its first reset, the mask becomes a part of each observation;
+    steps that give none then allow all actions. EnvError for a mask that first comes later.
     """
 
     def __init__(self, config: EnvConfig, suite: Suite, num_envs: int, seed: int, threads: int, render: bool):
@@ -110,7 +110,7 @@ class GymnasiumEnv(BackendEnv):
                     (observation, info), reward, ends = self._envs[i].reset(), 0.0, (False, False)
                 else:
                     observation, reward, terminated, truncated, info = self._envs[i].step(self._action[i])
-                    ends = terminated, truncated
+                    ends = _flag(terminated), _flag(truncated)
             observations.append(self._mask.joined(observation, info))
             rewards.append(_number(self.spec.name, reward))
             flags.append(ends)
@@ -147,6 +147,11 @@ def _named(name: str, call: str) -> Iterator[None]:
         raise EnvError(f"{name}: {call} raised {type(error).__name__}: {one_line(error)} (see --debug)") from error
 
 
+def _flag(value: Any) -> bool:
+    """Return `terminated` or `truncated`, a bool or an array of one."""
+    return bool(np.asarray(value).item())
+
+
 def _number(name: str, reward: Any) -> float:
     """Return a reward, a number or an array of one; numpy alone would make NaN of None, and 1.0 of the text "1"."""
     try:
@@ -165,7 +170,9 @@ class _InfoMask:
         self._name = name
         self._size = choices_of(action)
         within = isinstance(space, spaces.Dict)
-        self._brought = any(MASK in info for info in infos) and self._size > 0 and not (within and MASK in space.spaces)
+        masked = within and MASK in space.spaces
+        self._brought = any(MASK in info for info in infos) and self._size > 0 and not masked
+        self._unmasked = self._size > 0 and not masked and not self._brought
         self._within = within
         self.space = space
         if self._brought:
@@ -173,6 +180,8 @@ class _InfoMask:
             self.space = spaces.Dict({**own, MASK: spaces.MultiBinary(self._size)})
 
     def joined(self, observation: Any, info: dict) -> Any:
+        if self._unmasked and MASK in info:
+            raise EnvError(f"{self._name}: info['{MASK}'] must be there from the first reset on, not from a later step")
         if not self._brought:
             return observation
         mask = info.get(MASK)

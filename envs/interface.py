@@ -8,7 +8,7 @@ with the flag.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -201,6 +201,14 @@ class VectorEnv(Protocol):
 
     def render(self) -> np.ndarray:
         """Return pictures of the environments, [N, H, W, 3] uint8; only when made with `render=True`."""
+        ...
+
+    def get_state(self) -> Any:
+        """Return everything that the next steps depend on; EnvError if the simulator cannot be saved."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Continue from what `get_state` returned."""
         ...
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,12 @@ class MultiTask:
 
     def render(self) -> np.ndarray:
         return np.concatenate([part.render() for part in self._parts])
+
+    def get_state(self) -> Any:
+        raise EnvError("several games at once cannot be saved: leave out --save-environments")
+
+    def set_state(self, state: Any) -> None:
+        self.get_state()  # there is none to continue from
 
     def close(self) -> None:
         for part in self._parts:

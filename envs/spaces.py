@@ -52,7 +52,7 @@ class Reader:
             Leaf(path, leaf.shape or (), *_part(name, path, leaf, action, symbols or {}))
             for path, leaf in _leaves(space, ignored)
         ]
-        if not any(leaf.part.size for leaf in self._leaves):
+        if not any(leaf.part.size for leaf in self._leaves if leaf.part.kind != "mask"):
             raise EnvError(f"{name} has an empty observation space: an agent needs something to observe")
         self.parts = tuple(leaf.part for leaf in self._leaves)
 
@@ -116,6 +116,8 @@ def _part(name: str, path: Path, space: Space, action: Action, symbols: Mapping)
     """Return the part that one leaf becomes, and the function that reads a batch of it."""
     own, what = _name(path), f"{name}: {_label(path)}"
     shape, size = space.shape or (), math.prod(space.shape or ())
+    if MASK in path[:-1] and not isinstance(action, Box):
+        raise EnvError(f"{what} is a part of a mask: give the mask as one MultiBinary({choices_of(action)})")
     if path and path[-1] == MASK and not isinstance(action, Box):
         if size != choices_of(action):
             raise EnvError(f"{what} has {size} entries, but actions have {choices_of(action)} choices")

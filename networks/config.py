@@ -7,7 +7,7 @@ from typing import Literal
 from networks.cores import CORES
 from networks.gates import GATES
 
-TorsoName = Literal["auto", "nature", "resnet", "small", "mlp"]
+TorsoName = Literal["auto", "nature", "resnet", "small"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,5 @@ class NetworkConfig:
         for name in ("nature_channels", "resnet_channels"):
             if len(channels := getattr(self, name)) != 3 or min(channels) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} takes three positive sizes, not {channels}")
-        if self.centre_pixels and self.torso == "mlp":
-            raise ValueError("--centre-pixels needs a torso for pictures: nature, resnet or small, not mlp")
         if self.embedding % 2:
             raise ValueError(f"--embedding must be even (half of it sines, half cosines), not {self.embedding}")

@@ -108,9 +108,8 @@ class Gaussian(NamedTuple):
         return (self.std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
-        """KL(self || other) in nats, [...]."""
-        ratio = self.std / other.std
-        return (0.5 * (ratio.square() + ((self.mean - other.mean) / other.std).square() - 1) - ratio.log()).sum(-1)
+        """Return KL(self || other) in nats, [...] (V-MPO eq. 25)."""
+        return other.kl_mean(self) + self.kl_std(other)
 
     def kl_mean(self, other: Self) -> Tensor:
         """Return the KL in nats, [...], if only the mean differed, both with this covariance (V-MPO eq. 26)."""

@@ -4,18 +4,19 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Layer that drops the output `x` [B, ...] of a block for whole samples with probability `p`, and multiplies the
-    others by 1 / (1 - p)."""
+    """Layer that skips a block for whole samples with probability `p`: its output is then its input. For the others it
+    multiplies what the block changes by 1 / (1 - p)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the block's output from its input `before` and its whole output `after`, both [B, ...]."""
         if not self.training or not self.p:
-            return x
-        kept = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - self.p)
-        return x * kept / (1 - self.p)
+            return after
+        kept = after.new_empty(len(after), *[1] * (after.ndim - 1)).bernoulli_(1 - self.p)
+        return before + (after - before) * kept / (1 - self.p)
 
 
 def drop_blocks(model: nn.Module, p: float) -> None:
@@ -33,9 +34,7 @@ def drop_blocks(model: nn.Module, p: float) -> None:
 
 
 def _skip(block: nn.Module, inputs: tuple, named: dict, output: Tensor | tuple) -> Tensor | tuple:
-    if not block.training:
-        return output
     before = inputs[0] if inputs else named["hidden_states"]
-    after = output[0] if isinstance(output, tuple) else output
-    mixed = before + block.drop_path(after - before)
-    return (mixed, *output[1:]) if isinstance(output, tuple) else mixed
+    if isinstance(output, tuple):
+        return block.drop_path(before, output[0]), *output[1:]
+    return block.drop_path(before, output)

@@ -122,9 +122,7 @@ class PopArtHead(nn.Module):
         mean, mean_square = self.moment1 / weight, self.moment2 / weight
         variance = mean_square - mean.square()
         differ = variance > ROUNDING * mean_square
-        std = torch.where(differ, variance, 1).sqrt()
-        std = torch.where(differ, std, self.std)
-        mean = torch.where(self.weight > 0, mean, self.mean)
+        std = torch.where(differ, variance.sqrt(), self.std)
 
         keeps, dtype = self.started, self.output.weight.dtype
         scale = torch.where(keeps, self.std / std, 1).to(dtype)

@@ -245,7 +245,7 @@ def torso_of(parts: Sequence[Part]) -> str:
 
 def make_torso(config: NetworkConfig, parts: Sequence[Part]) -> Torso:
     """Make the encoder for observations of `parts`; `config.torso` is that of pictures."""
-    if torso_of(parts) == "mixed" or len(parts) > 1:
+    if len(parts) > 1:
         return MixedTorso(config, parts)
     return _single(config, parts[0])
 

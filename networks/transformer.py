@@ -51,7 +51,7 @@ class TransformerLayer(nn.Module):
         self.attention = RelativeAttention(d_model, heads, key_size, dropout)
         self.mlp = nn.Sequential(nn.Linear(d_model, mlp_size), nn.ReLU(), nn.Linear(mlp_size, d_model))
         self.attention_norm, self.mlp_norm = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
-        self.dropout = nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))
+        self.dropout, self.drop_path = nn.Dropout(dropout), DropPath(drop_path)
         gated = variant == "gtrxl"
         self.attention_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
         self.mlp_gate = make_gate(gate, d_model, gate_bias) if gated else Residual()
@@ -63,10 +63,14 @@ class TransformerLayer(nn.Module):
     def combine(self, x: Tensor, attended: Tensor) -> Tensor:
         """Return the layer's output from its input `x` [B, ..., D] and the attention's output `attended`."""
         if self.post_norm:
-            y = self.attention_norm(self.attention_gate(x, self.dropout(attended)))
-            return self.mlp_norm(self.mlp_gate(y, self.dropout(self.mlp(y))))
-        y = self.attention_gate(x, self.dropout(attended.relu()))
-        return self.mlp_gate(y, self.dropout(self.mlp(self.mlp_norm(y)).relu()))
+            y = self.attention_norm(self._join(self.attention_gate, x, attended))
+            return self.mlp_norm(self._join(self.mlp_gate, y, self.mlp(y)))
+        y = self._join(self.attention_gate, x, attended.relu())
+        return self._join(self.mlp_gate, y, self.mlp(self.mlp_norm(y)).relu())
+
+    def _join(self, gate: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return the skip connection of a sub-block with input `x` and output `y`."""
+        return self.drop_path(x, gate(x, self.dropout(y)))
 
 
 class TransformerCore(nn.Module):

@@ -15,7 +15,7 @@ from envs.protocols import PROTOCOLS, under
 from networks.actor_critic import ActorCritic
 from runners.acting.weights import evaluated
 from runners.attention import check_attends, record_attention
-from runners.build import build_env, build_network
+from runners.build import build_network, spec_of
 from runners.cli import load_config, parse_flags
 from runners.config import RunConfig, from_dict
 from runners.errors import UsageError, main_guard, usage_errors
@@ -56,16 +56,9 @@ class Options:
 def main(argv: list[str]) -> int:
     options = parse_flags(Options, "evaluate", "Play episodes with a trained agent.", argv)
     run_dir = Path(options.run_dir)
-    if not run_dir.is_dir():
-        raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
-    config = asked_for(options, load_config(run_dir, ["atari", "control"], from_dict))
-    checkpoints = Checkpoints(run_dir / "checkpoints")
-    loaded = checkpoints.best() if options.checkpoint == "best" else checkpoints.latest()
-    if loaded.warning:
-        print(f"warning: {loaded.warning}")
-
     torch.set_num_threads(1)
-    network = network_of(config, loaded)
+    config, network, loaded = load_run(run_dir, options.checkpoint)
+    config = asked_for(options, config)
     result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
     for each in by_policy(result):
         normalised = f", human-normalised {each['human_normalised']:.1f}%" if "human_normalised" in each else ""
@@ -93,14 +86,25 @@ def asked_for(options: Options, config: RunConfig) -> RunConfig:
         return replace(config, env=env, training=replace(config.training, **asked))
 
 
-def network_of(config: RunConfig, loaded: Loaded) -> ActorCritic:
-    """Return the network of a checkpoint."""
-    env = build_env(config, 1, stream=0)
-    network = build_network(settle_precision(config, env.spec, torch.device("cpu")), env.spec)
-    env.close()
+def load_run(
+    run_dir: str | Path, checkpoint: Literal["latest", "best"] = "latest"
+) -> tuple[RunConfig, ActorCritic, Loaded]:
+    """Return the configuration of a run, its network with the weights that evaluations play with, and the checkpoint.
+
+    UsageError for a folder that is no run; a checkpoint that is damaged is left out with a warning for an older one.
+    """
+    if not Path(run_dir).is_dir():
+        raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
+    config = load_config(Path(run_dir), ["atari", "control"], from_dict)
+    checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
+    loaded = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
+    if loaded.warning:
+        print(f"warning: {loaded.warning}")
+    spec = spec_of(config)
+    network = build_network(settle_precision(config, spec, torch.device("cpu")), spec)
     with fits(loaded.path):
         network.load_state_dict(evaluated(loaded.state["learner"]))
-    return network
+    return config, network, loaded
 
 
 def by_policy(result: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -202,12 +202,25 @@ def test_a_command_runs(command, workplace):
 
 
 @pytest.mark.slow
+def run_script(folder: Path, script: str) -> dict:
+    (folder / "script.py").write_text(script)
+    return runpy.run_path(str(folder / "script.py"))
+
+
 def test_train_resume_and_evaluate(workplace):
     for command in IN_TURN:
         assert command in COMMANDS
         run_here(command)
     result = json.loads((workplace / "runs/first/evaluation.json").read_text())
     assert result["episodes"] == 20 and result["step"] >= 20000
+    played, weighed = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/runs.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    found = run_script(workplace, played)
+    assert found["step"].observation.shape == (4, 4) and found["checkpoint"].step >= 20000
+    found = run_script(workplace, weighed)
+    assert (found["step"].weights > 0).sum() == 32 and found["step"].weights.sum().item() == pytest.approx(1)
+    assert found["vmpo"].temperature.positives[0].raw.grad.isfinite()
 
 
 def test_the_two_commands_come_first():

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from agents.config import AgentConfig
 from agents.evaluation import Evaluation, describe_values, scaled_advantages, value_loss
-from agents.gempi.em import EM, Settle, once
+from agents.gempi.em import EM, UpdateDuals, once
 from agents.gempi.m_step import sampling_error, weighted_likelihood_loss
 from agents.ranks import ALONE, Ranks
 from agents.returns import masked_mean
@@ -24,7 +24,9 @@ class Gempi(EM):
         super().__init__(config.row, config, ranks, gaussian=isinstance(space, Reals))
         self.config, self.space = config, space
 
-    def plan(self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, settle: Settle = once) -> Plan:
+    def plan(
+        self, unroll: Unroll, evaluation: Evaluation, popart: PopArtHead, update_duals: UpdateDuals = once
+    ) -> Plan:
         """Make the E-step on the whole of `unroll`: advantages first, then weights."""
         valid, ranks = unroll.valid, self.ranks
         advantages = scaled_advantages(
@@ -34,7 +36,7 @@ class Gempi(EM):
         if unroll.reference is not None:
             old, reference = map(self.space.distribution, (unroll.policy, unroll.reference))
             log_ratios["reference"] = (reference.log_prob(unroll.action) - old.log_prob(unroll.action)).flatten()
-        step = self.e_step(advantages.flatten(), log_ratios, valid.flatten(), settle)
+        step = self.e_step(advantages.flatten(), log_ratios, valid.flatten(), update_duals)
         weights = ranks.total(valid.sum()) * step.weights.view_as(advantages)
         metrics = describe_values(evaluation, unroll, popart, ranks) | step.diagnostics
         return Plan(evaluation.returns, advantages, weights, step.dual_loss, metrics)

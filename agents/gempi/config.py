@@ -28,8 +28,8 @@ class EMConfig:
     divergence: Literal[tuple(DIVERGENCES)] = "kl"
     """gempi: divergence of the target from each anchor; renyi takes one anchor only."""
     temperature: Literal[tuple(TEMPERATURES)] = "dual"
-    """gempi: coefficients of the divergences: fixed; flat, infinite, so that all kept samples weigh the same; dual
-    variables, which take gradient steps towards their budgets; or solved, which meet their budgets on each batch.
+    """gempi: coefficients of the divergences: fixed; flat, infinite, so that advantages only choose the samples;
+    dual variables, which take gradient steps towards their budgets; or solved, which meet their budgets on each batch.
     Methods whose coefficients are dual may have them solved, too."""
     filter: Literal[tuple(FILTERS)] = "top-k"
     """gempi: samples that the E-step keeps: all, the better top-k, or those of positive advantage."""

@@ -15,7 +15,7 @@ from agents.gempi.e_step import EStep, e_step, e_steps
 from agents.gempi.methods import Row, make_method
 from agents.ranks import ALONE, Ranks
 
-Settle = Callable[[Callable[[], EStep]], EStep]
+UpdateDuals = Callable[[Callable[[], EStep]], EStep]
 """Function that may take gradient steps on the temperature, repeating the E-step for each, and returns the last."""
 
 
@@ -41,20 +41,20 @@ class EM(nn.Module):
         advantages: Tensor,
         log_ratios: Mapping[str, Tensor],
         mask: Tensor,
-        settle: Settle = once,
+        update_duals: UpdateDuals = once,
         each: int | None = None,
     ) -> EStep:
         """Make the E-step over the samples of all ranks; arguments and weights are those of this rank's N, all [N].
 
-        `log_ratios` has log pi_j - log pi_t of each anchor but pi_t. `settle` may take gradient steps on the
+        `log_ratios` has log pi_j - log pi_t of each anchor but pi_t. `update_duals` may take gradient steps on the
         temperature first. `each` is the number of samples in a row that have an E-step of their own; None makes one for
         all samples.
         """
         gather = self.ranks.gather
-        zero = torch.zeros_like(advantages)
-        ratios = torch.stack([gather(log_ratios.get(name, zero)) for name in self.row.anchors])
+        log_ratios = {"behaviour": torch.zeros_like(advantages), **log_ratios}
+        ratios = torch.stack([gather(log_ratios[name]) for name in self.row.anchors])
         samples = gather(advantages), ratios, gather(mask)
         elements = self.divergence, self.temperature, self.filter, self.row.anchors
         make = partial(e_steps, each) if each else e_step
-        step = settle(lambda: make(*samples, *elements))
+        step = update_duals(lambda: make(*samples, *elements))
         return step._replace(weights=self.ranks.own(step.weights))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from agents.gempi.em import Settle, once
+from agents.gempi.em import UpdateDuals, once
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
 from agents.sequences.types import PartLoss, Plan, Samples, even_plan, sequence_log_prob
@@ -20,7 +20,7 @@ class DPO(nn.Module):
         super().__init__()
         self.beta, self.ranks = config.dpo_beta, ranks
 
-    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
+    def plan(self, samples: Samples, update_duals: UpdateDuals = once) -> Plan:
         """Return a plan in which both samples of a pair have half of its weight, and all pairs the same."""
         return even_plan(samples.mask.any(1).view(-1, 2).any(1).repeat_interleave(2), self.ranks)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from agents.gempi.em import EM, Settle, once
+from agents.gempi.em import EM, UpdateDuals, once
 from agents.gempi.m_step import weighted_likelihood_loss
 from agents.gempi.trust_region import Unconstrained
 from agents.ranks import ALONE, Ranks
@@ -29,7 +29,7 @@ class SequenceGempi(EM):
         self.needs_reference = "reference" in self.row.anchors
         self.compares = not isinstance(self.trust_region, Unconstrained)
 
-    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
+    def plan(self, samples: Samples, update_duals: UpdateDuals = once) -> Plan:
         """Make the E-step over the samples of all ranks: completions or, where these have advantages, tokens."""
         log_ratio = samples.reference - samples.behaviour
         if samples.advantages.dim() == 1:
@@ -39,7 +39,7 @@ class SequenceGempi(EM):
         width = int(self.ranks.gather(torch.tensor([length], device=log_ratio.device)).max())  # as many on all ranks
         advantages, to_reference, valid = (pad(x, (0, width - length)).flatten() for x in rows)
         each = width * samples.each if self.config.e_step == "prompt" else None
-        weights, dual_loss, metrics = self.e_step(advantages, {"reference": to_reference}, valid, settle, each)
+        weights, dual_loss, metrics = self.e_step(advantages, {"reference": to_reference}, valid, update_duals, each)
         weights = weights.view(-1, width)[:, :length]
         kept = samples.mask if self.compares else weights > 0
         return Plan(weights.reshape(samples.valid.shape), kept.any(1), dual_loss, metrics)
@@ -65,7 +65,7 @@ class SFT(nn.Module):
         super().__init__()
         self.ranks = ranks
 
-    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
+    def plan(self, samples: Samples, update_duals: UpdateDuals = once) -> Plan:
         return even_plan(samples.mask.any(1), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-LARGEST = 20.0
-"""Bound of log-ratios: an infinite ratio times 0 would be NaN."""
+from agents.types import LARGEST_LOG_RATIO
 
 
 class SampledTokens(NamedTuple):
@@ -23,7 +22,7 @@ class SampledTokens(NamedTuple):
     def kl(self, other: "SampledTokens") -> Tensor:
         """Return estimates of KL(self || other) in nats, [N, C], where one of the two is pi_old."""
         if self.drew:
-            log_rho = (other.log_prob - self.log_prob).clamp(max=LARGEST)
+            log_rho = (other.log_prob - self.log_prob).clamp(max=LARGEST_LOG_RATIO)
             return log_rho.expm1() - log_rho
-        log_rho = (self.log_prob - other.log_prob).clamp(max=LARGEST)
+        log_rho = (self.log_prob - other.log_prob).clamp(max=LARGEST_LOG_RATIO)
         return log_rho.exp() * log_rho - log_rho.expm1()

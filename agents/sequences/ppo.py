@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from agents.gempi.em import Settle, once
+from agents.gempi.em import UpdateDuals, once
 from agents.ranks import ALONE, Ranks
 from agents.sequences.config import SequenceConfig
-from agents.sequences.kl import LARGEST, SampledTokens
+from agents.sequences.kl import SampledTokens
 from agents.sequences.types import PartLoss, Plan, Samples, even_plan
+from agents.types import LARGEST_LOG_RATIO
 
 
 class SequencePPO(nn.Module):
@@ -21,7 +22,7 @@ class SequencePPO(nn.Module):
         super().__init__()
         self.config, self.ranks = config, ranks
 
-    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
+    def plan(self, samples: Samples, update_duals: UpdateDuals = once) -> Plan:
         """Return a plan with the weight 1 / N for each completion."""
         return even_plan(samples.mask.any(1), self.ranks)
 
@@ -35,7 +36,7 @@ class SequencePPO(nn.Module):
             log_ratio, share = log_ratio.sum(1), weights
         elif advantages.dim() == 1:
             advantages = advantages.unsqueeze(1)
-        ratio = log_ratio.clamp(max=LARGEST).exp()
+        ratio = log_ratio.clamp(max=LARGEST_LOG_RATIO).exp()
         surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon) * advantages)
         policy_loss = -(share * surrogate).sum()
         old, new = SampledTokens(samples.behaviour, drew=True), SampledTokens(compared, drew=False)

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from agents.gempi.em import Settle, once
+from agents.gempi.em import UpdateDuals, once
 from agents.ranks import Ranks
 
 
@@ -66,7 +66,7 @@ class SequenceAgent(Protocol):
     compares: bool
     """True if the loss has a gradient through `compared`; else that is only logged."""
 
-    def plan(self, samples: Samples, settle: Settle = once) -> Plan:
+    def plan(self, samples: Samples, update_duals: UpdateDuals = once) -> Plan:
         """Return the weights of a batch, for an EM method by an E-step."""
         ...
 

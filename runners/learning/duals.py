@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.gempi.e_step import EStep
-from agents.gempi.em import EM, Settle
+from agents.gempi.em import EM, UpdateDuals
 from runners.learning.steps import FiniteSteps
 from runners.machine.ranks import ONE_RANK, Ranks
 
@@ -25,10 +25,10 @@ class DualSteps:
         self.steps = FiniteSteps(self.optimizer)
         self.ranks = ranks
 
-    def settle(self, steps: int) -> Settle:
+    def updates(self, steps: int) -> UpdateDuals:
         """Return a function that takes `steps` gradient steps on an E-step's dual loss, then makes the E-step."""
 
-        def settled(step: Callable[[], EStep]) -> EStep:
+        def updated(step: Callable[[], EStep]) -> EStep:
             for _ in range(steps if self.optimizer else 0):
                 self.optimizer.zero_grad(set_to_none=True)
                 loss = step().dual_loss
@@ -39,7 +39,7 @@ class DualSteps:
                 self.steps.take(loss.detach() + gradient_sum(self.parameters), {})
             return step()
 
-        return settled
+        return updated
 
     def get_state(self) -> dict[str, Any] | None:
         return self.optimizer and self.optimizer.state_dict()

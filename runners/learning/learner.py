@@ -92,10 +92,10 @@ class Learner:
             self.updates += 1
             if 0 < agent_config.target_kl < kl or stop.overdue:
                 break
+        # Now, so that learning from a batch uses the moments that it was acted with.
+        self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         if self.reference:
             self.reference.follow(self.network)
-        # Last, so that learning from a batch uses the moments that it was acted with.
-        self.network.update_input(unroll.observation[:-1], unroll.valid, self.ranks.total)
         self._log({"m_step/learning_rate": torch.tensor(training.learning_rate * annealing)})
         self.steps.check(training.patience_steps, self.updates)
 
@@ -114,7 +114,7 @@ class Learner:
         config, head = self.config.agent, self.network.value_head
         evaluation = evaluate_policy(unroll, config.discount, config.gae_lambda)
         head.update(evaluation.returns, unroll.valid, self.ranks.total, unroll.task)
-        plan = self.agent.plan(unroll, evaluation, head, self.duals.settle(0 if value_only else steps))
+        plan = self.agent.plan(unroll, evaluation, head, self.duals.updates(0 if value_only else steps))
         self._log(plan.metrics)
         return plan
 

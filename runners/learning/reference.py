@@ -42,10 +42,12 @@ class Reference:
 
     @torch.no_grad()
     def follow(self, network: ActorCritic) -> None:
-        """Move the average towards `network`."""
+        """Move the average of the weights towards `network`, and take over its observations' moments."""
         if self.decay < 1:
             for own, new in zip(self.network.parameters(), network.parameters(), strict=True):
                 own.lerp_(new, 1 - self.decay)
+            for own, new in zip(self.network.buffers(), network.buffers(), strict=True):
+                own.copy_(new)
 
     def get_state(self) -> dict:
         return self.network.state_dict()

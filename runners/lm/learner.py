@@ -51,7 +51,7 @@ class Learner:
 
     def plan(self, samples: Samples, steps: int) -> Plan:
         """Make the E-step of a batch that has `steps` gradient steps."""
-        return self.agent.plan(samples, self.duals.settle(steps))
+        return self.agent.plan(samples, self.duals.updates(steps))
 
     def train(self, batch: Batch, plan: Plan, annealing: float = 1.0) -> dict[str, Tensor]:
         """Take one gradient step, at `annealing` times the learning rate, and return scalars to log."""

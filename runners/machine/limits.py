@@ -37,9 +37,7 @@ def check_torso(config: RunConfig, spec: EnvSpec) -> None:
     """Raise UsageError if an option does not suit the observations, or pictures are too small for the torso."""
     pictures = [part for part in spec.parts if part.kind == "picture"]
     torso, shown = config.network.torso, ", ".join(f"{part.kind} {part.shape}" for part in spec.parts)
-    if pictures and torso == "mlp":
-        raise UsageError(f"--torso mlp reads vectors; {spec.name} shows {shown}: leave --torso at auto")
-    if not pictures and torso not in ("auto", "mlp"):
+    if not pictures and torso != "auto":
         raise UsageError(f"--torso {torso} reads pictures; {spec.name} shows {shown}: leave --torso at auto")
     if not pictures and config.network.centre_pixels:
         raise UsageError(f"--centre-pixels is for pictures; {spec.name} shows {shown}: leave it out")

@@ -39,7 +39,7 @@ def has_bf16(device: torch.device) -> bool:
 
 def convolves(config: RunConfig, spec: EnvSpec) -> bool:
     """Return whether observations are pictures alone, and the torso convolutions."""
-    return len(spec.parts) == 1 and spec.parts[0].kind == "picture" and config.network.torso != "mlp"
+    return len(spec.parts) == 1 and spec.parts[0].kind == "picture"
 
 
 def bf16_pays(config: RunConfig, spec: EnvSpec, device: torch.device) -> bool:

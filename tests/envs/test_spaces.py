@@ -159,6 +159,8 @@ def test_symbols_keep_their_grid():
         ("mask", "the action mask of environment 0 allows nothing at step 3"),
         ("size", "observation 'action_mask' has 3 entries, but actions have 2 choices"),
         ("info", "has 5 entries, but actions have 2 choices"),
+        ("late", "info['action_mask'] must be there from the first reset on"),
+        ("tuple", "observation 'action_mask/0' is a part of a mask: give the mask as one MultiBinary(2)"),
     ],
 )
 def test_what_an_environment_does_wrong_is_one_line(wrong, says):
@@ -182,7 +184,10 @@ def test_actions_that_leave_nothing_to_choose_are_refused(space):
         action_of("idle", space)
 
 
-@pytest.mark.parametrize("space", [NOTHING, spaces.Dict({"a": NOTHING}), spaces.Dict({})])
+MASK_ALONE = spaces.Dict({"action_mask": spaces.MultiBinary(2)})
+
+
+@pytest.mark.parametrize("space", [NOTHING, spaces.Dict({"a": NOTHING}), spaces.Dict({}), MASK_ALONE])
 def test_observations_of_nothing_are_refused(space):
     with pytest.raises(EnvError, match="^blind has an empty observation space: an agent needs something to observe$"):
         Reader("blind", space, Discrete(2))
@@ -198,6 +203,14 @@ def test_one_number_of_any_kind_is_a_reward(reward, monkeypatch):
     env.reset()
     assert env.step(np.zeros(2, int), np.array([True, False])).reward.tolist() == [2, 0]
     assert env.step(np.zeros(2, int)).reward.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("flag", [True, 1, np.True_, np.array([True])])
+def test_a_flag_may_be_an_array_of_one(flag, monkeypatch):
+    monkeypatch.setattr("support.envs_for_tests.Tiny.step", lambda env, _: (env.reset()[0], 0, flag, False, {}))
+    env = make_env(tiny("Tiny-vector-discrete"), 2, 0)
+    env.reset()
+    assert env.step(np.zeros(2, int)).terminated.tolist() == [True, True]
 
 
 # Masks

@@ -15,12 +15,12 @@ P = 0.4
 
 def test_a_path_is_dropped_for_whole_samples_and_none_on_average():
     torch.manual_seed(0)
-    layer, x = DropPath(P), torch.ones(20_000, 2, 3)
-    kept = layer(x).flatten(1)
-    assert (kept == kept[:, :1]).all()
-    torch.testing.assert_close(kept[:, 0].unique(), torch.tensor([0, 1 / (1 - P)]))
-    assert kept.mean().item() == pytest.approx(1, abs=0.02)
-    assert torch.equal(layer.eval()(x), x) and torch.equal(DropPath(0.0)(x), x)
+    layer, before, after = DropPath(P), torch.full((20_000, 2, 3), 5.0), torch.full((20_000, 2, 3), 6.0)
+    mixed = layer(before, after).flatten(1)
+    assert (mixed == mixed[:, :1]).all()
+    torch.testing.assert_close(mixed[:, 0].unique(), torch.tensor([5, 5 + 1 / (1 - P)]))
+    assert mixed.mean().item() == pytest.approx(6, abs=0.02)
+    assert torch.equal(layer.eval()(before, after), after) and torch.equal(DropPath(0.0)(before, after), after)
 
 
 def test_attention_weights_are_dropped_while_learning_alone():
@@ -52,6 +52,8 @@ def test_a_core_leaves_out_blocks_of_an_environment_at_a_time(core):
     y, _ = made(x, first, made.initial_state(64))
     different = {tuple(column.flatten().round(decimals=4).tolist()) for column in y.detach().transpose(0, 1)}
     assert len(different) == 4  # attention left out or not, and the MLP
+    if core != "trxl":  # an environment without any sub-block passes its input on, whatever its gates would do
+        assert tuple(x[:, 0].flatten().round(decimals=4).tolist()) in different
     y, _ = made.eval()(x, first, made.initial_state(64))
     assert (y == y[:, :1]).all()
 

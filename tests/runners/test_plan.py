@@ -49,9 +49,9 @@ def watch(learner: Learner) -> tuple[list, list, list]:
     plans, losses, statistics = [], [], []
     plan, loss, head = learner.agent.plan, learner.agent.loss, learner.network.value_head
 
-    def watched_plan(unroll, evaluation, popart, settle):
+    def watched_plan(unroll, evaluation, popart, update_duals):
         plans.append((unroll, evaluation))
-        return plan(unroll, evaluation, popart, settle)
+        return plan(unroll, evaluation, popart, update_duals)
 
     def watched_loss(passes, unroll, plan, popart, annealing=1.0):
         losses.append((unroll, plan))
@@ -77,8 +77,8 @@ def test_the_learner_plans_a_batch_once(agent: str) -> None:
     update = head.update
     head.update = lambda *arguments: updates.append(len(losses)) or update(*arguments)
     before = (float(head.mean), float(head.std))
-    steps, settle = [], learner.duals.settle
-    learner.duals.settle = lambda count: steps.append(count) or settle(count)
+    steps, made = [], learner.duals.updates
+    learner.duals.updates = lambda count: steps.append(count) or made(count)
     learner.train(unroll, 0.0)
     assert len(plans) == 1 and steps == [3 * 2] and len(losses) == 6
     assert all(seen.reward.shape == unroll.reward.shape for seen, _ in plans)

@@ -65,6 +65,9 @@ def test_a_frozen_reference_stays_and_an_average_follows():
             expected.lerp_(flat(training.network), 0.1)
         reference = flat(training.learner.reference.network)
         assert not torch.equal(flat(training.network), start)
+        if training is moving:  # its averaged weights read observations by the moments of the network
+            for own, new in zip(training.learner.reference.network.buffers(), training.network.buffers(), strict=True):
+                assert torch.equal(own, new)
         torch.testing.assert_close(reference, start if training is frozen else expected, atol=1e-6, rtol=1e-5)
         loop.close()
 

@@ -120,11 +120,11 @@ def test_a_seed_reproduces_to_the_bit(agent: str) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("torso", ["mlp", "nature", "resnet"])
+@pytest.mark.parametrize("torso", ["auto", "nature", "resnet"])
 def test_a_checkpoint_holds_the_whole_learner(torso: str, tmp_path: Path) -> None:
     """Two learners, one restored from the other's file, stay equal to the bit on the same data."""
     config = small("gtrxl")
-    if torso != "mlp":  # settled by a measurement, the precision of the two might differ
+    if torso != "auto":  # settled by a measurement, the precision of the two might differ
         training = replace(config.training, precision="float32")
         network = replace(config.network, torso=torso, torso_hidden=16)
         config = replace(config, env=AtariEnv(), network=network, training=training)
@@ -292,10 +292,6 @@ def test_duals_and_network_have_their_own_learning_rates() -> None:
         ),
         (["runners.control", "--popart-step-size", "2"], "--popart-step-size must lie between 0 and 1"),
         (["runners.control", "--agent", "awr", "--dropout", "0.1", "--dropout-scheme", "masked"], "--dropout-scheme"),
-        (
-            ["runners.atari", "--torso", "mlp", "--no-centre-pixels"],
-            "mlp reads vectors; Pong shows picture",
-        ),
         (["runners.control", "--resume", "no/such/run"], "no/such/run"),
         (["runners.evaluate", "no/such/run"], "no/such/run"),
         pytest.param(

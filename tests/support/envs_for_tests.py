@@ -114,6 +114,8 @@ class Oracle(gymnasium.Env):
             self.observation_space["text"] = spaces.Text(5)
         if wrong == "long":
             self.observation_space["text"] = spaces.Discrete(4097)
+        if wrong == "tuple":
+            self.observation_space["action_mask"] = spaces.Tuple([spaces.MultiBinary(1), spaces.MultiBinary(1)])
         if wrong in ("mask", "size"):
             self.observation_space["action_mask"] = spaces.MultiBinary(2 if wrong == "mask" else 3)
         self.action_space = spaces.Dict({"x": spaces.Discrete(2)}) if wrong == "action" else spaces.Discrete(2)
@@ -129,7 +131,8 @@ class Oracle(gymnasium.Env):
             del seen["text"]
         if self.wrong in ("mask", "size"):
             seen["action_mask"] = np.array([not here, 0], np.int8)
-        return seen, {"action_mask": np.ones(5)} if self.wrong == "info" else {}
+        masked = self.wrong == "info" or self.wrong == "late" and here
+        return seen, {"action_mask": np.ones(5)} if masked else {}
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -163,7 +166,7 @@ class Fails(Tiny):
 
 
 WRONG = "text long action nan inf huge shape value missing reward none pair words much mask size info picture".split()
-WRONG += ["raises", "four", "exits", "uneven", "digit"]
+WRONG += ["raises", "four", "exits", "uneven", "digit", "late", "tuple"]
 
 
 def _register(name: str, kind: type, limit: int | None, **options) -> None:
