@@ -21,8 +21,8 @@ class DPO(nn.Module):
         self.beta, self.ranks = config.dpo_beta, ranks
 
     def plan(self, samples: Samples, update_duals: UpdateDuals = once) -> Plan:
-        """Return a plan in which both samples of a pair have half of its weight, and all pairs the same."""
-        return even_plan(samples.mask.any(1).view(-1, 2).any(1).repeat_interleave(2), self.ranks)
+        """Return a plan in which all samples weigh the same, but those without a token, of an empty batch, nothing."""
+        return even_plan(samples.mask.any(1), self.ranks)
 
     def loss(self, fitted: Tensor, compared: Tensor, samples: Samples, weights: Tensor, tokens: Tensor) -> PartLoss:
         implicit = self.beta * sequence_log_prob(fitted - samples.reference, samples.mask)

@@ -1,6 +1,5 @@
 """The base model of a built-in task: a small GPT-2 fitted to the task's demonstrations."""
 
-import contextlib
 import hashlib
 import shutil
 from pathlib import Path
@@ -38,10 +37,13 @@ def kept_base_model(problem: Problem, seed: int, dropout: float, folder: Path) -
         check_whole(folder)
     except RunError as error:
         print(f"warning: {error}; training the base model anew")
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # another rank may be at it too
     if not folder.exists():
-        with contextlib.suppress(OSError):  # another run has saved it meanwhile, and its model is the same
+        try:
             save_model(base_model(problem, seed, dropout), problem.tokenizer, folder)
+        except OSError:
+            if not folder.exists():  # else another run has saved it meanwhile, and its model is the same
+                raise
     return load_model(str(folder)).to(problem.device)
 
 
@@ -60,7 +62,7 @@ def base_model(problem: Problem, seed: int, dropout: float, trained: bool = True
     config = LMConfig(agent=SequenceConfig(method="sft"), learner=learner)
     sft = Learner(config, model, make_sequence_agent(config.agent))
     for _ in range(task.base_steps):
-        index = torch.from_numpy(rng.choice(len(texts), size=task.base_batch, replace=False))
+        index = torch.from_numpy(rng.choice(len(texts), size=min(task.base_batch, len(texts)), replace=False))
         some = Completions(*(x[index] for x in completions))
         batch = Batch(prompts.select(index), some, demonstrated(some), {})
         sft.train(batch, sft.plan(batch.samples, 1))

@@ -18,6 +18,7 @@ from networks.language import Completions, Prompts, prompt_features, sample, tok
 from runners.errors import UsageError
 from runners.lm.config import DataConfig, LMConfig
 from runners.lm.policies import Policies
+from runners.lm.presets import PRESETS
 from runners.lm.problem import CHECKED, Problem
 from runners.lm.rows import Row
 from runners.machine.ranks import Ranks
@@ -171,11 +172,12 @@ class Rollouts(Batches):
         reference = self.reference(repeated, completions)
         samples = Samples(mask, completions.log_prob, reference, advantages, self.config.data.completions)
         ended = (completions.mask & torch.isin(completions.tokens, self.problem.ends)).any(1)
+        highest, lowest = rewards.nan_to_num(-torch.inf).amax(1), rewards.nan_to_num(torch.inf).amin(1)
         metrics = {
             "reward/train": rewards.nanmean(),
             "reward/cut": 1 - ended.float().mean(),
             "reward/tokens": completions.mask.sum(1).float().mean(),
-            "reward/same_in_group": (rewards == rewards[:, :1]).all(1).float().mean(),
+            "reward/same_in_group": (highest <= lowest).float().mean(),
             "e_step/advantage_rms": advantages[samples.valid].square().mean().sqrt(),
         }
         return Batch(repeated, completions, samples, metrics, *to_value)
@@ -222,7 +224,10 @@ class Pairs(Batches):
         index = torch.stack([first + best[differ], first + worst[differ]], 1).flatten()
         none = not len(index)  # then the batch is two completions without a token, which add nothing
         index = index.new_zeros(2) if none else index
-        metrics = {"reward/start": rewards.nanmean(), "reward/pairs": torch.tensor(float(len(differ)))}
+        metrics = {
+            "reward/start": rewards.nanmean(),
+            "reward/pairs": torch.tensor(float(len(differ) * self.ranks.size)),
+        }
         pairs = Completions(*(x[index] for x in completions))
         pairs = pairs._replace(mask=pairs.mask & (not none))
         return prompts.repeat(rewards.shape[1]).select(index), pairs, metrics
@@ -305,7 +310,7 @@ def kind_of(config: LMConfig, problem: Problem) -> type[Batches]:
     if kind is Rollouts or kind is Pairs and "chosen" not in columns:
         if not problem.source.judges:
             raise UsageError("prompts without rewards need --reward module:function")
-    elif many != DataConfig.completions:
+    elif many not in (DataConfig.completions, PRESETS[config.learner.preset](agent.method).data.completions):
         raise UsageError("--completions has no effect on data that have their completions: leave it out")
     if kind is Rollouts and many < 2 and (agent.baseline or kind.usual_baseline) in ("group", "leave-one-out"):
         raise UsageError(f"--baseline {agent.baseline or kind.usual_baseline} needs --completions of at least 2")

@@ -101,6 +101,8 @@ def _plain(row: Row, where: str, tokenizer: PreTrainedTokenizerBase) -> Row:
     for name, answer in answers.items():
         turn = _answer(answer[0] if isinstance(answer, list) else {"role": "assistant", "content": answer}, name, where)
         if begun:
+            if not isinstance(turn["content"], str) or not isinstance(asked[-1]["content"], str):
+                raise UsageError(f"{where}: {name} continues an assistant's turn, so both must be texts")
             turn = asked[-1] | {"content": asked[-1]["content"] + turn["content"]}
         whole[name] = _rendered(row, asked[: len(asked) - begun] + [turn], where, tokenizer).rstrip()
     # A generation prompt may begin what the answers lack, such as a thought: what all of them share comes first.

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class RowSource:
         self.columns, self.judges = frozenset(rows[0]), reward is not None
         self.completion_length = completion_length
         self._next: list[int] = []
-        text = json.dumps([rows, held_out], default=repr, sort_keys=True)
+        text = json.dumps([rows, held_out], default=_without_address, sort_keys=True)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         """Checksum of the rows, by which a resumed run notices that they have changed."""
 
@@ -160,6 +161,11 @@ def find_task(name: str) -> Task:
     if not isinstance(task, Task):
         raise UsageError(f"--task {name} must be a runners.lm.tasks.task.Task, not {type(task).__name__}")
     return task
+
+
+def _without_address(value: Any) -> str:
+    """Return how Python writes a value that JSON cannot, without its place in memory, which differs in each process."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(value))
 
 
 def imported(flag: str, name: str) -> Any:

@@ -33,6 +33,7 @@ from runners.lm.policies import Policies
 from runners.lm.problem import Problem
 from runners.lm.rows import ANSWERS, read_rows, require_path
 from runners.lm.rows import Row as DataRow
+from runners.lm.shards import gathered
 from runners.lm.sources import RowSource, Source, TaskSource, find_task, reward_function
 from runners.machine.devices import device_named
 from runners.machine.ranks import ONE_RANK, Ranks
@@ -173,10 +174,10 @@ class LMTraining:
     def finish(self, run_dir: Path | None) -> dict[str, Any]:
         """Evaluate the model, save it in `run_dir`, and return the run's part of the summary."""
         after = None
+        trained = gathered(self.policies.trained())  # first: while one rank evaluates, the others must not wait in it
         with self.policies.whole():
             if run_dir is not None:
                 after = evaluate(self.config, self.problem, self.model)
-        trained = self.policies.get_state()["model"]
         if run_dir is None:
             return {}
         save_model(self.model, self.problem.tokenizer, run_dir / "model", trained)

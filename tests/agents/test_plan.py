@@ -108,6 +108,7 @@ def test_a_batch_without_a_valid_step_has_weights_of_0() -> None:
     for name in AGENTS:
         agent = make(name, False)
         output, unroll, _, _ = to_torch(batch._replace(ends=ends))
+        unroll = unroll._replace(reference=unroll.policy)
         plan = plan_of(agent, unroll, popart())
         loss = agent.loss(one_pass(output, unroll), unroll, plan, popart())
         assert loss.total.isfinite() and plan.dual_loss.isfinite(), name

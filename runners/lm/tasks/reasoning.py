@@ -36,14 +36,19 @@ def reasoning_task(name: str) -> Task:
         return pairs
 
     surveyed = drawn(SURVEYED, np.random.default_rng(0))
-    longest = max(len(prompt) for prompt, _ in surveyed)
+    longest, longest_answer = (max(map(len, texts)) for texts in zip(*surveyed, strict=True))
     characters = set(string.printable).union(*(prompt + answer for prompt, answer in surveyed))
 
     def demonstrations(count: int, rng: np.random.Generator) -> list[Demonstration]:
-        """Draw demonstrations, but none longer than the surveyed ones: the model has no room for it."""
+        """Draw demonstrations, but none longer than the surveyed ones or with other characters: the model has no room
+        and the tokenizer no token for it."""
         pairs: list[Demonstration] = []
         while len(pairs) < count:
-            pairs += [pair for pair in drawn(count, rng) if len(pair[0]) <= longest and set(pair[0]) <= characters]
+            pairs += [
+                (prompt, answer)
+                for prompt, answer in drawn(count, rng)
+                if len(prompt) <= longest and len(answer) <= longest_answer and set(prompt + answer) <= characters
+            ]
         return pairs[:count]
 
     def prompts(count: int, rng: np.random.Generator) -> list[str]:
@@ -58,7 +63,7 @@ def reasoning_task(name: str) -> Task:
         prompts=prompts,
         demonstrations=demonstrations,
         reward=reward,
-        completion_length=1 + max(len(answer) for _, answer in surveyed),
+        completion_length=1 + longest_answer,
         base_steps=400,
         base_demonstrations=20_000,
         base_batch=64,
