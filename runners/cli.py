@@ -84,7 +84,7 @@ def parse(suite: str, argv: list[str]) -> tuple[RunConfig, Path | None]:
 
 def with_actors(config: RunConfig) -> RunConfig:
     """Return `config` with an actor on each core but the learner's, if its environment steps in Python."""
-    if not steps_in_python(config.env):
+    if not steps_in_python(config.env) or config.training.save_environments:
         return config
     envs = config.training.envs
     actors = max((n for n in range(1, min(envs, cores() - 1) + 1) if envs % n == 0), default=config.training.actors)

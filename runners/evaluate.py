@@ -56,9 +56,9 @@ class Options:
 def main(argv: list[str]) -> int:
     options = parse_flags(Options, "evaluate", "Play episodes with a trained agent.", argv)
     run_dir = Path(options.run_dir)
+    config = asked_for(options, config_of(run_dir))
     torch.set_num_threads(1)
-    config, network, loaded = load_run(run_dir, options.checkpoint)
-    config = asked_for(options, config)
+    _, network, loaded = load_run(run_dir, options.checkpoint)
     result = evaluate(config, network, options.episodes) | {"step": loaded.step, "checkpoint": loaded.path.name}
     for each in by_policy(result):
         normalised = f", human-normalised {each['human_normalised']:.1f}%" if "human_normalised" in each else ""
@@ -86,6 +86,13 @@ def asked_for(options: Options, config: RunConfig) -> RunConfig:
         return replace(config, env=env, training=replace(config.training, **asked))
 
 
+def config_of(run_dir: Path) -> RunConfig:
+    """Return the configuration of a run of an agent; UsageError for a folder that is none."""
+    if not run_dir.is_dir():
+        raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
+    return load_config(run_dir, ["atari", "control"], from_dict)
+
+
 def load_run(
     run_dir: str | Path, checkpoint: Literal["latest", "best"] = "latest"
 ) -> tuple[RunConfig, ActorCritic, Loaded]:
@@ -93,9 +100,7 @@ def load_run(
 
     UsageError for a folder that is no run; a checkpoint that is damaged is left out with a warning for an older one.
     """
-    if not Path(run_dir).is_dir():
-        raise UsageError(f"{run_dir} is not a folder; name the folder of a run, as under runs/")
-    config = load_config(Path(run_dir), ["atari", "control"], from_dict)
+    config = config_of(Path(run_dir))
     checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
     loaded = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
     if loaded.warning:

@@ -145,9 +145,10 @@ def _train(job: Job, training: Training, records: "Records | NoRecords", stop: S
     with records.showing():
         for row in training.run(stop):
             records.write(training.done, row)
-            if training.best_at == training.done:
+            best = training.best_at == training.done
+            if best:
                 records.save_best(training)
-            due = monotonic() - saved >= job.checkpoint_seconds
+            due = best or monotonic() - saved >= job.checkpoint_seconds  # a resumed run must know its best score
             stopping, saving = training.ranks.any_each(stop.asked, due or stop.asked)
             if saving:
                 records.save(training)

@@ -271,5 +271,5 @@ COUNTERS = ("steps", "batches", "starts", "warmup_steps", "evaluated_at", "best_
 
 def evaluations_due(training: TrainingConfig, steps: int) -> int:
     """Return the number of evaluations that belong to the first `steps` of a run."""
-    began = round(training.eval_from * training.steps)
+    began = int(training.eval_from * training.steps)
     return max(0, training.evaluations * (steps - began) // (training.steps - began))

@@ -70,7 +70,7 @@ def test_one_step_is_adams_on_the_published_dual() -> None:
         chain = torch.autograd.grad(agent.temperature(), raw)[0]
         twin.grad = (slope * chain).reshape(twin.shape).to(twin.dtype)
         oracle.step()
-        found = plan(duals.settle(1))
+        found = plan(duals.updates(1))
         torch.testing.assert_close(raw.detach(), twin.detach(), atol=1e-7, rtol=0)
         expected = psi(advantages, support, eta_of(agent))  # of the plan that counts, which comes after the step
         weights = found.weights[found.weights > 0].numpy()
@@ -87,7 +87,7 @@ def test_steps_on_one_batch_lead_to_the_solved_temperature(start: float) -> None
     distances = [abs(math.log(eta_of(agent) / best))]
     duals = DualSteps(agent, 0.05)
     for _ in range(6):
-        found = plan(duals.settle(50))
+        found = plan(duals.updates(50))
         distances.append(abs(math.log(eta_of(agent) / best)))
     assert distances[1] < 0.9 * distances[0] and distances[-1] < 0.02
     torch.testing.assert_close(found.weights, its_plan().weights, atol=0.05, rtol=0.05)
@@ -97,26 +97,26 @@ def test_no_steps_leave_eta_and_many_are_as_many_of_one() -> None:
     (one, plan, _, _), (other, its_plan, _, _) = fixed_batch(), fixed_batch()
     duals, its_duals = DualSteps(one, 0.03), DualSteps(other, 0.03)
     before = eta_of(one)
-    assert torch.equal(plan(duals.settle(0)).weights, plan().weights) and eta_of(one) == before
-    plan(duals.settle(5))
+    assert torch.equal(plan(duals.updates(0)).weights, plan().weights) and eta_of(one) == before
+    plan(duals.updates(5))
     for _ in range(5):
-        its_plan(its_duals.settle(1))
+        its_plan(its_duals.updates(1))
     assert eta_of(one) == eta_of(other) != before
 
 
 def test_the_state_of_the_steps_is_kept() -> None:
     (one, plan, _, _), (other, its_plan, _, _) = fixed_batch(), fixed_batch()
     duals, its_duals = DualSteps(one, 0.03), DualSteps(other, 0.03)
-    plan(duals.settle(3))
+    plan(duals.updates(3))
     other.load_state_dict(one.state_dict())
     its_duals.set_state(copy.deepcopy(duals.get_state()))  # as a file would
     for steps, mine in ((duals, plan), (its_duals, its_plan)):
-        mine(steps.settle(4))
+        mine(steps.updates(4))
     assert eta_of(one) == eta_of(other)
     fresh, fresh_plan, _, _ = fixed_batch()
     fresh.load_state_dict(one.state_dict())
-    fresh_plan(DualSteps(fresh, 0.03).settle(1))
-    plan(duals.settle(1))
+    fresh_plan(DualSteps(fresh, 0.03).updates(1))
+    plan(duals.updates(1))
     assert eta_of(fresh) != eta_of(one), "Adam's moments count"
 
 
@@ -126,9 +126,9 @@ def test_what_has_no_dual_takes_no_step(name: str) -> None:
     _, unroll, _, _ = to_torch(random_batch(3, False))
     duals = DualSteps(agent, 0.1)
     step = Mock(return_value="an E-step")
-    assert duals.settle(7)(step) == "an E-step" and step.call_count == 1
+    assert duals.updates(7)(step) == "an E-step" and step.call_count == 1
     assert torch.equal(
-        plan_of(agent, unroll, popart(), duals.settle(7)).weights, plan_of(agent, unroll, popart()).weights
+        plan_of(agent, unroll, popart(), duals.updates(7)).weights, plan_of(agent, unroll, popart()).weights
     )
     assert duals.get_state() is None
     duals.set_state(None)
@@ -140,7 +140,7 @@ def test_eta_has_no_part_in_the_gradient_steps() -> None:
     learner, unroll = training.learner, training._make_sampler().next().unroll
     (eta,) = learner.agent.temperature.parameters()
     assert not any(eta is p for group in learner.optimizer.param_groups for p in group["params"])
-    learner.duals.settle = lambda steps: once
+    learner.duals.updates = lambda steps: once
     before, alphas = eta.item(), [p.detach().clone() for p in learner.agent.trust_region.parameters()]
     learner.train(unroll, 0.0)
     learner.train(unroll, 0.0)
@@ -159,7 +159,7 @@ def test_steps_on_the_eta_of_a_language_model() -> None:
     before, eta = raw.item(), agent.temperature().item()
     support = top_k(advantages.numpy(), np.ones(12, bool), 0.5)
     slope = temperature_gradient(advantages.numpy(), support, eta, 0.1)
-    plan = agent.plan(samples, DualSteps(agent, 0.03).settle(1))
+    plan = agent.plan(samples, DualSteps(agent, 0.03).updates(1))
     assert raw.item() - before == pytest.approx(-0.03 * np.sign(slope), rel=1e-4)
     expected = psi(advantages.numpy(), support, agent.temperature().item())
     np.testing.assert_allclose(plan.weights.numpy(), expected, atol=1e-6)
