@@ -34,8 +34,9 @@ class Options:
     """Folder of a run."""
     episodes: int = 100
     """Episodes to play."""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """The newest checkpoint, or the best one in the evaluations of a run with --evaluations."""
+    checkpoint: Literal["latest", "best"] | None = None
+    """The newest checkpoint, or the best one in the evaluations of a run with --evaluations; by default the one that
+    the run's final evaluation played: the best if there is one."""
     policy: Literal["mode", "sample", "both"] | None = None
     """Act by the policy's mode, samples of it, or both; by default as the run's final evaluation did."""
     protocol: Literal[tuple(PROTOCOLS)] | None = None
@@ -94,14 +95,17 @@ def config_of(run_dir: Path) -> RunConfig:
 
 
 def load_run(
-    run_dir: str | Path, checkpoint: Literal["latest", "best"] = "latest"
+    run_dir: str | Path, checkpoint: Literal["latest", "best"] | None = None
 ) -> tuple[RunConfig, ActorCritic, Loaded]:
     """Return the configuration of a run, its network with the weights that evaluations play with, and the checkpoint.
 
+    Without a choice of `checkpoint` it is the best of a run with evaluations while training, else the latest.
     UsageError for a folder that is no run; a checkpoint that is damaged is left out with a warning for an older one.
     """
     config = config_of(Path(run_dir))
     checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
+    if checkpoint is None:
+        checkpoint = "best" if checkpoints.has_best() else "latest"
     loaded = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
     if loaded.warning:
         print(f"warning: {loaded.warning}")

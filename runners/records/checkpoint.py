@@ -173,6 +173,10 @@ class Checkpoints:
                 return loaded._replace(warning="; ".join(failures))
         raise CheckpointError(f"no checkpoint in {self.folder} can be read: {failures[0]}")
 
+    def has_best(self) -> bool:
+        """Return whether there was an evaluation while training."""
+        return (self.folder / "best.safetensors").exists()
+
     def best(self) -> Loaded:
         """Return the checkpoint of the best evaluation while training, or the newest readable one, with a `warning`, if
         that is damaged; CheckpointError if there was no evaluation."""

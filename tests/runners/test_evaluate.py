@@ -14,7 +14,7 @@ from PIL import Image
 from envs.config import EnvConfig
 from envs.interface import EnvError
 from envs.protocols import described, under
-from runners import attention, evaluate, evaluation
+from runners import attention, control, evaluate, evaluation
 from runners.config import AtariEnv, RunConfig, to_dict
 from runners.errors import RunError, UsageError, describe, main_guard
 from runners.records import video
@@ -224,3 +224,24 @@ def test_an_episode_that_is_watched_is_seen_step_by_step() -> None:
     seen = []
     how = evaluation.play_one(config, batches(config, 1).network, lambda env, player, step: seen.append(step.first[0]))
     assert seen == [True] + 4 * [False] and how.startswith("5 steps, return ")
+
+
+def test_by_default_it_plays_the_weights_of_the_final_evaluation(tmp_path, monkeypatch):
+    """The best in the evaluations while training, if the run has any."""
+    monkeypatch.chdir(tmp_path)
+    flags = [
+        "--env",
+        "CartPole-v1",
+        "--core",
+        "feedforward",
+        "--steps",
+        "2048",
+        "--actors",
+        "0",
+        "--eval-episodes",
+        "2",
+    ]
+    for name, evaluations, played in (("with", "1", "best.safetensors"), ("without", "0", "step_")):
+        assert control.main([*flags, "--evaluations", evaluations, "--run-dir", name]) == 0
+        evaluate.main([name, "--episodes", "2"])
+        assert json.loads((tmp_path / name / "evaluation.json").read_text())["checkpoint"].startswith(played)
